@@ -1,0 +1,10 @@
+"""InfoCLIP and CAT-Seg as an MMSegmentation plugin: open-vocabulary semantic segmentation.
+
+Importing the package registers its modules in mmseg's registries and does nothing else.
+"""
+
+from infoclip_mmseg import datasets, engine, losses, models
+
+__version__ = '0.1.0'
+
+__all__ = ['datasets', 'engine', 'losses', 'models', '__version__']

@@ -1,0 +1,85 @@
+"""FrozenTeacherHook: the pretrained CLIP beside the student during training."""
+
+from __future__ import annotations
+
+from mmengine.dist import broadcast
+from mmengine.hooks import Hook
+from mmengine.runner import BaseLoop, Runner
+from mmseg.registry import HOOKS
+
+from infoclip_mmseg.engine.unwrap import unwrap_segmentor
+from infoclip_mmseg.models.teacher import FrozenTeacher
+
+
+@HOOKS.register_module()
+class FrozenTeacherHook(Hook):
+    """Build the segmentor's frozen teacher before training.
+
+    The teacher's weights are the pretrained ones, loaded from ``model.backbone.pretrained`` before any
+    checkpoint is: also on resume and with ``load_from``, when the student has moved on. With
+    ``pretrained=None`` they are the student's initial random weights, which a resumed run builds again
+    from the same seed. Tensors that the student does not train are shared with it. Checkpoints hold
+    the teacher's fingerprint, never its weights; a resumed run must have the same fingerprint.
+
+    Validation and test do not need a teacher and do not build one.
+
+    Raises:
+        ValueError: On resume, when the teacher differs from the one the run was started with.
+    """
+
+    def __init__(self) -> None:
+        self._fingerprint: str | None = None
+
+    def before_run(self, runner: Runner) -> None:
+        """Build the teacher while the student still has its initial weights."""
+        # Only Runner.train has built the training loop by now.
+        if not isinstance(runner._train_loop, BaseLoop) or self._fingerprint is not None:
+            return
+        model = unwrap_segmentor(runner.model, 'teacher')
+        teacher = FrozenTeacher.from_student(model.backbone)
+        for tensor in teacher.encoder.state_dict().values():
+            broadcast(tensor)
+        if teacher.encoder.pretrained is None:
+            runner.logger.warning(
+                'model.backbone.pretrained is None: the teacher has random weights and guards '
+                'nothing; set it to pretrained CLIP weights for anything but a trial run'
+            )
+        model.teacher = teacher
+        self._fingerprint = teacher.fingerprint()
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """On resume, check that the run goes on with the teacher it started with."""
+        recorded = checkpoint.get('meta', {}).get('teacher')
+        if not (runner._resume and recorded and self._fingerprint):
+            return
+        if recorded['fingerprint'] != self._fingerprint:
+            model = unwrap_segmentor(runner.model, 'teacher')
+            raise ValueError(
+                f'the checkpoint was trained with teacher {recorded["fingerprint"]} '
+                f'(pretrained={recorded["pretrained"]!r}), this run would go on with teacher '
+                f'{self._fingerprint} (pretrained={model.backbone.pretrained!r}); resume with the '
+                'same model.backbone.pretrained, and with the same seed where it is None'
+            )
+
+    def before_train(self, runner: Runner) -> None:
+        """Share what the student does not train."""
+        model = unwrap_segmentor(runner.model, 'teacher')
+        shared = model.teacher.share_with(model.backbone)
+        tensors = dict(model.backbone.named_parameters())
+        own = sum(tensor.numel() for name, tensor in tensors.items() if name not in shared)
+        runner.logger.info(
+            f'frozen teacher {self._fingerprint}, pretrained={model.backbone.pretrained!r}: '
+            f'{len(shared)} tensors shared with the student, {own / 1e6:.1f} M parameters of its own'
+        )
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Record which teacher the run has."""
+        if self._fingerprint is not None:
+            pretrained = unwrap_segmentor(runner.model, 'teacher').backbone.pretrained
+            checkpoint['meta']['teacher'] = dict(
+                fingerprint=self._fingerprint, pretrained=pretrained
+            )
+
+    def after_train(self, runner: Runner) -> None:
+        """Let the teacher go; inference does not need it."""
+        unwrap_segmentor(runner.model, 'teacher').teacher = None

@@ -1,0 +1,98 @@
+"""VocabularyHook: the vocabulary belongs to the data set being run."""
+
+from __future__ import annotations
+
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from mmseg.registry import HOOKS
+
+from infoclip_mmseg.datasets.vocabularies import load_vocabulary
+from infoclip_mmseg.engine.unwrap import unwrap_segmentor
+
+LOOPS = ('train', 'val', 'test')
+
+
+@HOOKS.register_module()
+class VocabularyHook(Hook):
+    """Give the model the class names of the data set before training, validation and test.
+
+    After a validation in the middle of training the training vocabulary comes back. The visualizer
+    gets the same names and colours, so that what is drawn is what was predicted.
+
+    Args:
+        vocabularies: Vocabulary files that replace the data set's own names, by loop: for example
+            ``dict(val='data/names.txt')``; see
+            :func:`~infoclip_mmseg.datasets.vocabularies.load_vocabulary`. The names must be in label
+            order.
+
+    Raises:
+        ValueError: A key is not a loop; a file has another number of names than the data set has
+            classes; a data set without a file has no class names.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def __init__(self, vocabularies: dict[str, str] | None = None) -> None:
+        self.vocabularies = dict(vocabularies or {})
+        unknown = self.vocabularies.keys() - set(LOOPS)
+        if unknown:
+            raise ValueError(f'vocabularies takes the keys {LOOPS}, got {sorted(unknown)}')
+        self._training_meta: dict | None = None
+
+    def before_train(self, runner: Runner) -> None:
+        """Set the training vocabulary."""
+        self._training_meta = self._apply(runner, runner.train_dataloader, 'train')
+
+    def before_val(self, runner: Runner) -> None:
+        """Set the vocabulary of the validation set."""
+        self._apply(runner, runner.val_dataloader, 'val')
+
+    def after_val(self, runner: Runner) -> None:
+        """Return to the training vocabulary where a training is under way."""
+        if self._training_meta is not None:
+            unwrap_segmentor(runner.model, 'set_vocabulary').dataset_meta = self._training_meta
+            runner.visualizer.dataset_meta = self._training_meta
+
+    def after_train(self, runner: Runner) -> None:
+        """Forget the training vocabulary."""
+        self._training_meta = None
+
+    def before_test(self, runner: Runner) -> None:
+        """Set the vocabulary of the test set."""
+        self._apply(runner, runner.test_dataloader, 'test')
+
+    def _apply(self, runner: Runner, dataloader, loop: str) -> dict:
+        dataset = dataloader.dataset
+        names, palette = class_names(dataset, self.vocabularies.get(loop))
+        model = unwrap_segmentor(runner.model, 'set_vocabulary')
+        model.set_vocabulary(names, palette)
+        runner.visualizer.dataset_meta = model.dataset_meta
+        runner.logger.info(
+            f'vocabulary for {loop}: {len(names)} classes of {type(dataset).__name__}, '
+            f'{names[0]!r} ... {names[-1]!r}'
+        )
+        return model.dataset_meta
+
+
+def class_names(dataset, file: str | None) -> tuple[list[str], list | None]:
+    """Names and palette of a data set, or the names of a file in place of its own.
+
+    Raises:
+        ValueError: See :class:`VocabularyHook`.
+    """
+    meta = getattr(dataset, 'metainfo', {})
+    classes, palette = meta.get('classes'), meta.get('palette')
+    if file is None:
+        if not classes:
+            raise ValueError(
+                f'{type(dataset).__name__} has no class names: set metainfo=dict(classes=...) in '
+                'its config, or VocabularyHook(vocabularies=...) to a file with one name a line'
+            )
+        return list(classes), palette
+    names = load_vocabulary(file)
+    if classes and len(names) != len(classes):
+        raise ValueError(
+            f'vocabulary file {file!r} has {len(names)} names, but {type(dataset).__name__} has '
+            f'{len(classes)} classes; list one name for each label, in label order'
+        )
+    return names, palette

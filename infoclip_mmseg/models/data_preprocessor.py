@@ -1,0 +1,47 @@
+"""Data preprocessor that also batches test images of different sizes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmseg.models.data_preprocessor import SegDataPreProcessor
+from mmseg.registry import MODELS
+
+
+@MODELS.register_module()
+class OpenVocabDataPreProcessor(SegDataPreProcessor):
+    """mmseg's preprocessor, except that test images of a batch may differ in size.
+
+    They are padded at the bottom and right to the largest height and width, and the padding is told
+    in ``img_padding_size``; the segmentor cuts it off before it resizes.
+    """
+
+    def forward(self, data: dict, training: bool = False) -> dict[str, Any]:
+        """See ``mmseg.models.SegDataPreProcessor``.
+
+        Args:
+            data: ``inputs``, a list of images (3, h, w), and ``data_samples``.
+            training: Whether the batch is for training; such a batch is left to mmseg.
+
+        Returns:
+            ``inputs`` (B, 3, h, w) and ``data_samples``.
+        """
+        inputs, samples = data['inputs'], data.get('data_samples')
+        if training or len({tuple(image.shape[-2:]) for image in inputs}) <= 1:
+            return super().forward(data, training)
+        if samples is None:
+            raise ValueError('images of different sizes need data_samples to remember their padding')
+        parent = super().forward
+        images = [parent({'inputs': [image]})['inputs'][0] for image in inputs]
+        height = max(image.shape[-2] for image in images)
+        width = max(image.shape[-1] for image in images)
+        padded = []
+        for image, sample in zip(images, samples):
+            right, bottom = width - image.shape[-1], height - image.shape[-2]
+            padded.append(F.pad(image, (0, right, 0, bottom), value=self.pad_val))
+            sample.set_metainfo(
+                dict(img_padding_size=(0, right, 0, bottom), pad_shape=(height, width))
+            )
+        return dict(inputs=torch.stack(padded), data_samples=self.cast_data(samples))

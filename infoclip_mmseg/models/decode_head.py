@@ -1,0 +1,227 @@
+"""CATSegHead: from dense image and text embeddings to a logit map for every class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from infoclip_mmseg.models.aggregation import AggregationLayer, GuidedUpsampling
+from infoclip_mmseg.models.cost_volume import (
+    cost_volume,
+    gather_classes,
+    scatter_logits,
+    top_classes,
+)
+from infoclip_mmseg.models.dual_encoder import ImageFeatures
+
+
+def _projection(in_channels: int, out_channels: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 3, padding=1), nn.ReLU())
+
+
+@MODELS.register_module()
+class CATSegHead(BaseModule):
+    """Cost aggregation (arXiv 2303.11797, section 3).
+
+    The cost volume between dense image embeddings and text embeddings is embedded, aggregated over
+    positions and over classes, and upsampled under the guidance of two earlier image blocks.
+
+    Args:
+        embed_dim: Channels of image and text embeddings.
+        guidance_in_channels: Channels of the two block maps.
+        hidden_dim: Channels of the embedded cost volume.
+        num_layers: Aggregation layers.
+        num_heads: Attention heads.
+        window_size: Side of a window of the spatial attention, in positions.
+        pooling_size: Class attention runs on positions pooled by this in training; in evaluation on
+            all of them.
+        pad_len: At most this many classes of an image are decoded, those with the highest maximal
+            similarity; shorter vocabularies are padded to it with learned classes. 0 turns both off.
+        num_prompts: P, prompts of a class.
+        text_proj_dim, appearance_proj_dim: Channels of the projected guidance in aggregation.
+        decoder_dims: Output channels of the two upsampling stages, multiples of 16.
+        decoder_guidance_dims: Channels of the two upsampled block maps.
+        decoder_guidance_proj_dims: Channels of their projections.
+        class_chunk: Class maps (of all images together) that are upsampled at a time; None for all.
+            The result is the same.
+        with_cp: Recompute activations of each layer and of each chunk in the backward pass.
+        loss_decode: Task loss, see :class:`~infoclip_mmseg.losses.CATSegBCELoss`; any mmseg loss on
+            one logit map a class will do.
+        ignore_index: Label value of pixels without a label.
+        threshold: Probability above which a pixel belongs to the class when the vocabulary has
+            only one.
+        init_cfg: See ``mmengine.model.BaseModule``.
+
+    Raises:
+        ValueError: From :meth:`forward`, when the features do not fit these sizes.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        guidance_in_channels: int,
+        hidden_dim: int = 128,
+        num_layers: int = 2,
+        num_heads: int = 4,
+        window_size: int = 12,
+        pooling_size: int = 2,
+        pad_len: int = 256,
+        num_prompts: int = 1,
+        text_proj_dim: int = 128,
+        appearance_proj_dim: int = 128,
+        decoder_dims: Sequence[int] = (64, 32),
+        decoder_guidance_dims: Sequence[int] = (256, 128),
+        decoder_guidance_proj_dims: Sequence[int] = (32, 16),
+        class_chunk: int | None = None,
+        with_cp: bool = False,
+        loss_decode: dict | None = None,
+        ignore_index: int = 255,
+        threshold: float = 0.5,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        self.embed_dim = embed_dim
+        self.guidance_in_channels = guidance_in_channels
+        self.num_prompts = num_prompts
+        self.pooling_size = pooling_size
+        self.pad_len = pad_len
+        self.class_chunk = class_chunk
+        self.with_cp = with_cp
+        self.ignore_index = ignore_index
+        self.threshold = threshold
+        self.align_corners = False
+        self.num_classes = 0  # follows the vocabulary
+        self.loss_decode = MODELS.build(loss_decode or dict(type='CATSegBCELoss'))
+
+        # Guidance: two image blocks brought to 2x and 4x the grid, and the dense embeddings.
+        first, second = decoder_guidance_dims
+        self.upsample1 = nn.ConvTranspose2d(guidance_in_channels, first, 2, stride=2)
+        self.upsample2 = nn.ConvTranspose2d(guidance_in_channels, second, 4, stride=4)
+        self.appearance_proj = _projection(embed_dim, appearance_proj_dim)
+        self.text_proj = nn.Sequential(nn.Linear(embed_dim, text_proj_dim), nn.ReLU())
+        self.decoder_guidance_proj = nn.ModuleList(
+            _projection(c, p) for c, p in zip(decoder_guidance_dims, decoder_guidance_proj_dims)
+        )
+
+        # Cost volume embedding and aggregation.
+        self.cost_embed = nn.Conv2d(num_prompts, hidden_dim, 7, padding=3)
+        self.layers = nn.ModuleList(
+            AggregationLayer(
+                hidden_dim, appearance_proj_dim, text_proj_dim, num_heads, window_size, pad_len
+            )
+            for _ in range(num_layers)
+        )
+
+        # Upsampling decoder.
+        channels = (hidden_dim, *decoder_dims)
+        self.decoder = nn.ModuleList(
+            GuidedUpsampling(c_in, c_out, g)
+            for c_in, c_out, g in zip(channels, decoder_dims, decoder_guidance_proj_dims)
+        )
+        self.conv_seg = nn.Conv2d(decoder_dims[1], 1, 3, padding=1)
+
+    @property
+    def out_channels(self) -> int:
+        """T of the current vocabulary."""
+        return self.num_classes
+
+    def forward(self, features: ImageFeatures, text: Tensor) -> Tensor:
+        """Logits of every class.
+
+        Args:
+            features: Dense embeddings (B, C, H, W) and two block maps (B, width, H, W).
+            text: Text embeddings (T, P, C).
+
+        Returns:
+            Logits (B, T, 4H, 4W); classes beyond the ``pad_len`` most similar ones get -100.
+        """
+        self._check(features, text)
+        volume, classes = cost_volume(features.dense, text), None
+        num_classes = volume.shape[1]
+        text = text[None]
+        if 0 < self.pad_len < num_classes:
+            classes = top_classes(volume, self.pad_len)
+            volume, text = gather_classes(volume, text[0], classes)
+
+        x = self.aggregate(self.embed_cost(volume), features.dense, text)
+        logits = self.upsample(x, self.upsample_guidance(features.blocks))
+        return logits if classes is None else scatter_logits(logits, classes, num_classes)
+
+    def embed_cost(self, volume: Tensor) -> Tensor:
+        """Cost volume (B, T, P, H, W) to features (B, T, H, W, hidden_dim)."""
+        x = self.cost_embed(volume.flatten(0, 1).contiguous(memory_format=torch.channels_last))
+        return x.permute(0, 2, 3, 1).unflatten(0, volume.shape[:2])
+
+    def aggregate(self, x: Tensor, dense: Tensor, text: Tensor) -> Tensor:
+        """Aggregation layers.
+
+        Args:
+            x: Embedded cost volume (B, T, H, W, hidden_dim).
+            dense: Dense image embeddings (B, C, H, W).
+            text: Text embeddings (B or 1, T, P, C).
+
+        Returns:
+            Features (B, T, H, W, hidden_dim).
+        """
+        appearance = self.appearance_proj(dense).permute(0, 2, 3, 1)
+        text_guidance = self.text_proj(F.normalize(text.mean(dim=2), dim=-1))
+        pooling_size = self.pooling_size if self.training else 1
+        for layer in self.layers:
+            x = self._run(layer, x, appearance, text_guidance, pooling_size)
+        return x
+
+    def upsample_guidance(self, blocks: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Block maps (B, width, H, W) to guidance at 2x and 4x the grid."""
+        return self.upsample1(blocks[0]), self.upsample2(blocks[1])
+
+    def upsample(self, x: Tensor, guidance: Sequence[Tensor]) -> Tensor:
+        """Features (B, T, H, W, C) and guidance at 2x and 4x the grid to logits (B, T, 4H, 4W)."""
+        projected = [proj(g) for proj, g in zip(self.decoder_guidance_proj, guidance)]
+        x = x.permute(0, 1, 4, 2, 3)
+        # Classes are independent from here on, so they may go through in chunks.
+        chunk = x.shape[1] if self.class_chunk is None else max(1, self.class_chunk // len(x))
+        return torch.cat(
+            [self._run(self._decode, part, *projected) for part in x.split(chunk, dim=1)], dim=1
+        )
+
+    def loss(self, features: ImageFeatures, text: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Task loss of a batch; see :meth:`forward` and :meth:`loss_by_feat`."""
+        return self.loss_by_feat(self.forward(features, text), labels)
+
+    def loss_by_feat(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Task loss of logits (B, T, h, w) resized to the labels (B, H, W)."""
+        logits = F.interpolate(
+            logits.float(), size=labels.shape[-2:], mode='bilinear', align_corners=False
+        )
+        loss = self.loss_decode(logits, labels, ignore_index=self.ignore_index)
+        return {self.loss_decode.loss_name: loss}
+
+    def _decode(self, x: Tensor, *guidance: Tensor) -> Tensor:
+        classes = x.shape[1]
+        x = x.flatten(0, 1)
+        for stage, stage_guidance in zip(self.decoder, guidance):
+            x = stage(x, stage_guidance, classes)
+        return self.conv_seg(x)[:, 0].unflatten(0, (-1, classes))
+
+    def _run(self, function, *args):
+        if self.with_cp and self.training and torch.is_grad_enabled():
+            return checkpoint(function, *args, use_reentrant=False)
+        return function(*args)
+
+    def _check(self, features: ImageFeatures, text: Tensor) -> None:
+        widths = [block.shape[1] for block in features.blocks]
+        got = (features.dense.shape[1], text.shape[-1], text.shape[1], widths)
+        width = self.guidance_in_channels
+        expected = (self.embed_dim, self.embed_dim, self.num_prompts, [width, width])
+        if got != expected:
+            raise ValueError(
+                'CATSegHead got (image channels, text channels, prompts, block channels) '
+                f'{got}, expected {expected}; set embed_dim, num_prompts and guidance_in_channels '
+                'of model.decode_head to those of the backbone and templates'
+            )

@@ -1,0 +1,357 @@
+"""CLIPDualEncoder: dense image embeddings and text embeddings of an open_clip model."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from mmengine.logging import print_log
+from mmengine.model import BaseModule
+from mmseg.registry import MODELS
+from open_clip.transformer import QuickGELU, ResidualAttentionBlock, VisionTransformer
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from infoclip_mmseg.models.dense_modes import DENSE_MODES
+from infoclip_mmseg.models.finetune import apply_finetune_policy
+from infoclip_mmseg.models.pretrained import find_weights, load_clip_weights
+from infoclip_mmseg.models.prompts import PromptSet
+from infoclip_mmseg.models.split_attention import split_attention
+
+Tokenizer = Callable[[list[str]], Tensor]
+
+
+class ImageFeatures(NamedTuple):
+    """What the image tower returns.
+
+    Attributes:
+        dense: Dense embeddings (B, C, H, W) in the space of the text embeddings, not normalised.
+        cls: The class token read in the same way (B, C).
+        blocks: Outputs of the chosen blocks, each (B, width, H, W).
+    """
+
+    dense: Tensor
+    cls: Tensor
+    blocks: tuple[Tensor, ...]
+
+
+def build_clip(model_name: str | dict) -> nn.Module:
+    """An open_clip model with random weights.
+
+    Args:
+        model_name: One of ``open_clip.list_models()``, or a dict in the form of open_clip's model
+            configs (``embed_dim``, ``vision_cfg``, ``text_cfg``, ``quick_gelu``).
+
+    Raises:
+        ValueError: Unknown name, or an architecture whose towers have no dense reading here.
+    """
+    if isinstance(model_name, str):
+        config = open_clip.get_model_config(model_name)
+        if config is None:
+            raise ValueError(
+                f'model.backbone.model_name={model_name!r} is not known to open_clip; '
+                f'ViT models are {[n for n in open_clip.list_models() if n.startswith("ViT-")]}'
+            )
+    else:
+        config = dict(model_name)
+    config = copy.deepcopy(dict(config))
+    if 'multimodal_cfg' in config or 'hf_model_name' in config['text_cfg']:
+        raise ValueError(f'{model_name!r}: CoCa and Hugging Face text towers are not supported')
+    if 'timm_model_name' in config['vision_cfg']:
+        raise ValueError(f'{model_name!r}: its image tower is a timm model, not open_clip\'s ViT')
+    custom_text = config.pop('custom_text', False)
+    clip = (open_clip.CustomTextCLIP if custom_text else open_clip.CLIP)(**config)
+    _check_towers(clip, model_name)
+    return clip
+
+
+def _check_towers(clip: nn.Module, model_name: str | dict) -> None:
+    visual = clip.visual
+    if not isinstance(visual, VisionTransformer) or visual.attn_pool is not None:
+        raise ValueError(
+            f'{model_name!r}: the image tower must be a ViT with a class token and without '
+            f'attentional pooling, got {type(visual).__name__}'
+        )
+    text = getattr(clip, 'text', clip)
+    blocks = [*visual.transformer.resblocks, *text.transformer.resblocks]
+    if getattr(text, 'cls_emb', None) is not None or not all(
+        isinstance(block, ResidualAttentionBlock) for block in blocks
+    ):
+        raise ValueError(f'{model_name!r}: only plain CLIP transformer blocks are supported')
+
+
+@MODELS.register_module()
+class CLIPDualEncoder(BaseModule):
+    """Both towers of a CLIP model with a ViT image tower, as a backbone for segmentation.
+
+    All sizes are read from the built model. The image tower takes any grid: position embeddings are
+    interpolated (bicubic) to the input's. Weights are loaded by :meth:`init_weights`, which MMEngine's
+    runner calls before training; a model that loads a checkpoint does not need them.
+
+    Args:
+        model_name: open_clip model name, or a dict in the form of open_clip's model configs.
+            OpenAI's weights need the ``-quickgelu`` variants.
+        pretrained: open_clip tag, a local .pt / .safetensors / .bin file, or None (random weights).
+        finetune: ``'attention'``, ``'full'`` or ``'frozen'``; see
+            :func:`~infoclip_mmseg.models.finetune.apply_finetune_policy`.
+        dense_mode: A key of ``DENSE_MODES``.
+        out_blocks: 0-based image blocks whose outputs are returned; None takes the last block of the
+            first and of the second third (blocks 3 and 7 of 12, 7 and 15 of 24, as CAT-Seg).
+        with_cp: Recompute activations of each block in the backward pass (activation checkpointing).
+        init_cfg: See ``mmengine.model.BaseModule``.
+
+    Attributes:
+        trainable_names: Names of the CLIP parameters that are trained.
+    """
+
+    def __init__(
+        self,
+        model_name: str | dict,
+        pretrained: str | None = None,
+        finetune: str = 'attention',
+        dense_mode: str = 'catseg',
+        out_blocks: Sequence[int] | None = None,
+        with_cp: bool = False,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        if dense_mode not in DENSE_MODES:
+            raise ValueError(f'dense_mode must be one of {sorted(DENSE_MODES)}, got {dense_mode!r}')
+        self.model_name = model_name
+        self.pretrained = pretrained
+        self.finetune = finetune
+        self.dense_mode = dense_mode
+        self.with_cp = with_cp
+        self.clip = split_attention(build_clip(model_name))
+        layers = len(self.clip.visual.transformer.resblocks)
+        default = (layers // 3 - 1, 2 * layers // 3 - 1)
+        self.out_blocks = tuple(default if out_blocks is None else out_blocks)
+        if not all(0 <= index < layers - 1 for index in self.out_blocks):
+            raise ValueError(f'out_blocks must lie in 0..{layers - 2}, got {self.out_blocks}')
+        self.trainable_names = apply_finetune_policy(self.clip, finetune)
+        self._tokenizer: Tokenizer | None = None
+        self._token_cache: dict[tuple[str, ...], Tensor] = {}
+        self._text_cache: dict[tuple, Tensor] = {}
+
+    @property
+    def embed_dim(self) -> int:
+        """C of the joint embedding space."""
+        return self.clip.visual.proj.shape[1]
+
+    @property
+    def image_width(self) -> int:
+        """Channels of the image tower's block maps."""
+        return self.clip.visual.conv1.out_channels
+
+    @property
+    def patch_size(self) -> tuple[int, int]:
+        """Height and width of a patch in pixels."""
+        return tuple(self.clip.visual.conv1.kernel_size)
+
+    @property
+    def text_tower(self) -> nn.Module:
+        """The module that holds the text tower's parts."""
+        return getattr(self.clip, 'text', self.clip)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Prompt strings to token ids (n, L); built at first use, may be replaced."""
+        if self._tokenizer is None:
+            if isinstance(self.model_name, str):
+                self._tokenizer = open_clip.get_tokenizer(self.model_name)
+            else:
+                length = self.text_tower.context_length
+                self._tokenizer = open_clip.SimpleTokenizer(context_length=length)
+        return self._tokenizer
+
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._token_cache.clear()
+        self._text_cache.clear()
+
+    def init_weights(self) -> None:
+        """Load ``pretrained``; with None the weights stay as they were built.
+
+        Raises:
+            FileNotFoundError: The weights are neither at hand nor downloadable.
+            ValueError: The weights belong to another model; see
+                :func:`~infoclip_mmseg.models.pretrained.load_clip_weights`.
+        """
+        if self.pretrained is not None:
+            name = self.model_name if isinstance(self.model_name, str) else 'custom CLIP'
+            quick_gelu = any(isinstance(m, QuickGELU) for m in self.clip.visual.modules())
+            path = find_weights(name, self.pretrained, quick_gelu)
+            load_clip_weights(self.clip, name, path, quick_gelu)
+            print_log(f'CLIP weights of {name} loaded from {path}', logger='current')
+        self._is_init = True
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Block maps (B, width, H, W) and, last, the dense embeddings (B, C, H, W)."""
+        features = self.encode_image(images)
+        return (*features.blocks, features.dense)
+
+    def encode_image(self, images: Tensor) -> ImageFeatures:
+        """Dense embeddings and block maps.
+
+        Args:
+            images: Normalised images (B, 3, h, w); h and w multiples of the patch size.
+
+        Raises:
+            ValueError: h or w is not a multiple of the patch size.
+        """
+        visual = self.clip.visual
+        tokens, grid = self._embed_patches(images)
+        blocks = []
+        *body, last = visual.transformer.resblocks
+        for index, block in enumerate(body):
+            tokens = self._run(block, tokens)
+            if index in self.out_blocks:
+                blocks.append(tokens[:, 1:].transpose(1, 2).unflatten(2, grid))
+        tokens = self._run(DENSE_MODES[self.dense_mode], last, tokens)
+        tokens = visual.ln_post(tokens) @ visual.proj
+        dense = tokens[:, 1:].transpose(1, 2).unflatten(2, grid)
+        return ImageFeatures(dense, tokens[:, 0], tuple(blocks))
+
+    def encode_pooled(self, images: Tensor) -> Tensor:
+        """CLIP's ordinary image embedding (B, C), not normalised, at any grid."""
+        visual = self.clip.visual
+        tokens, _ = self._embed_patches(images)
+        for block in visual.transformer.resblocks:
+            tokens = self._run(block, tokens)
+        pooled, _ = visual._pool(tokens)
+        return pooled @ visual.proj
+
+    def encode_text(self, tokens: Tensor) -> Tensor:
+        """Text embeddings (n, C), not normalised, of token ids (n, L).
+
+        A causal tower that reads the end token cannot see what follows it, so columns after the
+        last end token of the batch are cut; the result is the same.
+        """
+        tower = self.text_tower
+        ends, length = self._end_positions(tokens)
+        tokens = tokens[:, :length]
+        x = tower.token_embedding(tokens) + tower.positional_embedding[:length]
+        mask = None if tower.attn_mask is None else tower.attn_mask[:length, :length]
+        for block in tower.transformer.resblocks:
+            x = self._run(block, x, attn_mask=mask)
+        rows = torch.arange(len(x), device=x.device)
+        pooled = tower.ln_final(x[rows, ends])
+        projection = tower.text_projection
+        if projection is None:
+            return pooled
+        return projection(pooled) if isinstance(projection, nn.Linear) else pooled @ projection
+
+    def embed_prompts(self, prompts: PromptSet) -> Tensor:
+        """L2-normalised text embeddings (T, P, C); synonyms are averaged and normalised again.
+
+        Embeddings are cached where the text tower cannot change under them: in evaluation, or when
+        it is frozen.
+        """
+        if self._text_is_trained():
+            return self._embed_prompts(prompts)
+        key = (prompts, *self._text_version())
+        if key not in self._text_cache:
+            self._text_cache.clear()
+            with torch.no_grad():
+                self._text_cache[key] = self._embed_prompts(prompts)
+        return self._text_cache[key]
+
+    def train(self, mode: bool = True) -> CLIPDualEncoder:
+        """Set the mode; a change forgets text embeddings computed before."""
+        if mode != self.training:
+            self._text_cache.clear()
+        return super().train(mode)
+
+    def _embed_prompts(self, prompts: PromptSet) -> Tensor:
+        tokens = self._tokenize(prompts.texts)
+        embeddings = F.normalize(self.encode_text(tokens).float(), dim=-1)
+        slots = prompts.num_classes * prompts.num_templates
+        if len(prompts.texts) != slots:
+            owners = torch.tensor(prompts.owners, device=embeddings.device)
+            zeros = embeddings.new_zeros(slots, embeddings.shape[-1])
+            embeddings = F.normalize(zeros.index_add(0, owners, embeddings), dim=-1)
+        return embeddings.unflatten(0, (prompts.num_classes, prompts.num_templates))
+
+    def _tokenize(self, texts: tuple[str, ...]) -> Tensor:
+        if texts not in self._token_cache:
+            self._token_cache = {texts: self.tokenizer(list(texts))}
+        return self._token_cache[texts].to(self.clip.visual.conv1.weight.device)
+
+    def _text_parameters(self) -> list[nn.Parameter]:
+        visual = {id(parameter) for parameter in self.clip.visual.parameters()}
+        return [p for p in self.clip.parameters() if id(p) not in visual]
+
+    def _text_is_trained(self) -> bool:
+        trained = any(parameter.requires_grad for parameter in self._text_parameters())
+        return trained and (self.training or torch.is_grad_enabled())
+
+    def _text_version(self) -> tuple[Any, ...]:
+        weight = self.text_tower.token_embedding.weight
+        device = weight.device.type
+        dtype = _autocast_dtype(device) or weight.dtype
+        return (weight.device, dtype, tuple((p.data_ptr(), p._version) for p in self._text_parameters()))
+
+    def _end_positions(self, tokens: Tensor) -> tuple[Tensor, int]:
+        """Column that is pooled for each row, and how many columns the tower needs."""
+        tower, length = self.text_tower, tokens.shape[1]
+        pool = getattr(tower, 'pool_type', None) or tower.text_pool_type
+        if pool == 'argmax':
+            ends = tokens.argmax(dim=-1)
+        elif pool == 'eos':
+            eos = getattr(tower, 'eos_id', None) or tower.text_eos_id
+            ends = (tokens == eos).int().argmax(dim=-1)
+        else:
+            column = 0 if pool == 'first' else length - 1
+            return tokens.new_full((len(tokens),), column), length
+        return ends, length if tower.attn_mask is None else int(ends.max()) + 1
+
+    def _embed_patches(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Tokens (B, 1 + N, width) that enter the first block, and the grid (H, W)."""
+        visual, patch = self.clip.visual, self.patch_size
+        height, width = images.shape[-2:]
+        if min(height, width) == 0 or height % patch[0] or width % patch[1]:
+            raise ValueError(
+                f'the image tower needs images whose sides are multiples of its {patch[0]} x '
+                f'{patch[1]} pixel patch, got {height} x {width}; set input_size accordingly'
+            )
+        x = visual.conv1(images)
+        grid = (x.shape[-2], x.shape[-1])
+        x = x.flatten(2).transpose(1, 2)
+        cls = visual.class_embedding.to(x.dtype).expand(len(x), 1, -1)
+        x = torch.cat([cls, x], dim=1)
+        position = interpolate_positions(visual.positional_embedding, visual.grid_size, grid)
+        return visual.ln_pre(x + position.to(x.dtype)), grid
+
+    def _run(self, function: Callable, *args: Any, **kwargs: Any) -> Tensor:
+        if self.with_cp and self.training and torch.is_grad_enabled():
+            return checkpoint(function, *args, use_reentrant=False, **kwargs)
+        return function(*args, **kwargs)
+
+
+def interpolate_positions(
+    embedding: Tensor, source: tuple[int, int], target: tuple[int, int]
+) -> Tensor:
+    """Position embeddings (1 + H*W, C) of grid ``source`` resized to grid ``target``.
+
+    Bicubic, align_corners=False; the class token's embedding, in row 0, is kept.
+    """
+    if tuple(source) == tuple(target):
+        return embedding
+    cls, grid = embedding[:1], embedding[1:]
+    grid = grid.T.unflatten(1, tuple(source))[None].float()
+    grid = F.interpolate(grid, size=tuple(target), mode='bicubic', align_corners=False)
+    return torch.cat([cls, grid[0].flatten(1).T.to(cls.dtype)])
+
+
+def _autocast_dtype(device: str) -> torch.dtype | None:
+    """dtype of the autocast region that is active on a device type, None outside of one."""
+    if hasattr(torch, 'get_autocast_dtype'):  # torch >= 2.4
+        return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    if device == 'cuda':
+        return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None
+    return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None

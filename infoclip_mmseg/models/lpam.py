@@ -1,0 +1,117 @@
+"""Learnable pixel-text alignment module (LPAM) of InfoCLIP (arXiv 2511.15967).
+
+Legend: B images, N = H*W positions of the dense grid, T classes, C = d channels.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+
+
+def alignment_map(
+    query: Tensor, key: Tensor, image: Tensor, text: Tensor, cosine: bool = True
+) -> Tensor:
+    """Relation of every position to every class: ``query key^T / sqrt(d)`` plus a residual.
+
+    Computed in float32 outside autocast (float64 stays float64), so that half precision neither
+    overflows in the norms nor coarsens the relation.
+
+    Args:
+        query: Projected image embeddings (B, N, d).
+        key: Projected text embeddings (T, d) or (B, T, d).
+        image: Image embeddings of the residual (B, N, d).
+        text: Text embeddings of the residual (T, d) or (B, T, d).
+        cosine: The residual is the cosine of ``image`` and ``text``; else their dot product.
+
+    Returns:
+        (B, N, T), no unit, float32 (or float64).
+    """
+    with torch.autocast(device_type=query.device.type, enabled=False):
+        query, key, image, text = (
+            x if x.dtype == torch.float64 else x.float() for x in (query, key, image, text)
+        )
+        if cosine:
+            image, text = F.normalize(image, dim=-1), F.normalize(text, dim=-1)
+        attention = (query / math.sqrt(query.shape[-1])) @ key.transpose(-1, -2)
+        return attention + image @ text.transpose(-1, -2)
+
+
+@MODELS.register_module()
+class LPAM(BaseModule):
+    """Pixel-text relation map, with weights shared by teacher and student.
+
+    R = LN_v(V) W_q (LN_l(L) W_k)^T / sqrt(d) + cos(V, L), where W_q and W_k have biases. With
+    d = 512 it has 527,360 parameters. It is used in training only.
+
+    Args:
+        embed_dim: Width d of the embeddings. ``OpenVocabSegmentor`` fills it in from the backbone.
+        residual: 'cosine', or 'dot' for the dot product of the layer-normed embeddings,
+            LN_v(V) LN_l(L)^T, in place of the cosine.
+        init_cfg: Initialisation of MMEngine; by default that of PyTorch's layers is kept.
+
+    Raises:
+        ValueError: ``embed_dim`` is missing or ``residual`` is unknown.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int | None = None,
+        residual: str = 'cosine',
+        init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        if embed_dim is None or embed_dim < 1:
+            raise ValueError(
+                f'LPAM needs embed_dim, the width of the CLIP embeddings, but got {embed_dim}; '
+                'OpenVocabSegmentor fills it in, elsewhere give it (512 for ViT-B/16)'
+            )
+        if residual not in ('cosine', 'dot'):
+            raise ValueError(f"residual is {residual!r}, but must be 'cosine' or 'dot'")
+        self.embed_dim = embed_dim
+        self.residual = residual
+        self.image_norm = nn.LayerNorm(embed_dim)
+        self.text_norm = nn.LayerNorm(embed_dim)
+        self.query_proj = nn.Linear(embed_dim, embed_dim)
+        self.key_proj = nn.Linear(embed_dim, embed_dim)
+
+    def forward(self, image: Tensor, text: Tensor) -> Tensor:
+        """Computes the relation map.
+
+        Args:
+            image: Dense image embeddings, (B, N, d) or (B, d, H, W), which is flattened to
+                N = H*W positions row by row.
+            text: Text embeddings, (T, d) shared by the batch or (B, T, d) by image.
+
+        Returns:
+            Relation map R (B, N, T), float32 (or float64), also under autocast.
+
+        Raises:
+            ValueError: Shapes do not fit together.
+        """
+        if image.dim() == 4:
+            image = image.flatten(2).transpose(1, 2)
+        self._check_shapes(image, text)
+        normed_image, normed_text = self.image_norm(image), self.text_norm(text)
+        query, key = self.query_proj(normed_image), self.key_proj(normed_text)
+        if self.residual == 'dot':
+            return alignment_map(query, key, normed_image, normed_text, cosine=False)
+        return alignment_map(query, key, image, text)
+
+    def _check_shapes(self, image: Tensor, text: Tensor) -> None:
+        fits = image.dim() == 3 and text.dim() in (2, 3)
+        fits = fits and image.shape[-1] == text.shape[-1] == self.embed_dim
+        if fits and text.dim() == 3:
+            fits = len(image) == len(text)
+        if not fits:
+            raise ValueError(
+                f'image must be (B, N, {self.embed_dim}) or (B, {self.embed_dim}, H, W) and text '
+                f'(T, {self.embed_dim}) or (B, T, {self.embed_dim}), but they are '
+                f'{tuple(image.shape)} (positions flattened) and {tuple(text.shape)}'
+            )

@@ -1,0 +1,336 @@
+"""OpenVocabSegmentor: every pixel gets a label out of any list of words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from mmengine.structures import PixelData
+from mmseg.models.segmentors import BaseSegmentor
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+from mmseg.utils import add_prefix
+from torch import Tensor
+
+from infoclip_mmseg.datasets.vocabularies import make_palette
+from infoclip_mmseg.models.checks import check_image_sizes, check_labels
+from infoclip_mmseg.models.dual_encoder import ImageFeatures
+from infoclip_mmseg.models.prompts import DEFAULT_TEMPLATES, PromptSet, build_prompts
+from infoclip_mmseg.models.sliding_window import Size, resize, slide_inference
+from infoclip_mmseg.models.teacher import FrozenTeacher
+
+SampleList = list[SegDataSample]
+MODES = ('slide', 'whole')
+DEFAULT_TEST_CFG = dict(mode='slide', size=640, window=384, overlap=0.333, view_batch_size=4)
+
+
+def _pair(size: int | Sequence[int]) -> Size:
+    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+
+@MODELS.register_module()
+class OpenVocabSegmentor(BaseSegmentor):
+    """CAT-Seg, and with a neck and its two losses InfoCLIP (arXiv 2511.15967).
+
+    The vocabulary belongs to the data set being run: :class:`~infoclip_mmseg.engine.VocabularyHook`
+    hands it over, :meth:`set_vocabulary` sets it by hand, and assigning ``dataset_meta``, as mmseg's
+    inference functions do, sets it too. Sizes that the configs of neck and head leave out are filled
+    in from the built backbone.
+
+    Args:
+        backbone: :class:`CLIPDualEncoder`.
+        decode_head: :class:`CATSegHead`.
+        neck: :class:`LPAM`, shared by teacher and student; None trains without a teacher.
+        loss_ib: :class:`InfoBottleneckLoss` on the teacher's alignment map, or None.
+        loss_mi: :class:`MITransferLoss` between both alignment maps, or None.
+        input_size: Size in pixels to which every view is resized before CLIP; an int or (h, w),
+            multiples of the patch.
+        templates: Prompt templates with one ``{}`` each.
+        synonyms: ``'first'`` or ``'average'``; see :func:`build_prompts`.
+        test_cfg: ``mode`` ('slide' or 'whole') and, for 'slide', ``size`` (working size in pixels),
+            ``window``, ``overlap`` and ``view_batch_size``; see :func:`slide_inference`.
+        train_cfg: Not used; mmseg's ``init_model`` passes it.
+        data_preprocessor: Usually :class:`OpenVocabDataPreProcessor` with CLIP's mean and std.
+        pretrained: Overrides ``backbone.pretrained`` where given, as in mmseg's segmentors.
+        init_cfg: See ``mmengine.model.BaseModule``.
+    """
+
+    def __init__(
+        self,
+        backbone: dict,
+        decode_head: dict,
+        neck: dict | None = None,
+        loss_ib: dict | None = None,
+        loss_mi: dict | None = None,
+        input_size: int | Sequence[int] = 384,
+        templates: Sequence[str] = DEFAULT_TEMPLATES,
+        synonyms: str = 'first',
+        test_cfg: dict | None = None,
+        train_cfg: dict | None = None,
+        data_preprocessor: dict | None = None,
+        pretrained: str | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+        if neck is None and (loss_ib or loss_mi):
+            raise ValueError('loss_ib and loss_mi compare alignment maps: set neck=dict(type="LPAM")')
+        overrides = {} if pretrained is None else dict(pretrained=pretrained)
+        self.backbone = MODELS.build({**backbone, **overrides})
+        embed_dim = self.backbone.embed_dim
+        sizes = dict(
+            embed_dim=embed_dim,
+            guidance_in_channels=self.backbone.image_width,
+            num_prompts=len(templates),
+        )
+        self.decode_head = MODELS.build({**sizes, **decode_head})
+        if neck is not None:
+            self.neck = MODELS.build({'embed_dim': embed_dim, **neck})
+        self.loss_ib = MODELS.build(loss_ib) if loss_ib else None
+        self.loss_mi = MODELS.build(loss_mi) if loss_mi else None
+        self.input_size = _pair(input_size)
+        self.templates, self.synonyms = tuple(templates), synonyms
+        self.test_cfg = {**DEFAULT_TEST_CFG, **(test_cfg or {})}
+        _check_mode(self.test_cfg['mode'])
+        self.train_cfg = train_cfg
+        self.align_corners = False
+        self.teacher: FrozenTeacher | None = None
+        self._dataset_meta: dict | None = None
+        self._prompts: PromptSet | None = None
+
+    # Vocabulary -----------------------------------------------------------------------------
+
+    def set_vocabulary(
+        self, names: Sequence[str], palette: Sequence[Sequence[int]] | None = None
+    ) -> None:
+        """Label pixels with these names from now on.
+
+        Args:
+            names: T class names; a name may hold comma-separated synonyms.
+            palette: T colours [r, g, b], 0..255; made up where None.
+
+        Raises:
+            TypeError, ValueError: The names are no vocabulary; see :func:`build_prompts`.
+        """
+        self._prompts = build_prompts(names, self.templates, self.synonyms)
+        palette = palette if palette and len(palette) == len(names) else make_palette(len(names))
+        self._dataset_meta = dict(classes=tuple(names), palette=[list(c) for c in palette])
+        self.decode_head.num_classes = len(names)
+
+    @property
+    def dataset_meta(self) -> dict | None:
+        """``classes`` and ``palette`` of the current vocabulary; assigning it sets the vocabulary."""
+        return self._dataset_meta
+
+    @dataset_meta.setter
+    def dataset_meta(self, meta: dict | None) -> None:
+        if meta and meta.get('classes'):
+            self.set_vocabulary(meta['classes'], meta.get('palette'))
+
+    @property
+    def prompts(self) -> PromptSet:
+        """Prompts of the current vocabulary.
+
+        Raises:
+            RuntimeError: No vocabulary has been set.
+        """
+        if self._prompts is None:
+            raise RuntimeError(
+                'the model has no vocabulary yet: add dict(type="VocabularyHook") to custom_hooks, '
+                'or call model.set_vocabulary([...]) with the class names'
+            )
+        return self._prompts
+
+    @property
+    def out_channels(self) -> int:
+        """T of the current vocabulary."""
+        return self.decode_head.num_classes
+
+    # Training -------------------------------------------------------------------------------
+
+    def extract_feat(self, inputs: Tensor) -> ImageFeatures:
+        """Image features of normalised images (B, 3, h, w) of any size."""
+        return self.backbone.encode_image(resize(inputs, self.input_size))
+
+    def encode_decode(
+        self, inputs: Tensor, batch_img_metas: list[dict] | None = None
+    ) -> Tensor:
+        """Logits (B, T, h', w') at the head's resolution of normalised images (B, 3, h, w)."""
+        text = self.backbone.embed_prompts(self.prompts)
+        return self.decode_head(self.extract_feat(inputs), text)
+
+    def loss(self, inputs: Tensor, data_samples: SampleList) -> dict[str, Tensor]:
+        """Task loss and, with a neck, both alignment losses.
+
+        Args:
+            inputs: Normalised images (B, 3, h, w).
+            data_samples: B samples with ``gt_sem_seg`` (1, h, w).
+
+        Raises:
+            ValueError: A label lies outside the vocabulary, or an image is smaller than a patch.
+            RuntimeError: There is a neck but no teacher.
+        """
+        check_image_sizes(inputs, data_samples, self.backbone.patch_size)
+        check_labels(data_samples, self.prompts.num_classes, self.decode_head.ignore_index)
+        labels = torch.cat([sample.gt_sem_seg.data for sample in data_samples]).long()
+
+        # Student: image and text embeddings, logits, task loss.
+        features = self.extract_feat(inputs)
+        text = self.backbone.embed_prompts(self.prompts)
+        losses = add_prefix(self.decode_head.loss(features, text, labels), 'decode')
+        if self.with_neck:
+            losses.update(self.alignment_loss(inputs, features.dense, text))
+        return losses
+
+    def alignment_loss(self, inputs: Tensor, dense: Tensor, text: Tensor) -> dict[str, Tensor]:
+        """Compress the teacher's alignment map and transfer it to the student (paper, section 3).
+
+        Args:
+            inputs: Normalised images (B, 3, h, w).
+            dense: The student's dense embeddings (B, C, H, W).
+            text: The student's text embeddings (T, P, C).
+        """
+        if self.teacher is None:
+            raise RuntimeError(
+                'the model has a neck but no teacher: add dict(type="FrozenTeacherHook") to '
+                'custom_hooks, or set neck, loss_ib and loss_mi to None to train without one'
+            )
+        teacher_dense, teacher_text = self.teacher.encode(
+            resize(inputs, self.input_size), self.prompts
+        )
+        image = teacher_dense.flatten(2).transpose(1, 2)
+        # One embedding a class: the mean over its prompts.
+        teacher_text, text = teacher_text.mean(dim=1), text.mean(dim=1)
+        relation_teacher = self.neck(image, teacher_text)
+        relation_student = self.neck(dense.flatten(2).transpose(1, 2), text)
+
+        losses = {}
+        if self.loss_ib is not None:
+            losses['loss_ib'] = self.loss_ib(relation_teacher, image, teacher_text)
+        if self.loss_mi is not None:
+            losses['loss_mi'] = self.loss_mi(relation_teacher, relation_student)
+        return losses
+
+    # Inference ------------------------------------------------------------------------------
+
+    def predict(self, inputs: Tensor, data_samples: SampleList | None = None) -> SampleList:
+        """Label maps at the original size of each image.
+
+        Args:
+            inputs: Normalised images (B, 3, h, w).
+            data_samples: B samples whose metainfo tells padding, flip and ``ori_shape``.
+
+        Returns:
+            The samples with ``pred_sem_seg`` (1, h, w) and ``seg_logits`` (T, h, w), which here are
+            probabilities.
+
+        Raises:
+            ValueError: An image is smaller than a patch, or a ground-truth label lies outside the
+                vocabulary.
+        """
+        if data_samples is None:
+            data_samples = [SegDataSample() for _ in inputs]
+        check_image_sizes(inputs, data_samples, self.backbone.patch_size)
+        check_labels(data_samples, self.prompts.num_classes, self.decode_head.ignore_index)
+        images = [_unpad(image, s.metainfo) for image, s in zip(inputs, data_samples)]
+        if len({image.shape for image in images}) == 1:
+            maps = self.probabilities(torch.stack(images), self.test_cfg['mode'])
+        else:
+            maps = [self.probabilities(image[None], self.test_cfg['mode'])[0] for image in images]
+        for image, probability, sample in zip(images, maps, data_samples):
+            meta = sample.metainfo
+            if meta.get('flip'):
+                axis = {'horizontal': 2, 'vertical': 1}[meta['flip_direction']]
+                probability = probability.flip(axis)
+            size = meta.get('ori_shape', image.shape[-2:])
+            probability = resize(probability[None], tuple(size))[0]
+            sample.seg_logits = PixelData(data=probability)
+            sample.pred_sem_seg = PixelData(data=self._label_map(probability))
+        return data_samples
+
+    def probabilities(self, inputs: Tensor, mode: str = 'slide') -> Tensor:
+        """Class probabilities of normalised images (B, 3, h, w).
+
+        Returns:
+            (B, T, *test_cfg.size) in mode 'slide', (B, T, h', w') at the head's resolution in mode
+            'whole'; float32.
+        """
+        if mode == 'whole':
+            return self.encode_decode(inputs).float().sigmoid()
+        cfg = self.test_cfg
+        return slide_inference(
+            inputs,
+            self.encode_decode,
+            size=_pair(cfg['size']),
+            window=_pair(cfg['window']),
+            overlap=cfg['overlap'],
+            view_batch_size=cfg['view_batch_size'],
+        )
+
+    @torch.no_grad()
+    def segment(
+        self, images: Tensor, classes: Sequence[str] | None = None, mode: str = 'slide'
+    ) -> Tensor:
+        """Segment plain tensors, without mmseg's pipelines and samples.
+
+        Runs as in evaluation, whatever mode the model is in.
+
+        Args:
+            images: RGB images (B, 3, h, w), 0..255, of any size.
+            classes: Words to choose from, for this call only; None takes the current vocabulary.
+            mode: ``'slide'`` or ``'whole'``.
+
+        Returns:
+            Mode 'slide': probabilities (B, T, *test_cfg.size), float32. Mode 'whole': the head's
+            logits (B, T, h', w') after resizing the images to ``input_size``.
+
+        Raises:
+            ValueError: Unknown mode, images of the wrong form or smaller than a patch.
+        """
+        _check_mode(mode)
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(f'images must be (B, 3, h, w) RGB, got {tuple(images.shape)}')
+        check_image_sizes(images, [], self.backbone.patch_size)
+        preprocessor = self.data_preprocessor
+        images = images.to(preprocessor.mean.device, torch.float32)
+        images = (images - preprocessor.mean) / preprocessor.std
+        with self._evaluating(classes):
+            return self.encode_decode(images) if mode == 'whole' else self.probabilities(images)
+
+    @contextmanager
+    def _evaluating(self, classes: Sequence[str] | None) -> Iterator[None]:
+        """Evaluation mode and, where given, another vocabulary, both undone on exit."""
+        training, prompts, meta = self.training, self._prompts, self._dataset_meta
+        try:
+            if training:
+                self.eval()
+            if classes is not None:
+                self.set_vocabulary(classes)
+            yield
+        finally:
+            self._prompts, self._dataset_meta = prompts, meta
+            self.decode_head.num_classes = prompts.num_classes if prompts else 0
+            if training:
+                self.train()
+
+    def _forward(self, inputs: Tensor, data_samples: SampleList | None = None) -> Tensor:
+        """Logits (B, T, h', w') at the head's resolution."""
+        return self.encode_decode(inputs)
+
+    def _label_map(self, probability: Tensor) -> Tensor:
+        """Probabilities (T, h, w) to labels (1, h, w); a single class is thresholded."""
+        if len(probability) == 1:
+            return (probability > self.decode_head.threshold).long()
+        return probability.argmax(dim=0, keepdim=True)
+
+
+def _check_mode(mode: str) -> None:
+    if mode not in MODES:
+        raise ValueError(f'mode must be one of {MODES}, got {mode!r}')
+
+
+def _unpad(image: Tensor, meta: dict) -> Tensor:
+    """Cut the padding (left, right, top, bottom) off an image (3, h, w)."""
+    padding = meta.get('img_padding_size', meta.get('padding_size', (0, 0, 0, 0)))
+    left, right, top, bottom = padding
+    return image[:, top : image.shape[1] - bottom, left : image.shape[2] - right]

@@ -1,0 +1,90 @@
+"""Multi-head self-attention whose query, key and value weights are parameters of their own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class SplitAttention(nn.Module):
+    """Drop-in for the self-attention of open_clip's blocks with the packed projection split.
+
+    The packed ``in_proj_weight`` cannot be trained in part; here ``q_proj_weight``,
+    ``k_proj_weight`` and ``v_proj_weight`` are separate and the bias stays packed, which are also
+    the names in published CAT-Seg checkpoints. State dicts with the packed weight load as they are.
+
+    Args:
+        attention: The module to take over; its tensors are reused.
+    """
+
+    def __init__(self, attention: nn.MultiheadAttention) -> None:
+        super().__init__()
+        self.embed_dim = attention.embed_dim
+        self.num_heads = attention.num_heads
+        q, k, v = attention.in_proj_weight.detach().chunk(3)
+        self.q_proj_weight = nn.Parameter(q.clone())
+        self.k_proj_weight = nn.Parameter(k.clone())
+        self.v_proj_weight = nn.Parameter(v.clone())
+        self.in_proj_bias = nn.Parameter(attention.in_proj_bias.detach().clone())
+        self.out_proj = attention.out_proj
+
+    def query(self, x: Tensor) -> Tensor:
+        """Queries (B, L, C) of tokens (B, L, C)."""
+        return F.linear(x, self.q_proj_weight, self.in_proj_bias[: self.embed_dim])
+
+    def key(self, x: Tensor) -> Tensor:
+        """Keys (B, L, C) of tokens (B, L, C)."""
+        bias = self.in_proj_bias[self.embed_dim : 2 * self.embed_dim]
+        return F.linear(x, self.k_proj_weight, bias)
+
+    def value(self, x: Tensor) -> Tensor:
+        """Values (B, L, C) of tokens (B, L, C)."""
+        return F.linear(x, self.v_proj_weight, self.in_proj_bias[2 * self.embed_dim :])
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+    def forward(
+        self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, **_: Any
+    ) -> tuple[Tensor, None]:
+        """Self-attention with the call signature that open_clip's blocks use.
+
+        Args:
+            query, key, value: Tokens (B, L, C), the same tensor.
+            attn_mask: Additive mask (L, L).
+
+        Returns:
+            Tokens (B, L, C), and None in place of attention weights.
+        """
+        out = F.scaled_dot_product_attention(
+            self._heads(self.query(query)),
+            self._heads(self.key(key)),
+            self._heads(self.value(value)),
+            attn_mask=attn_mask,
+        )
+        return self.out_proj(out.transpose(1, 2).flatten(2)), None
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
+        packed = state_dict.pop(prefix + 'in_proj_weight', None)
+        if packed is not None:
+            for name, weight in zip('qkv', packed.chunk(3)):
+                state_dict[f'{prefix}{name}_proj_weight'] = weight
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def split_attention(model: nn.Module) -> nn.Module:
+    """Replace every ``nn.MultiheadAttention`` below ``model`` by :class:`SplitAttention`, in place."""
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.MultiheadAttention):
+                setattr(module, name, SplitAttention(child))
+    return model
+
+
+def causal_mask(length: int, like: Tensor) -> Tensor:
+    """Additive mask (length, length) that hides later tokens, on the device and dtype of ``like``."""
+    mask = torch.full((length, length), float('-inf'), device=like.device, dtype=like.dtype)
+    return mask.triu_(1)
