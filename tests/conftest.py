@@ -8,13 +8,17 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import open_clip
 import pytest
 import torch
-from safetensors.torch import load_file
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+from mmseg.registry import MODELS
+from safetensors.torch import load_file, save_file
 
 import infoclip_mmseg  # noqa: F401  (registers the modules)
-from mmengine.registry import init_default_scope
-from mmseg.registry import MODELS
 
 DATA = Path(__file__).parent / 'data'
 ROOT = Path(__file__).parent.parent
@@ -133,3 +137,118 @@ def published_state() -> dict[str, torch.Tensor]:
     """State dict of the toy-sized CAT-Seg in the published layout."""
     shapes = json.loads((DATA / 'catseg_tiny.json').read_text())['state_dict_shapes']
     return {key: fill(key, shape) for key, shape in shapes.items()}
+
+
+def ade_pipelines(crop: int = 48) -> tuple[list[dict], list[dict]]:
+    """Training (without random augmentation) and test pipelines for the real images at toy size."""
+    train = [
+        dict(type='LoadImageFromFile'),
+        dict(type='LoadAnnotations'),
+        dict(type='CheckInputs'),
+        dict(type='Resize', scale=(crop, crop), keep_ratio=False),
+        dict(type='PackSegInputs'),
+    ]
+    test = [
+        dict(type='LoadImageFromFile'),
+        dict(type='Resize', scale=(10000, 80), keep_ratio=True),
+        dict(type='LoadAnnotations'),
+        dict(type='CheckInputs'),
+        dict(type='PackSegInputs'),
+    ]
+    return train, test
+
+
+def runner_config(work_dir: Path, model: dict, max_iters: int = 4, **changes) -> dict:
+    """MMEngine config that trains ``model`` on the real images; ``changes`` replace entries."""
+    train, test = ade_pipelines()
+    dataset = dict(
+        type='ADE20KDataset',
+        data_root=str(DATA / 'ade'),
+        data_prefix=dict(img_path='images/validation', seg_map_path='annotations/validation'),
+    )
+    loader = dict(num_workers=0, persistent_workers=False)
+    config = dict(
+        default_scope='mmseg',
+        custom_imports=dict(imports=['infoclip_mmseg'], allow_failed_imports=False),
+        work_dir=str(work_dir),
+        experiment_name=f'toy-{work_dir.name}-{work_dir.parent.name}',
+        model=model,
+        train_dataloader=dict(
+            **loader,
+            batch_size=2,
+            sampler=dict(type='InfiniteSampler', shuffle=True),
+            dataset=dict(**dataset, pipeline=train),
+        ),
+        val_dataloader=dict(
+            **loader,
+            batch_size=1,
+            sampler=dict(type='DefaultSampler', shuffle=False),
+            dataset=dict(**dataset, pipeline=test),
+        ),
+        val_evaluator=dict(type='IoUMetric', iou_metrics=['mIoU']),
+        optim_wrapper=dict(
+            type='OptimWrapper',
+            constructor='GroupedOptimWrapperConstructor',
+            optimizer=dict(type='AdamW', lr=1e-3, weight_decay=1e-4),
+            clip_grad=dict(max_norm=0.01, scope='all'),
+            paramwise_cfg=dict(norm_decay_mult=0.0, custom_keys={'backbone': dict(lr_mult=0.01)}),
+        ),
+        param_scheduler=[dict(type='CosineAnnealingLR', T_max=100, by_epoch=False, eta_min=0)],
+        train_cfg=dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=10**6),
+        val_cfg=dict(type='ValLoop'),
+        test_cfg=dict(type='TestLoop'),
+        default_hooks=dict(
+            logger=dict(type='LoggerHook', interval=1, log_metric_by_epoch=False),
+            checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=2),
+        ),
+        custom_hooks=[
+            dict(type='FrozenTeacherHook'),
+            dict(type='VocabularyHook'),
+            dict(type='NonFiniteLossHook'),
+        ],
+        log_processor=dict(by_epoch=False),
+        log_level='WARNING',
+        randomness=dict(seed=0),
+    )
+    config['test_dataloader'] = copy.deepcopy(config['val_dataloader'])
+    config['test_evaluator'] = copy.deepcopy(config['val_evaluator'])
+    config.update(changes)
+    return config
+
+
+class LossRecorder(Hook):
+    """Keeps what every training iteration returned."""
+
+    def __init__(self) -> None:
+        self.losses: list[dict[str, float]] = []
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        """Record the losses of the iteration."""
+        self.losses.append({key: value.item() for key, value in outputs.items()})
+
+
+@pytest.fixture
+def make_runner(tmp_path):
+    """Builder of runners: ``make_runner(model_cfg, work_dir=None, **changes)``.
+
+    The runner has a ``recorder`` whose ``losses`` fill up in training.
+    """
+
+    def build(model: dict, work_dir: Path | None = None, **changes):
+        config = runner_config(work_dir or tmp_path / 'work', model, **changes)
+        runner = Runner.from_cfg(Config(config))
+        runner.recorder = LossRecorder()
+        runner.register_hook(runner.recorder)
+        return runner
+
+    return build
+
+
+@pytest.fixture(scope='session')
+def toy_weights(tmp_path_factory) -> Path:
+    """A pretrained CLIP file of the toy architecture, in open_clip's layout."""
+    torch.manual_seed(42)
+    clip = open_clip.CLIP(**copy.deepcopy(TOY_CLIP))
+    path = tmp_path_factory.mktemp('clip') / 'toy.safetensors'
+    save_file(clip.state_dict(), str(path))
+    return path

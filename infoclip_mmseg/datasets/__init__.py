@@ -1,0 +1,7 @@
+"""Data sets, and checks that turn bad input into one clear error."""
+
+from infoclip_mmseg.datasets.checks import check_dataloader_cfg
+from infoclip_mmseg.datasets.toy import ToyShapesDataset
+from infoclip_mmseg.datasets.transforms import CheckInputs
+
+__all__ = ['CheckInputs', 'ToyShapesDataset', 'check_dataloader_cfg']

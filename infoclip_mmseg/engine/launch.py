@@ -1,0 +1,93 @@
+"""Command line parts that tools/train.py and tools/test.py share."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+from mmengine.device import get_device
+from torch import distributed
+
+LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that mmseg's train.py and test.py have in common."""
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--work-dir', help='folder for logs, checkpoints and metrics')
+    parser.add_argument('--amp', action='store_true', help='use mixed precision')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override keys of the config, e.g. train_dataloader.batch_size=2 '
+        "key=a,b or key='[(a,b),(c,d)]' (quoted, without spaces)",
+    )
+    parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='job launcher')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    """Read the config of a run and put the common options into it.
+
+    The working folder is `--work-dir`, else the config's `work_dir`, else
+    ./work_dirs/<name of the config file>.
+
+    Args:
+        args: What :func:`add_common_arguments` parsed.
+
+    Raises:
+        FileNotFoundError: There is no such config file.
+    """
+    check_file(args.config, 'config')
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    cfg = Config.fromfile(args.config)
+    cfg.launcher = args.launcher
+    if args.cfg_options is not None:
+        cfg.merge_from_dict(args.cfg_options)
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = str(Path('work_dirs', Path(args.config).stem))
+    return cfg
+
+
+def start_on_cpu(cfg: Config) -> None:
+    """Join the processes of a launch by torchrun over gloo where there is no accelerator.
+
+    MMEngine's own start asks for a CUDA device. With one, this does nothing.
+
+    Args:
+        cfg: Config of the run; gets a `model_wrapper_cfg` without device numbers.
+    """
+    if cfg.launcher != 'pytorch' or get_device() != 'cpu':
+        return
+    distributed.init_process_group('gloo')
+    cfg.setdefault(
+        'model_wrapper_cfg',
+        dict(
+            type='MMDistributedDataParallel',
+            device_ids=None,
+            broadcast_buffers=False,
+            find_unused_parameters=cfg.get('find_unused_parameters', False),
+        ),
+    )
+
+
+def check_file(path: str, what: str) -> None:
+    """Check that a local file is there.
+
+    Args:
+        path: The file.
+        what: What it is, for the message.
+
+    Raises:
+        FileNotFoundError: It is not.
+    """
+    if not Path(path).expanduser().is_file():
+        raise FileNotFoundError(
+            f'{what} {path!r} does not exist or is not a file (working directory {Path.cwd()})'
+        )

@@ -1,0 +1,207 @@
+"""Optimizer construction with gradient norms logged, and clipped, by group."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from mmengine.logging import MessageHub, MMLogger, print_log
+from mmengine.model import is_model_wrapper
+from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
+from mmseg.registry import OPTIM_WRAPPER_CONSTRUCTORS
+from torch import Tensor, nn
+
+GROUPS = {'clip': 'backbone', 'head': 'decode_head', 'lpam': 'neck'}
+"""Group name to parameter-name prefix; what no prefix covers is the group 'other'."""
+
+SCOPES = ('all', 'group')
+NORM_LAYERS = (
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.modules.batchnorm._BatchNorm,
+    nn.modules.instancenorm._InstanceNorm,
+)
+
+
+def group_of(name: str, groups: Mapping[str, str]) -> str:
+    """Return the group whose prefix covers a parameter name: the longest one, else 'other'."""
+    hits = [g for g, prefix in groups.items() if f'{name}.'.startswith(f'{prefix}.')]
+    return max(hits, key=lambda g: len(groups[g])) if hits else 'other'
+
+
+def gradient_norm(gradients: Iterable[Tensor], norm_type: float = 2.0) -> Tensor:
+    """Norm of several gradients taken as one vector.
+
+    Args:
+        gradients: Tensors of any shapes, one or more; they may lie on several devices.
+        norm_type: Order of the norm, `inf` for the largest magnitude.
+
+    Returns:
+        Scalar tensor in float32 or wider, on the first gradient's device.
+    """
+    norms = [torch.linalg.vector_norm(g.detach().float(), norm_type) for g in gradients]
+    stacked = torch.stack([norm.to(norms[0].device) for norm in norms])
+    return torch.linalg.vector_norm(stacked, norm_type)
+
+
+class GroupedClip:
+    """Clips gradients by norm and publishes the norm of every group.
+
+    Stands in for `torch.nn.utils.clip_grad_norm_` in an OptimWrapper, which calls it just before
+    the optimizer's step: after accumulation, and with gradients already unscaled under AMP.
+    The norms before clipping go to MMEngine's MessageHub as `train/grad_norm_<group>`.
+
+    Args:
+        groups: Group name to its parameters, which are told apart by identity.
+        scope: 'all' scales every gradient by one factor from the norm over all of them, as CAT-Seg
+            does; 'group' clips each group by its own norm.
+
+    Raises:
+        ValueError: Unknown scope.
+    """
+
+    def __init__(self, groups: Mapping[str, Iterable[nn.Parameter]], scope: str = 'all') -> None:
+        if scope not in SCOPES:
+            raise ValueError(f'clip_grad.scope must be one of {SCOPES}, got {scope!r}')
+        self.scope = scope
+        self._group_by_id = {id(p): name for name, params in groups.items() for p in params}
+
+    @torch.no_grad()
+    def __call__(self, params: Iterable[Tensor], max_norm: float, norm_type: float = 2.0) -> Tensor:
+        """Clip the gradients in place.
+
+        Args:
+            params: Parameters that have a gradient, one or more.
+            max_norm: Largest norm left; `inf` clips nothing.
+            norm_type: Order of the norm.
+
+        Returns:
+            The norm over all gradients before clipping, a scalar tensor.
+        """
+        gradients: dict[str, list[Tensor]] = {}
+        for param in params:
+            if param.grad is not None:
+                name = self._group_by_id.get(id(param), 'other')
+                gradients.setdefault(name, []).append(param.grad)
+        norms = {name: gradient_norm(grads, norm_type) for name, grads in gradients.items()}
+        total = gradient_norm(norms.values(), norm_type)
+        values = torch.stack([norm.to(total.device) for norm in norms.values()]).tolist()
+        hub = MessageHub.get_current_instance()
+        for name, value in zip(norms, values):
+            hub.update_scalar(f'train/grad_norm_{name}', value)
+        if not math.isinf(max_norm):
+            for name, grads in gradients.items():
+                norm = total if self.scope == 'all' else norms[name]
+                _scale(grads, (max_norm / (norm + 1e-6)).clamp(max=1.0))
+        return total
+
+
+def _scale(gradients: Iterable[Tensor], factor: Tensor) -> None:
+    for gradient in gradients:
+        gradient.mul_(factor.to(gradient.device))
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class GroupedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
+    """MMEngine's default constructor with three differences.
+
+    1. Gradient norms are logged apart for each group of parameters, and `clip_grad.scope` says
+       whether the clip acts on one norm over everything or on each group's. Without `clip_grad`
+       the norms are logged and nothing is clipped.
+    2. The optimizer holds exactly the parameters that train, and those with equal options share
+       one parameter group, so that the step runs as few fused kernels. A checkpoint's optimizer
+       state therefore fits only a run with the same trainable parameters and options.
+    3. `norm_decay_mult` also acts on normalisation layers which a custom key covers, unless that
+       key sets `decay_mult`. MMEngine skips them.
+
+    Args:
+        optim_wrapper_cfg: As in MMEngine. `clip_grad` may hold `max_norm`, `norm_type` and `scope`
+            ('all' or 'group').
+        paramwise_cfg: As in MMEngine, plus `groups`: group name to parameter-name prefix.
+
+    Raises:
+        ValueError: Unknown scope, `clip_grad` without `max_norm` or clipping by value, no trainable
+            parameter in the model.
+    """
+
+    def __init__(
+        self, optim_wrapper_cfg: dict[str, Any], paramwise_cfg: dict[str, Any] | None = None
+    ) -> None:
+        paramwise_cfg = {'groups': GROUPS, **(paramwise_cfg or {})}
+        super().__init__(optim_wrapper_cfg, paramwise_cfg)
+        self.clip_grad = dict(self.optim_wrapper_cfg.get('clip_grad') or {'max_norm': math.inf})
+        self.scope = self.clip_grad.pop('scope', 'all')
+        if self.clip_grad.get('type', 'norm') != 'norm' or 'max_norm' not in self.clip_grad:
+            raise ValueError(
+                f'clip_grad={self.optim_wrapper_cfg["clip_grad"]} is not a clip by norm; expected '
+                "dict(max_norm=0.01, norm_type=2, scope='all')"
+            )
+
+    def __call__(self, model: nn.Module) -> OptimWrapper:
+        """Build the optimizer wrapper of a model, wrapped for distributed training or not."""
+        model = cast(nn.Module, model.module) if is_model_wrapper(model) else model
+        self.optim_wrapper_cfg['clip_grad'] = dict(self.clip_grad)
+        with _quiet():
+            wrapper = super().__call__(model)
+        groups: dict[str, list[nn.Parameter]] = {}
+        for name, param in model.named_parameters():
+            if param.requires_grad:
+                group = group_of(name, self.paramwise_cfg['groups'])
+                groups.setdefault(group, []).append(param)
+        wrapper.clip_func = GroupedClip(groups, self.scope)
+        _report(wrapper.optimizer, groups)
+        return wrapper
+
+    def add_params(
+        self, params: list[dict[str, Any]], module: nn.Module, prefix: str = '', **kwargs: Any
+    ) -> None:
+        """Collect the parameter groups of a module; see MMEngine's class for the rules."""
+        super().add_params(params, module, prefix=prefix, **kwargs)
+        if prefix:
+            return
+        self._drop_norm_decay(params, module)
+        merged: dict[tuple[Any, ...], dict[str, Any]] = {}
+        for group in params:
+            options = {k: v for k, v in group.items() if k != 'params'}
+            key = tuple(sorted((k, repr(v)) for k, v in options.items()))
+            merged.setdefault(key, {'params': [], **options})['params'].extend(group['params'])
+        if not merged:
+            raise ValueError('no parameter of the model requires a gradient: nothing to train')
+        params[:] = merged.values()
+
+    def _drop_norm_decay(self, params: list[dict[str, Any]], model: nn.Module) -> None:
+        factor = self.paramwise_cfg.get('norm_decay_mult')
+        if factor is None:
+            return
+        layers = (m for m in model.modules() if isinstance(m, NORM_LAYERS))
+        norm_ids = {id(p) for layer in layers for p in layer.parameters(recurse=False)}
+        for group in params:
+            if id(group['params'][0]) in norm_ids and 'decay_mult' not in group:
+                group['weight_decay'] = self.base_wd * factor
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep back the log line that MMEngine writes for every parameter."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _report(optimizer: torch.optim.Optimizer, groups: Mapping[str, list[nn.Parameter]]) -> None:
+    """Log the size of every group and the options of the optimizer's parameter groups."""
+    for name, params in groups.items():
+        count = sum(p.numel() for p in params)
+        print_log(f'trained, {name}: {len(params)} tensors, {count:,} parameters', 'current')
+    for group in optimizer.param_groups:
+        decay = group.get('weight_decay')
+        text = f'{len(group["params"])} tensors with lr={group["lr"]} weight_decay={decay}'
+        print_log(f'optimizer group: {text}', 'current')

@@ -1,0 +1,238 @@
+"""Information-theoretic alignment losses of InfoCLIP (arXiv 2511.15967, Eqs. 9 and 11).
+
+Legend: B images, N = H*W positions of the dense grid, T classes, C channels.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+
+from mmengine.logging import print_log
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+
+from infoclip_mmseg.losses.entropy import (
+    at_least_float32,
+    check_alpha,
+    gram_matrix,
+    joint_entropy,
+    mutual_information,
+    renyi_entropy,
+)
+from infoclip_mmseg.losses.gather import gather_samples
+
+
+@functools.cache
+def _warn_single_sample() -> None:
+    print_log(
+        'The batch-wise alignment losses got one image in total: its 1 x 1 Gram matrix carries no '
+        'information, so these losses are 0 and train nothing. Use a larger batch size or more '
+        "GPUs, or set samples='token' in InfoBottleneckLoss and MITransferLoss.",
+        logger='current',
+        level=logging.WARNING,
+    )
+
+
+def _check_options(alpha: float, samples: str) -> None:
+    check_alpha(alpha)
+    if samples not in ('batch', 'token'):
+        raise ValueError(f"samples is {samples!r}, but must be 'batch' or 'token'")
+
+
+def _sample_grams(*features: Tensor, samples: str) -> list[Tensor]:
+    """Gram matrices of features (B, N, ...) over the global batch or over the positions.
+
+    Returns:
+        Matrices (B, B) over the images of all ranks for 'batch', (B, N, N) for 'token'.
+    """
+    if samples == 'token':
+        return [gram_matrix(feature) for feature in features]
+    rows = gather_samples(*(at_least_float32(feature).flatten(1) for feature in features))
+    if len(rows[0]) == 1:
+        _warn_single_sample()
+    return [gram_matrix(row) for row in rows]
+
+
+def _check_bottleneck_shapes(relation: Tensor, image: Tensor, text: Tensor) -> None:
+    fits = relation.dim() == image.dim() == 3 and text.dim() in (2, 3)
+    if fits:
+        batch, _, classes = relation.shape
+        fits = relation.shape[:2] == image.shape[:2]
+        fits = fits and text.shape[-2:] == (classes, image.shape[2])
+        fits = fits and (text.dim() == 2 or len(text) == batch)
+    if not fits:
+        raise ValueError(
+            'relation must be (B, N, T), image (B, N, C) and text (T, C) or (B, T, C) with the '
+            f'same B, N, T and C, but they are {tuple(relation.shape)}, {tuple(image.shape)} and '
+            f'{tuple(text.shape)}'
+        )
+
+
+def info_bottleneck(
+    relation: Tensor, image: Tensor, text: Tensor, alpha: float = 2.0, samples: str = 'batch'
+) -> Tensor:
+    """Compression loss of the relation map: H(R) - H(V, L, R) (Eq. 9).
+
+    This is I(V, L; R) without the constant H(V, L). A text that all samples share has a Gram
+    matrix of equal entries, which is neutral in the joint entropy.
+
+    Args:
+        relation: Relation map R of the teacher (B, N, T).
+        image: Dense image embeddings V of the teacher (B, N, C).
+        text: Text embeddings L of the teacher, (T, C) shared or (B, T, C) by image.
+        alpha: Order of the entropy, positive.
+        samples: 'batch': features are flattened by image and compared over the images of all
+            ranks. 'token': positions are compared within each image, mean over the local images.
+
+    Returns:
+        Scalar, bits, at most 0.
+
+    Raises:
+        ValueError: Shapes do not fit together, or an option is unknown.
+    """
+    _check_options(alpha, samples)
+    _check_bottleneck_shapes(relation, image, text)
+    if samples == 'token':
+        text = relation.new_ones(relation.shape[0], relation.shape[1], 1)  # same at all positions
+    else:
+        text = text.expand(relation.shape[0], -1, -1)
+    grams = _sample_grams(relation, image, text, samples=samples)
+    return (renyi_entropy(grams[0], alpha) - joint_entropy(*grams, alpha=alpha)).mean()
+
+
+def mutual_information_transfer(
+    teacher: Tensor, student: Tensor, alpha: float = 2.0, samples: str = 'batch'
+) -> Tensor:
+    """Transfer loss between relation maps: -I(R_T; R_S) (Eq. 11).
+
+    Args:
+        teacher: Relation map of the teacher (B, N, T).
+        student: Relation map of the student (B, N, T).
+        alpha: Order of the entropy, positive.
+        samples: As in :func:`info_bottleneck`.
+
+    Returns:
+        Scalar, bits, at most 0.
+
+    Raises:
+        ValueError: Shapes do not fit together, or an option is unknown.
+    """
+    _check_options(alpha, samples)
+    if teacher.dim() != 3 or teacher.shape != student.shape:
+        raise ValueError(
+            'the relation maps of teacher and student must both be (B, N, T), but they are '
+            f'{tuple(teacher.shape)} and {tuple(student.shape)}'
+        )
+    teacher_gram, student_gram = _sample_grams(teacher, student, samples=samples)
+    return -mutual_information(teacher_gram, student_gram, alpha).mean()
+
+
+class _AlignmentLoss(nn.Module):
+    """Options that the alignment losses share."""
+
+    def __init__(self, loss_weight: float, alpha: float, samples: str, loss_name: str) -> None:
+        super().__init__()
+        _check_options(alpha, samples)
+        self.loss_weight = loss_weight
+        self.alpha = alpha
+        self.samples = samples
+        self._loss_name = loss_name
+
+    @property
+    def loss_name(self) -> str:
+        """Key of this loss among the losses of the segmentor."""
+        return self._loss_name
+
+    def extra_repr(self) -> str:
+        """Options, shown when the model is printed."""
+        return f'loss_weight={self.loss_weight}, alpha={self.alpha}, samples={self.samples!r}'
+
+
+@MODELS.register_module()
+class InfoBottleneckLoss(_AlignmentLoss):
+    """Information bottleneck on the teacher's relation map (Eq. 9).
+
+    Under distributed training with ``samples='batch'`` the samples of all ranks are gathered, so
+    that W ranks of b images give the loss and gradient of one process with W*b images.
+
+    Args:
+        loss_weight: Factor of the loss.
+        alpha: Order of the Renyi entropy, positive; 2 needs no eigenvalues.
+        samples: 'batch' (Gram matrices over the images of the global batch, as published) or
+            'token' (over the N positions of each image, mean over images).
+        loss_name: Key of the loss; it is optimised only if it starts with 'loss_'.
+
+    Raises:
+        ValueError: ``alpha`` is not positive, or ``samples`` is unknown.
+    """
+
+    def __init__(
+        self,
+        loss_weight: float = 1.0,
+        alpha: float = 2.0,
+        samples: str = 'batch',
+        loss_name: str = 'loss_ib',
+    ) -> None:
+        super().__init__(loss_weight, alpha, samples, loss_name)
+
+    def forward(self, relation: Tensor, image: Tensor, text: Tensor) -> Tensor:
+        """Computes the loss.
+
+        Args:
+            relation: Relation map of the teacher (B, N, T).
+            image: Dense image embeddings of the teacher (B, N, C).
+            text: Text embeddings of the teacher, (T, C) shared or (B, T, C) by image.
+
+        Returns:
+            Scalar, bits times ``loss_weight``.
+
+        Raises:
+            ValueError: Shapes do not fit together.
+        """
+        loss = info_bottleneck(relation, image, text, self.alpha, self.samples)
+        return self.loss_weight * loss
+
+
+@MODELS.register_module()
+class MITransferLoss(_AlignmentLoss):
+    """Negative mutual information of the relation maps of teacher and student (Eq. 11).
+
+    Nothing is detached: the gradient reaches the relation module through both branches and the
+    student through its own. Samples of all ranks are gathered as in :class:`InfoBottleneckLoss`.
+
+    Args:
+        loss_weight: Factor of the loss.
+        alpha: Order of the Renyi entropy, positive; 2 needs no eigenvalues.
+        samples: 'batch' (Gram matrices over the images of the global batch, as published) or
+            'token' (over the N positions of each image, mean over images).
+        loss_name: Key of the loss; it is optimised only if it starts with 'loss_'.
+
+    Raises:
+        ValueError: ``alpha`` is not positive, or ``samples`` is unknown.
+    """
+
+    def __init__(
+        self,
+        loss_weight: float = 1.0,
+        alpha: float = 2.0,
+        samples: str = 'batch',
+        loss_name: str = 'loss_mi',
+    ) -> None:
+        super().__init__(loss_weight, alpha, samples, loss_name)
+
+    def forward(self, teacher: Tensor, student: Tensor) -> Tensor:
+        """Computes the loss.
+
+        Args:
+            teacher: Relation map of the teacher (B, N, T).
+            student: Relation map of the student (B, N, T).
+
+        Returns:
+            Scalar, bits times ``loss_weight``.
+
+        Raises:
+            ValueError: Shapes do not fit together.
+        """
+        loss = mutual_information_transfer(teacher, student, self.alpha, self.samples)
+        return self.loss_weight * loss

@@ -1,0 +1,147 @@
+"""Matrix-based Renyi entropy of features, in bits.
+
+The entropy of n samples is read from the eigenvalues of their Gram matrix, without estimating a
+density (InfoCLIP, arXiv 2511.15967, preliminaries; the estimator is that of Sanchez Giraldo, Rao
+and Principe, 2015). All functions take leading batch dimensions, run outside autocast and compute
+in float32 (float64 input stays float64).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+Grams = Tensor | Sequence[Tensor]
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Returns ``x`` in float32, or as it is where it is float64."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def check_alpha(alpha: float) -> None:
+    """Raises a ValueError unless ``alpha`` is a usable entropy order."""
+    if not 0 < alpha < math.inf:
+        raise ValueError(
+            f'alpha is {alpha}, but the order of a Renyi entropy must be positive and finite; '
+            'use alpha=2.0 (fast, no eigenvalues) or alpha=1.0 (von Neumann entropy)'
+        )
+
+
+def gram_matrix(features: Tensor) -> Tensor:
+    """Gram matrix of L2-normalised features, divided by its trace.
+
+    The rows have unit length, so the diagonal is 1 before the division by the trace n. It is set
+    to that constant: a single sample then has exactly zero gradient instead of rounding noise,
+    and a row of zeros counts as orthogonal to every other row instead of giving NaN.
+
+    Args:
+        features: (..., n, d), one row a sample.
+
+    Returns:
+        (..., n, n), symmetric, positive semi-definite, trace 1, float32 (or float64).
+    """
+    with torch.autocast(device_type=features.device.type, enabled=False):
+        rows = at_least_float32(features)
+        norm = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
+        rows = rows / torch.where(norm > 0, norm, torch.ones_like(norm))
+        n = rows.shape[-2]
+        diagonal = torch.eye(n, dtype=torch.bool, device=rows.device)
+        return (rows @ rows.transpose(-1, -2)).masked_fill(diagonal, 1.0) / n
+
+
+def joint_gram(*grams: Tensor) -> Tensor:
+    """Gram matrix of several variables seen together.
+
+    Args:
+        *grams: One or more Gram matrices (..., n, n) over the same n samples.
+
+    Returns:
+        (..., n, n), their Hadamard product divided by its trace.
+
+    Raises:
+        ValueError: No matrix is given, or the matrices are of different numbers of samples.
+    """
+    if not grams:
+        raise ValueError('joint_gram got no Gram matrix, but needs at least one')
+    if len({gram.shape[-2:] for gram in grams}) > 1:
+        raise ValueError(
+            f'Gram matrices of shapes {[tuple(gram.shape) for gram in grams]} cannot be joined: '
+            'they must be over the same samples'
+        )
+    product = at_least_float32(grams[0])
+    for gram in grams[1:]:
+        product = product * gram
+    return product / product.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]
+
+
+def renyi_entropy(gram: Tensor, alpha: float = 2.0) -> Tensor:
+    """Matrix-based Renyi entropy.
+
+    At alpha = 2 it is minus log2 of the squared Frobenius norm, so no eigenvalues are needed;
+    alpha = 1 is the limit, the von Neumann (Shannon) entropy of the eigenvalues. Eigenvalues that
+    are rounding noise count as zero and get no gradient.
+
+    Args:
+        gram: (..., n, n), symmetric, positive semi-definite, trace 1.
+        alpha: Order of the entropy, positive.
+
+    Returns:
+        (...), bits, from 0 (all samples equal) to log2(n) (all samples orthogonal).
+
+    Raises:
+        ValueError: ``alpha`` is not positive and finite.
+    """
+    check_alpha(alpha)
+    with torch.autocast(device_type=gram.device.type, enabled=False):
+        gram = at_least_float32(gram)
+        if alpha == 2:
+            return -gram.square().sum(dim=(-2, -1)).log2()
+        eigenvalues = torch.linalg.eigvalsh(gram)
+        positive = eigenvalues > gram.shape[-1] * torch.finfo(gram.dtype).eps
+        eigenvalues = eigenvalues.masked_fill(~positive, 0.0)
+        eigenvalues = eigenvalues / eigenvalues.sum(-1, keepdim=True)
+        logs = eigenvalues.masked_fill(~positive, 1.0).log()
+        if alpha == 1:
+            return -(eigenvalues * logs).sum(-1) / math.log(2)
+        powers = (alpha * logs).masked_fill(~positive, -math.inf)
+        return powers.logsumexp(-1) / (1 - alpha) / math.log(2)
+
+
+def joint_entropy(*grams: Tensor, alpha: float = 2.0) -> Tensor:
+    """Joint entropy of variables.
+
+    Args:
+        *grams: One or more Gram matrices (..., n, n) over the same n samples.
+        alpha: Order of the entropy, positive.
+
+    Returns:
+        (...), bits.
+
+    Raises:
+        ValueError: As :func:`joint_gram` and :func:`renyi_entropy`.
+    """
+    return renyi_entropy(joint_gram(*grams), alpha)
+
+
+def mutual_information(x: Grams, y: Grams, alpha: float = 2.0) -> Tensor:
+    """Mutual information I(x; y) = H(x) + H(y) - H(x, y).
+
+    Args:
+        x: Gram matrix (..., n, n), or a tuple of them taken as one joint variable.
+        y: As ``x``, over the same n samples.
+        alpha: Order of the entropy, positive.
+
+    Returns:
+        (...), bits.
+
+    Raises:
+        ValueError: As :func:`joint_gram` and :func:`renyi_entropy`.
+    """
+    xs = (x,) if isinstance(x, Tensor) else tuple(x)
+    ys = (y,) if isinstance(y, Tensor) else tuple(y)
+    separate = joint_entropy(*xs, alpha=alpha) + joint_entropy(*ys, alpha=alpha)
+    return separate - joint_entropy(*xs, *ys, alpha=alpha)

@@ -1,0 +1,188 @@
+"""Task loss of CAT-Seg: binary cross-entropy over all pixels and classes.
+
+Legend: B images, T classes, h w label size.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+
+from infoclip_mmseg.losses.entropy import at_least_float32
+
+
+def _check_labels(logits: Tensor, labels: Tensor, ignored: Tensor) -> None:
+    num_classes = logits.shape[1]
+    wrong = ((labels < 0) | (labels >= num_classes)) & ~ignored
+    if wrong.any():
+        values = labels[wrong].unique().tolist()
+        raise ValueError(
+            f'labels hold the values {values[:5]}{" ..." if len(values) > 5 else ""}, but the '
+            f'logits are of {num_classes} classes, so labels must be 0..{num_classes - 1} or the '
+            'ignored value; check that the vocabulary fits the annotation and its '
+            'reduce_zero_label'
+        )
+
+
+def _check_options(logits: Tensor, labels: Tensor, ignored: str) -> None:
+    if ignored not in ('negative', 'exclude'):
+        raise ValueError(f"ignored is {ignored!r}, but must be 'negative' or 'exclude'")
+    if logits.dim() != 4 or labels.shape != logits.shape[:1] + logits.shape[2:]:
+        raise ValueError(
+            'logits must be (B, T, h, w) and labels (B, h, w) of the same size, but they are '
+            f'{tuple(logits.shape)} and {tuple(labels.shape)}; resize the logits to the label '
+            'size first (bilinear, align_corners=False)'
+        )
+    if labels.is_floating_point():
+        raise ValueError(f'labels must hold class indices, but their type is {labels.dtype}')
+
+
+def pixel_bce(
+    logits: Tensor, labels: Tensor, ignore_index: int = 255, ignored: str = 'negative'
+) -> Tensor:
+    """Binary cross-entropy of each pixel, summed over classes.
+
+    No one-hot target is made: with targets y, the sum over classes of
+    ``softplus(x) - x * y`` is the sum of softplus minus the logit of the labelled class.
+
+    Args:
+        logits: (B, T, h, w), any floating type.
+        labels: (B, h, w), class indices 0..T-1 or ``ignore_index``.
+        ignore_index: Label value of ignored pixels.
+        ignored: 'negative': ignored pixels have all-zero targets. 'exclude': they count nothing.
+
+    Returns:
+        (B, h, w), natural-log units, float32 (or float64).
+
+    Raises:
+        ValueError: Shapes do not fit, a label is out of range, or ``ignored`` is unknown.
+    """
+    _check_options(logits, labels, ignored)
+    mask = labels == ignore_index
+    _check_labels(logits, labels, mask)
+    with torch.autocast(device_type=logits.device.type, enabled=False):
+        logits = at_least_float32(logits)
+        index = labels.long().masked_fill(mask, 0).unsqueeze(1)
+        target_logits = logits.gather(1, index).squeeze(1).masked_fill(mask, 0.0)
+        loss = F.softplus(logits).sum(dim=1) - target_logits
+        return loss.masked_fill(mask, 0.0) if ignored == 'exclude' else loss
+
+
+def catseg_bce(
+    logits: Tensor, labels: Tensor, ignore_index: int = 255, ignored: str = 'negative'
+) -> Tensor:
+    """Mean binary cross-entropy with logits over pixels and classes, against one-hot labels.
+
+    Args:
+        logits: (B, T, h, w), any floating type.
+        labels: (B, h, w), class indices 0..T-1 or ``ignore_index``.
+        ignore_index: Label value of ignored pixels.
+        ignored: 'negative': ignored pixels count as negatives of all classes, as in the published
+            CAT-Seg (arXiv 2303.11797). 'exclude': they are left out of sum and count, the usual
+            semantics of MMSegmentation.
+
+    Returns:
+        Scalar, natural-log units, float32 (or float64); 0 if every pixel is excluded.
+
+    Raises:
+        ValueError: Shapes do not fit, a label is out of range, or ``ignored`` is unknown.
+    """
+    loss = pixel_bce(logits, labels, ignore_index, ignored)
+    return _mean(loss, labels, logits.shape[1], ignore_index, ignored)
+
+
+def _mean(
+    loss: Tensor, labels: Tensor, num_classes: int, ignore_index: int, ignored: str
+) -> Tensor:
+    if ignored == 'negative':
+        return loss.mean() / num_classes
+    return loss.sum() / ((labels != ignore_index).sum().clamp(min=1) * num_classes)
+
+
+@MODELS.register_module()
+class CATSegBCELoss(nn.Module):
+    """Binary cross-entropy of CAT-Seg in the interface of MMSegmentation's losses.
+
+    Args:
+        ignored: 'negative' (as published: ignored pixels are negatives of all classes) or
+            'exclude' (MMSegmentation: the same numbers as ``CrossEntropyLoss(use_sigmoid=True,
+            avg_non_ignore=True)``).
+        loss_weight: Factor of the loss.
+        loss_name: Key of the loss; it is optimised only if it starts with 'loss_'.
+
+    Raises:
+        ValueError: ``ignored`` is unknown.
+    """
+
+    def __init__(
+        self, ignored: str = 'negative', loss_weight: float = 1.0, loss_name: str = 'loss_seg'
+    ) -> None:
+        super().__init__()
+        if ignored not in ('negative', 'exclude'):
+            raise ValueError(f"ignored is {ignored!r}, but must be 'negative' or 'exclude'")
+        self.ignored = ignored
+        self.loss_weight = loss_weight
+        self._loss_name = loss_name
+
+    @property
+    def loss_name(self) -> str:
+        """Key of this loss among the losses of the decode head."""
+        return self._loss_name
+
+    def extra_repr(self) -> str:
+        """Options, shown when the model is printed."""
+        return f'ignored={self.ignored!r}, loss_weight={self.loss_weight}'
+
+    def forward(
+        self,
+        cls_score: Tensor,
+        label: Tensor,
+        weight: Tensor | None = None,
+        avg_factor: float | None = None,
+        reduction_override: str | None = None,
+        ignore_index: int = 255,
+        **kwargs: Any,
+    ) -> Tensor:
+        """Computes the loss.
+
+        Args:
+            cls_score: Logits (B, T, h, w), at the size of the labels.
+            label: (B, h, w), class indices 0..T-1 or ``ignore_index``.
+            weight: (B, h, w), factor of each pixel, for example from a pixel sampler.
+            avg_factor: Divides the sum over pixels and classes in place of their number.
+            reduction_override: 'mean' (default), 'sum' over pixels and classes, or 'none' for the
+                mean over classes of each pixel.
+            ignore_index: Label value of ignored pixels.
+            **kwargs: Other arguments of MMSegmentation's losses, without effect.
+
+        Returns:
+            Scalar, or (B, h, w) for 'none'; natural-log units times ``loss_weight``.
+
+        Raises:
+            ValueError: Shapes do not fit, a label is out of range, or the reduction is unknown.
+        """
+        reduction = reduction_override or 'mean'
+        if reduction not in ('none', 'mean', 'sum') or (
+            reduction == 'sum' and avg_factor is not None
+        ):
+            raise ValueError(
+                f"the reduction is {reduction!r} with avg_factor={avg_factor}, but must be 'mean', "
+                "'none', or 'sum' without avg_factor"
+            )
+        loss = pixel_bce(cls_score, label, ignore_index, self.ignored)
+        if weight is not None:
+            loss = loss * weight
+        num_classes = cls_score.shape[1]
+        if reduction == 'none':
+            loss = loss / num_classes
+        elif reduction == 'sum':
+            loss = loss.sum()
+        elif avg_factor is not None:
+            loss = loss.sum() / avg_factor
+        else:
+            loss = _mean(loss, label, num_classes, ignore_index, self.ignored)
+        return self.loss_weight * loss

@@ -1,0 +1,191 @@
+"""Every file in configs/: it parses, its parts build, and it says what its name promises."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.evaluator import Evaluator
+from mmengine.optim import build_optim_wrapper
+from mmseg.registry import DATASETS, HOOKS, MODELS
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = sorted(p for p in (ROOT / 'configs').rglob('*.py') if '_base_' not in p.parts)
+RUNS = sorted((ROOT / 'configs').glob('*.py'))
+DATA_ROOTS = {
+    'coco-stuff': ('COCOStuffDataset', 'data/coco_stuff164k'),
+    'ade20k': ('ADE20KDataset', 'data/ade/ADEChallengeData2016'),
+    'voc20': ('PascalVOCDataset', 'data/VOCdevkit/VOC2012'),
+}
+CLIP_NAMES = {
+    'vitb16': ('ViT-B-16-quickgelu', 384, 16),
+    'vitl14': ('ViT-L-14-336-quickgelu', 336, 14),
+}
+TOY_CLIP = dict(
+    embed_dim=32,
+    quick_gelu=True,
+    vision_cfg=dict(image_size=32, layers=3, width=64, head_width=32, patch_size=8),
+    text_cfg=dict(context_length=16, vocab_size=49408, width=32, heads=2, layers=1),
+)
+
+
+def name_of(path: Path) -> str:
+    return path.stem
+
+
+def parts(path: Path) -> tuple[str, str, str]:
+    """Method, CLIP and data set by the name of a file."""
+    method, clip, data = path.stem.split('_')
+    return method, clip, data
+
+
+def load(path: Path) -> Config:
+    return Config.fromfile(path)
+
+
+def build_small(cfg: Config):
+    """The config's model on a CLIP of toy size."""
+    if isinstance(cfg.model.backbone.model_name, str):
+        cfg.model.backbone.update(model_name=TOY_CLIP, pretrained=None)
+    return MODELS.build(cfg.model)
+
+
+def test_the_promised_files_are_there():
+    expected = {
+        f'{method}_{clip}_{data}'
+        for method in ('infoclip', 'catseg')
+        for clip in CLIP_NAMES
+        for data in DATA_ROOTS
+    }
+    assert expected <= {path.stem for path in RUNS}
+
+
+@pytest.mark.parametrize('path', RUNS, ids=name_of)
+def test_a_run_is_short_and_starts_with_its_command(path):
+    lines = path.read_text().splitlines()
+    tool, rest = ('train', '') if parts(path)[2] == 'coco-stuff' else ('test', ' CHECKPOINT')
+    assert len(lines) < 20
+    assert lines[0].startswith('# ')
+    assert lines[1] == f'# python tools/{tool}.py configs/{path.name}{rest}'
+
+
+@pytest.mark.parametrize('path', RUNS, ids=name_of)
+def test_a_run_has_the_model_of_its_name(path):
+    method, clip, _ = parts(path)
+    cfg = load(path)
+    name, input_size, patch = CLIP_NAMES[clip]
+    assert cfg.model.backbone.model_name == name
+    assert cfg.model.input_size == input_size
+    clip_cfg = open_clip.get_model_config(name)
+    assert clip_cfg['quick_gelu']
+    assert clip_cfg['vision_cfg']['patch_size'] == patch
+    hooks = [hook.type for hook in cfg.custom_hooks]
+    distils = method == 'infoclip'
+    assert ('FrozenTeacherHook' in hooks) is distils
+    assert all((key in cfg.model) is distils for key in ('neck', 'loss_ib', 'loss_mi'))
+
+
+@pytest.mark.parametrize('path', RUNS, ids=name_of)
+def test_a_run_trains_on_coco_stuff_and_tests_on_the_set_of_its_name(path):
+    cfg = load(path)
+    test = cfg.test_dataloader.dataset
+    train = cfg.train_dataloader.dataset
+    assert (test.type, test.data_root) == DATA_ROOTS[parts(path)[2]]
+    assert (train.type, train.data_root) == DATA_ROOTS['coco-stuff']
+    assert cfg.train_dataloader.batch_size == 4
+    assert cfg.train_cfg.max_iters == 80000
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=name_of)
+def test_every_part_of_a_config_builds(path):
+    cfg = load(path)
+    assert cfg.custom_imports.imports == ['infoclip_mmseg']
+    assert cfg.default_scope == 'mmseg'
+    model = build_small(cfg)
+    assert model.with_neck is (cfg.model.get('neck') is not None)
+    for hook in cfg.custom_hooks:
+        HOOKS.build(hook)
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    assert len(wrapper.optimizer.param_groups) > 1
+    Compose(cfg.train_dataloader.dataset.pipeline)
+    Compose(cfg.test_dataloader.dataset.pipeline)
+    Evaluator(cfg.test_evaluator)
+
+
+@pytest.mark.parametrize('path', RUNS, ids=name_of)
+def test_pipelines_for_inference_and_augmentation_build(path):
+    cfg = load(path)
+    assert cfg.test_pipeline == cfg.test_dataloader.dataset.pipeline
+    Compose(cfg.test_pipeline)
+    Compose(cfg.tta_pipeline)
+    assert cfg.tta_model.type == 'SegTTAModel'
+
+
+def test_learning_rates_and_weight_decay_of_the_recipe():
+    cfg = load(ROOT / 'configs/infoclip_vitb16_coco-stuff.py')
+    model = build_small(cfg)
+    optimizer = build_optim_wrapper(model, cfg.optim_wrapper).optimizer
+    options = {id(p): group for group in optimizer.param_groups for p in group['params']}
+    trained = {n: options[id(p)] for n, p in model.named_parameters() if p.requires_grad}
+    assert {name.split('.')[0] for name in trained} == {'backbone', 'decode_head', 'neck'}
+    for name, option in trained.items():
+        factor = 0.01 if name.startswith('backbone.') else 1.0
+        assert option['lr'] == pytest.approx(2e-4 * factor), name
+        assert option['weight_decay'] == (0.0 if 'norm' in name else 1e-4), name
+    assert any('norm' in name for name in trained)
+
+
+def test_training_samples_are_384_crops(tmp_path):
+    cfg = load(ROOT / 'configs/infoclip_vitb16_coco-stuff.py')
+    rng = np.random.default_rng(0)
+    sizes = {'tall': (900, 60), 'wide': (48, 700), 'large': (640, 480)}
+    for name, size in sizes.items():
+        image = rng.integers(0, 255, (*size, 3), dtype=np.uint8)
+        Image.fromarray(image).save(tmp_path / f'{name}.jpg')
+        label = rng.integers(0, 171, size, dtype=np.uint8)
+        Image.fromarray(label).save(tmp_path / f'{name}_labelTrainIds.png')
+    dataset_cfg = cfg.train_dataloader.dataset
+    dataset_cfg.update(data_root=str(tmp_path), data_prefix=dict(img_path='', seg_map_path=''))
+    dataset = DATASETS.build(dataset_cfg)
+    assert len(dataset) == len(sizes)
+    for sample in dataset:
+        assert sample['inputs'].shape == (3, 384, 384)
+        assert sample['data_samples'].gt_sem_seg.shape == (384, 384)
+
+
+def test_evaluation_resizes_the_image_but_not_the_labels(tmp_path):
+    cfg = load(ROOT / 'configs/infoclip_vitb16_ade20k.py')
+    Image.new('RGB', (100, 50)).save(tmp_path / 'a.jpg')
+    label = np.zeros((50, 100), dtype=np.uint8)
+    label[0], label[1], label[2] = 1, 150, 255
+    Image.fromarray(label).save(tmp_path / 'a.png')
+    dataset_cfg = cfg.test_dataloader.dataset
+    dataset_cfg.update(data_root=str(tmp_path), data_prefix=dict(img_path='', seg_map_path=''))
+    sample = DATASETS.build(dataset_cfg)[0]
+    assert sample['inputs'].shape == (3, 640, 1280)
+    drawn = sample['data_samples'].gt_sem_seg.data[0].numpy()
+    assert drawn.shape == (50, 100)
+    assert [drawn[row, 0] for row in range(4)] == [0, 149, 255, 255]
+
+
+def test_voc20_ignores_the_background(tmp_path):
+    cfg = load(ROOT / 'configs/infoclip_vitb16_voc20.py')
+    for folder in ('JPEGImages', 'SegmentationClass', 'ImageSets/Segmentation'):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / 'ImageSets/Segmentation/val.txt').write_text('a\n')
+    Image.new('RGB', (64, 64)).save(tmp_path / 'JPEGImages/a.jpg')
+    label = np.zeros((64, 64), dtype=np.uint8)
+    label[1], label[2], label[3] = 1, 20, 255
+    Image.fromarray(label).save(tmp_path / 'SegmentationClass/a.png')
+    dataset_cfg = cfg.test_dataloader.dataset
+    dataset_cfg.data_root = str(tmp_path)
+    dataset = DATASETS.build(dataset_cfg)
+    assert len(dataset.metainfo['classes']) == len(dataset.metainfo['palette']) == 20
+    assert dataset.metainfo['palette'][0] == [128, 0, 0]
+    drawn = dataset[0]['data_samples'].gt_sem_seg.data[0].numpy()
+    assert [drawn[row, 0] for row in range(4)] == [255, 0, 19, 255]

@@ -1,0 +1,110 @@
+#!/usr/bin/env python
+"""Evaluate a checkpoint on the test set of a config.
+
+Usage: python tools/test.py configs/infoclip_vitb16_ade20k.py CHECKPOINT [--show-dir DIR] [...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from infoclip_mmseg.datasets.checks import check_dataloader_cfg
+from infoclip_mmseg.engine.checkpoint import (
+    CheckpointError,
+    CheckpointMatchHook,
+    install_safe_loader,
+)
+from infoclip_mmseg.engine.launch import (
+    add_common_arguments,
+    check_file,
+    load_config,
+    start_on_cpu,
+)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(description='Evaluate a checkpoint.')
+    add_common_arguments(parser)
+    parser.add_argument('checkpoint', help='checkpoint file (.pth or .safetensors)')
+    parser.add_argument('--out', metavar='DIR', help='save the predicted label maps there as PNG')
+    parser.add_argument('--show', action='store_true', help='show the coloured predictions')
+    parser.add_argument('--show-dir', metavar='DIR', help='save the coloured predictions there')
+    parser.add_argument('--wait-time', type=float, default=2, help='seconds between shown images')
+    parser.add_argument('--tta', action='store_true', help='test-time augmentation')
+    return parser
+
+
+def prepare_config(args: argparse.Namespace) -> Config:
+    """Read the config, apply the options and check what can be checked before any work.
+
+    Raises:
+        FileNotFoundError: Config, checkpoint or data are not there.
+        ValueError: The config lacks what an option needs.
+    """
+    cfg = load_config(args)
+    check_file(args.checkpoint, 'checkpoint')
+    check_dataloader_cfg(cfg, ('test_dataloader',))
+    cfg.load_from, cfg.resume = args.checkpoint, False
+    if args.amp:
+        cfg.test_cfg.fp16 = True
+    if args.show or args.show_dir:
+        _enable_drawing(cfg, args)
+    if args.tta:
+        _enable_tta(cfg)
+    if args.out is not None:
+        evaluators = cfg.test_evaluator
+        for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
+            evaluator.output_dir = args.out
+    return cfg
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the program; bad input ends it with one error line and exit code 2."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    try:
+        cfg = prepare_config(args)
+    except (FileNotFoundError, ValueError) as error:
+        parser.exit(2, f'{parser.prog}: error: {error}\n')
+    install_safe_loader()
+    start_on_cpu(cfg)
+    runner = Runner.from_cfg(cfg)
+    runner.register_hook(CheckpointMatchHook(optional=('neck.',)))
+    try:
+        runner.test()
+    except CheckpointError as error:
+        parser.exit(2, f'{parser.prog}: error: {error}\n')
+
+
+def _enable_drawing(cfg: Config, args: argparse.Namespace) -> None:
+    hook = cfg.get('default_hooks', {}).get('visualization')
+    if hook is None:
+        raise ValueError(
+            '--show and --show-dir need the hook that draws: set in the config '
+            "default_hooks.visualization=dict(type='SegVisualizationHook')"
+        )
+    hook.update(draw=True, interval=1)
+    if args.show:
+        hook.update(show=True, wait_time=args.wait_time)
+    if args.show_dir:
+        cfg.visualizer.save_dir = args.show_dir
+
+
+def _enable_tta(cfg: Config) -> None:
+    if 'tta_model' not in cfg or 'tta_pipeline' not in cfg:
+        raise ValueError('--tta needs tta_model and tta_pipeline in the config')
+    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+    cfg.model = dict(cfg.tta_model, module=cfg.model)
+
+
+if __name__ == '__main__':
+    main()
