@@ -7,4 +7,4 @@ from infoclip_mmseg import datasets, engine, losses, models
 
 __version__ = '0.1.0'
 
-__all__ = ['datasets', 'engine', 'losses', 'models', '__version__']
+__all__ = ['__version__', 'datasets', 'engine', 'losses', 'models']

@@ -67,11 +67,11 @@ def rename_key(key: str) -> str | None:
         return None
     stage = re.match(r'(decoder\.\d)\.(\d)\.', rest)
     if stage:
-        rest = f'{stage[1]}.{_DOUBLE_CONV.get(stage[2], stage[2])}.{rest[stage.end():]}'
+        rest = f'{stage[1]}.{_DOUBLE_CONV.get(stage[2], stage[2])}.{rest[stage.end() :]}'
     return 'decode_head.' + rest
 
 
-def convert_catseg(source: dict[str, Tensor]) -> Conversion:
+def convert_catseg(source: dict[str, Any]) -> Conversion:
     """Convert a state dict of the published CAT-Seg layout.
 
     Args:
@@ -93,7 +93,7 @@ def convert_catseg(source: dict[str, Tensor]) -> Conversion:
         else:
             unplaced.append(key)
     for key in derived:
-        state.pop(rename_key(key), None)
+        state.pop(rename_key(key) or '', None)
     state = _split_packed(state)
     model = infer_model(state)
     with torch.device('meta'):

@@ -15,11 +15,12 @@ from infoclip_mmseg.models.teacher import FrozenTeacher
 class FrozenTeacherHook(Hook):
     """Build the segmentor's frozen teacher before training.
 
-    The teacher's weights are the pretrained ones, loaded from ``model.backbone.pretrained`` before any
-    checkpoint is: also on resume and with ``load_from``, when the student has moved on. With
-    ``pretrained=None`` they are the student's initial random weights, which a resumed run builds again
-    from the same seed. Tensors that the student does not train are shared with it. Checkpoints hold
-    the teacher's fingerprint, never its weights; a resumed run must have the same fingerprint.
+    The teacher's weights are the pretrained ones, loaded from ``model.backbone.pretrained`` before
+    any checkpoint is: also on resume and with ``load_from``, when the student has moved on. With
+    ``pretrained=None`` they are the student's initial random weights, which a resumed run builds
+    again from the same seed. Tensors that the student does not train are shared with it.
+    Checkpoints hold the teacher's fingerprint, never its weights; a resumed run must have the same
+    fingerprint.
 
     Validation and test do not need a teacher and do not build one.
 
@@ -69,7 +70,8 @@ class FrozenTeacherHook(Hook):
         own = sum(tensor.numel() for name, tensor in tensors.items() if name not in shared)
         runner.logger.info(
             f'frozen teacher {self._fingerprint}, pretrained={model.backbone.pretrained!r}: '
-            f'{len(shared)} tensors shared with the student, {own / 1e6:.1f} M parameters of its own'
+            f'{len(shared)} tensors shared with the student, {own / 1e6:.1f} M parameters '
+            'of its own'
         )
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:

@@ -13,7 +13,7 @@ def unwrap_segmentor(model: nn.Module, attribute: str) -> Any:
     Raises:
         TypeError: Neither the model nor anything it wraps has it.
     """
-    inner = model
+    inner: Any = model
     while not hasattr(inner, attribute):
         if not hasattr(inner, 'module'):
             raise TypeError(

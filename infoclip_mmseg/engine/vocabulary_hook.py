@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
@@ -22,8 +24,8 @@ class VocabularyHook(Hook):
     Args:
         vocabularies: Vocabulary files that replace the data set's own names, by loop: for example
             ``dict(val='data/names.txt')``; see
-            :func:`~infoclip_mmseg.datasets.vocabularies.load_vocabulary`. The names must be in label
-            order.
+            :func:`~infoclip_mmseg.datasets.vocabularies.load_vocabulary`. The names must be in
+            label order.
 
     Raises:
         ValueError: A key is not a loop; a file has another number of names than the data set has
@@ -61,7 +63,7 @@ class VocabularyHook(Hook):
         """Set the vocabulary of the test set."""
         self._apply(runner, runner.test_dataloader, 'test')
 
-    def _apply(self, runner: Runner, dataloader, loop: str) -> dict:
+    def _apply(self, runner: Runner, dataloader: Any, loop: str) -> dict:
         dataset = dataloader.dataset
         names, palette = class_names(dataset, self.vocabularies.get(loop))
         model = unwrap_segmentor(runner.model, 'set_vocabulary')
@@ -74,7 +76,7 @@ class VocabularyHook(Hook):
         return model.dataset_meta
 
 
-def class_names(dataset, file: str | None) -> tuple[list[str], list | None]:
+def class_names(dataset: Any, file: str | None) -> tuple[list[str], list | None]:
     """Names and palette of a data set, or the names of a file in place of its own.
 
     Raises:

@@ -1,19 +1,19 @@
 """The model, from class names and pixels to logits; read the modules in the order of this list."""
 
-from infoclip_mmseg.models.prompts import PromptSet, build_prompts
 from infoclip_mmseg.models.data_preprocessor import OpenVocabDataPreProcessor
-from infoclip_mmseg.models.dual_encoder import CLIPDualEncoder, ImageFeatures
 from infoclip_mmseg.models.decode_head import CATSegHead
+from infoclip_mmseg.models.dual_encoder import CLIPDualEncoder, ImageFeatures
 from infoclip_mmseg.models.lpam import LPAM
-from infoclip_mmseg.models.teacher import FrozenTeacher
+from infoclip_mmseg.models.prompts import PromptSet, build_prompts
 from infoclip_mmseg.models.segmentor import OpenVocabSegmentor
+from infoclip_mmseg.models.teacher import FrozenTeacher
 
 __all__ = [
+    'LPAM',
     'CATSegHead',
     'CLIPDualEncoder',
     'FrozenTeacher',
     'ImageFeatures',
-    'LPAM',
     'OpenVocabDataPreProcessor',
     'OpenVocabSegmentor',
     'PromptSet',

@@ -112,7 +112,7 @@ class ClassAggregation(nn.Module):
         guidance = guidance[:, :, None, None]
         pooled = pooled + self.attention(self.norm1(pooled), guidance, padding)
         pooled = pooled + self.mlp(self.norm2(pooled))
-        return x + resize_grid(pooled, x.shape[2:4])
+        return x + resize_grid(pooled, (x.shape[2], x.shape[3]))
 
 
 class AggregationLayer(nn.Module):

@@ -1,8 +1,8 @@
 """Guided attention over positions (shifted windows) and over classes (linear).
 
-Features are class-expanded, (B, T, H, W, C); guidance belongs to an image or to a class alone and is
-expanded only after it has been projected: a linear layer on a concatenation is the sum of two linear
-layers, so the guidance part is computed once an image (or once a class).
+Features are class-expanded, (B, T, H, W, C); guidance belongs to an image or to a class alone and
+is expanded only after it has been projected: a linear layer on a concatenation is the sum of two
+linear layers, so the guidance part is computed once an image (or once a class).
 """
 
 from __future__ import annotations
@@ -121,7 +121,11 @@ class GuidedWindowAttention(nn.Module):
         """
         height, width = x.shape[2:4]
         window, shift = window_layout(height, width, window, shift)
-        projected = (guided_linear(self.q, x, guidance), guided_linear(self.k, x, guidance), self.v(x))
+        projected = (
+            guided_linear(self.q, x, guidance),
+            guided_linear(self.k, x, guidance),
+            self.v(x),
+        )
         q, k, v = (partition_windows(p, window, shift, self.num_heads) for p in projected)
         mask = window_mask(height, width, window, shift, q.device, q.dtype)
         if mask is not None:
@@ -141,8 +145,8 @@ def linear_attention(
 
     Args:
         q, k, v: (..., T, D).
-        padding: ``(key, value, count)``: ``count`` further entries that all have this key and value,
-            each (..., 1, D); they are added to the sums without being materialised.
+        padding: ``(key, value, count)``: ``count`` further entries that all have this key and
+            value, each (..., 1, D); they are added to the sums without being materialised.
         eps: Added to the normaliser.
 
     Returns:

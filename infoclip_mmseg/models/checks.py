@@ -35,9 +35,7 @@ def check_image_sizes(
             )
 
 
-def check_labels(
-    samples: Sequence[SegDataSample], num_classes: int, ignore_index: int
-) -> None:
+def check_labels(samples: Sequence[SegDataSample], num_classes: int, ignore_index: int) -> None:
     """Ground-truth labels must lie in the vocabulary.
 
     Args:

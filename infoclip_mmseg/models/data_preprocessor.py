@@ -32,7 +32,9 @@ class OpenVocabDataPreProcessor(SegDataPreProcessor):
         if training or len({tuple(image.shape[-2:]) for image in inputs}) <= 1:
             return super().forward(data, training)
         if samples is None:
-            raise ValueError('images of different sizes need data_samples to remember their padding')
+            raise ValueError(
+                'images of different sizes need data_samples to remember their padding'
+            )
         parent = super().forward
         images = [parent({'inputs': [image]})['inputs'][0] for image in inputs]
         height = max(image.shape[-2] for image in images)

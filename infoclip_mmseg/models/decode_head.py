@@ -42,7 +42,8 @@ class CATSegHead(BaseModule):
         pooling_size: Class attention runs on positions pooled by this in training; in evaluation on
             all of them.
         pad_len: At most this many classes of an image are decoded, those with the highest maximal
-            similarity; shorter vocabularies are padded to it with learned classes. 0 turns both off.
+            similarity; shorter vocabularies are padded to it with learned classes. 0 turns both
+            off.
         num_prompts: P, prompts of a class.
         text_proj_dim, appearance_proj_dim: Channels of the projected guidance in aggregation.
         decoder_dims: Output channels of the two upsampling stages, multiples of 16.

@@ -10,13 +10,14 @@ ClearCLIP.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor, nn
 
 DenseMode = Callable[[nn.Module, Tensor], Tensor]
 
 
-def catseg(block: nn.Module, tokens: Tensor) -> Tensor:
+def catseg(block: Any, tokens: Tensor) -> Tensor:
     """CAT-Seg's reading: no mixing of positions.
 
     Each position's value goes through the output projection, the class token of the block's input

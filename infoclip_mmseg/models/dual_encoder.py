@@ -62,14 +62,14 @@ def build_clip(model_name: str | dict) -> nn.Module:
     if 'multimodal_cfg' in config or 'hf_model_name' in config['text_cfg']:
         raise ValueError(f'{model_name!r}: CoCa and Hugging Face text towers are not supported')
     if 'timm_model_name' in config['vision_cfg']:
-        raise ValueError(f'{model_name!r}: its image tower is a timm model, not open_clip\'s ViT')
+        raise ValueError(f"{model_name!r}: its image tower is a timm model, not open_clip's ViT")
     custom_text = config.pop('custom_text', False)
     clip = (open_clip.CustomTextCLIP if custom_text else open_clip.CLIP)(**config)
     _check_towers(clip, model_name)
     return clip
 
 
-def _check_towers(clip: nn.Module, model_name: str | dict) -> None:
+def _check_towers(clip: Any, model_name: str | dict) -> None:
     visual = clip.visual
     if not isinstance(visual, VisionTransformer) or visual.attn_pool is not None:
         raise ValueError(
@@ -89,8 +89,8 @@ class CLIPDualEncoder(BaseModule):
     """Both towers of a CLIP model with a ViT image tower, as a backbone for segmentation.
 
     All sizes are read from the built model. The image tower takes any grid: position embeddings are
-    interpolated (bicubic) to the input's. Weights are loaded by :meth:`init_weights`, which MMEngine's
-    runner calls before training; a model that loads a checkpoint does not need them.
+    interpolated (bicubic) to the input's. Weights are loaded by :meth:`init_weights`, which
+    MMEngine's runner calls before training; a model that loads a checkpoint does not need them.
 
     Args:
         model_name: open_clip model name, or a dict in the form of open_clip's model configs.
@@ -99,9 +99,10 @@ class CLIPDualEncoder(BaseModule):
         finetune: ``'attention'``, ``'full'`` or ``'frozen'``; see
             :func:`~infoclip_mmseg.models.finetune.apply_finetune_policy`.
         dense_mode: A key of ``DENSE_MODES``.
-        out_blocks: 0-based image blocks whose outputs are returned; None takes the last block of the
-            first and of the second third (blocks 3 and 7 of 12, 7 and 15 of 24, as CAT-Seg).
-        with_cp: Recompute activations of each block in the backward pass (activation checkpointing).
+        out_blocks: 0-based image blocks whose outputs are returned; None takes the last block of
+            the first and of the second third (blocks 3 and 7 of 12, 7 and 15 of 24, as CAT-Seg).
+        with_cp: Recompute activations of each block in the backward pass (activation
+            checkpointing).
         init_cfg: See ``mmengine.model.BaseModule``.
 
     Attributes:
@@ -126,7 +127,7 @@ class CLIPDualEncoder(BaseModule):
         self.finetune = finetune
         self.dense_mode = dense_mode
         self.with_cp = with_cp
-        self.clip = split_attention(build_clip(model_name))
+        self.clip: Any = split_attention(build_clip(model_name))
         layers = len(self.clip.visual.transformer.resblocks)
         default = (layers // 3 - 1, 2 * layers // 3 - 1)
         self.out_blocks = tuple(default if out_blocks is None else out_blocks)
@@ -150,10 +151,11 @@ class CLIPDualEncoder(BaseModule):
     @property
     def patch_size(self) -> tuple[int, int]:
         """Height and width of a patch in pixels."""
-        return tuple(self.clip.visual.conv1.kernel_size)
+        height, width = self.clip.visual.conv1.kernel_size
+        return height, width
 
     @property
-    def text_tower(self) -> nn.Module:
+    def text_tower(self) -> Any:
         """The module that holds the text tower's parts."""
         return getattr(self.clip, 'text', self.clip)
 
@@ -294,7 +296,11 @@ class CLIPDualEncoder(BaseModule):
         weight = self.text_tower.token_embedding.weight
         device = weight.device.type
         dtype = _autocast_dtype(device) or weight.dtype
-        return (weight.device, dtype, tuple((p.data_ptr(), p._version) for p in self._text_parameters()))
+        return (
+            weight.device,
+            dtype,
+            tuple((p.data_ptr(), p._version) for p in self._text_parameters()),
+        )
 
     def _end_positions(self, tokens: Tensor) -> tuple[Tensor, int]:
         """Column that is pooled for each row, and how many columns the tower needs."""
@@ -349,7 +355,7 @@ def interpolate_positions(
 
 
 def _autocast_dtype(device: str) -> torch.dtype | None:
-    """dtype of the autocast region that is active on a device type, None outside of one."""
+    """Dtype of the autocast region that is active on a device type, None outside of one."""
     if hasattr(torch, 'get_autocast_dtype'):  # torch >= 2.4
         return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
     if device == 'cuda':

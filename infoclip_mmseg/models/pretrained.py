@@ -1,8 +1,9 @@
-"""Pretrained CLIP weights: from a file or an open_clip tag to a state dict, with errors that help."""
+"""Pretrained CLIP weights: from a file or an open_clip tag to a state dict, with helpful errors."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import torch
@@ -31,8 +32,8 @@ def find_weights(model_name: str, pretrained: str, quick_gelu: bool) -> Path:
         path = Path(pretrained).expanduser()
         if not path.is_file():
             raise FileNotFoundError(
-                f'CLIP weights {str(path)!r} do not exist (working directory {Path.cwd()}). Put the '
-                'file there, or set model.backbone.pretrained to a file (.pt, .safetensors, .bin) '
+                f'CLIP weights {str(path)!r} do not exist (working directory {Path.cwd()}). Put '
+                'the file there, or set model.backbone.pretrained to a file (.pt, .safetensors, .bin) '
                 f'or to one of the open_clip tags {_tags(model_name)}.'
             )
         return path
@@ -46,11 +47,13 @@ def find_weights(model_name: str, pretrained: str, quick_gelu: bool) -> Path:
     try:
         return Path(open_clip.download_pretrained(config))
     except Exception as error:  # whatever the network stack raises ends in one clear message
-        source = config.get('url') or f'https://huggingface.co/{config.get("hf_hub", "").strip("/")}'
+        source = (
+            config.get('url') or f'https://huggingface.co/{config.get("hf_hub", "").strip("/")}'
+        )
         target = f'data/clip/{model_name}-{pretrained}.safetensors'
         raise FileNotFoundError(
-            f'CLIP weights {pretrained!r} of {model_name!r} are not in the local cache and cannot be '
-            f'downloaded ({type(error).__name__}). Fetch the file from {source} on a machine with '
+            f'CLIP weights {pretrained!r} of {model_name!r} are not in the local cache and cannot '
+            f'be downloaded ({type(error).__name__}). Fetch the file from {source} on a machine with '
             f'network, put it at {target} (keep its suffix: .pt, .bin or .safetensors) and set '
             f"model.backbone.pretrained='{target}' in the config."
         ) from error
@@ -89,7 +92,8 @@ def load_clip_weights(model: nn.Module, model_name: str, path: Path, quick_gelu:
     if hasattr(model, 'text'):
         state = open_clip.model.convert_to_custom_text_state_dict(state)
     if 'logit_scale' in state:
-        state['logit_scale'] = state['logit_scale'].reshape(model.logit_scale.shape)
+        scale: Any = model.logit_scale
+        state['logit_scale'] = state['logit_scale'].reshape(scale.shape)
     open_clip.model.resize_pos_embed(state, model)
     _check_fit(model, model_name, state, path)
     model.load_state_dict(state)
@@ -129,8 +133,8 @@ def _check_fit(model: nn.Module, model_name: str, state: dict[str, Tensor], path
     if missing or unexpected or wrong:
         shapes = [f'{k}: file {got[k]}, model {reference[k]}' for k in wrong[:3]]
         raise ValueError(
-            f'{str(path)!r} does not hold weights of {model_name!r}: {len(missing)} tensors missing '
-            f'{missing[:3]}, {len(unexpected)} unknown {unexpected[:3]}, {len(wrong)} of another '
+            f'{str(path)!r} does not hold weights of {model_name!r}: {len(missing)} tensors '
+            f'missing {missing[:3]}, {len(unexpected)} unknown {unexpected[:3]}, {len(wrong)} of another '
             f'shape {shapes}. Set model.backbone.model_name to the architecture of the file.'
         )
 

@@ -75,8 +75,8 @@ def build_prompts(
     Args:
         names: T class names; one name may hold comma-separated synonyms.
         templates: P strings with one ``{}`` each.
-        synonyms: ``'first'`` uses the first synonym of a class (CAT-Seg), ``'average'`` averages the
-            embeddings of all of them for each template.
+        synonyms: ``'first'`` uses the first synonym of a class (CAT-Seg), ``'average'`` averages
+            the embeddings of all of them for each template.
 
     Raises:
         TypeError, ValueError: See :func:`check_names` and :func:`check_templates`.

@@ -34,9 +34,9 @@ class OpenVocabSegmentor(BaseSegmentor):
     """CAT-Seg, and with a neck and its two losses InfoCLIP (arXiv 2511.15967).
 
     The vocabulary belongs to the data set being run: :class:`~infoclip_mmseg.engine.VocabularyHook`
-    hands it over, :meth:`set_vocabulary` sets it by hand, and assigning ``dataset_meta``, as mmseg's
-    inference functions do, sets it too. Sizes that the configs of neck and head leave out are filled
-    in from the built backbone.
+    hands it over, :meth:`set_vocabulary` sets it by hand, and assigning ``dataset_meta``, as
+    mmseg's inference functions do, sets it too. Sizes that the configs of neck and head leave out
+    are filled in from the built backbone.
 
     Args:
         backbone: :class:`CLIPDualEncoder`.
@@ -74,7 +74,9 @@ class OpenVocabSegmentor(BaseSegmentor):
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         if neck is None and (loss_ib or loss_mi):
-            raise ValueError('loss_ib and loss_mi compare alignment maps: set neck=dict(type="LPAM")')
+            raise ValueError(
+                'loss_ib and loss_mi compare alignment maps: set neck=dict(type="LPAM")'
+            )
         overrides = {} if pretrained is None else dict(pretrained=pretrained)
         self.backbone = MODELS.build({**backbone, **overrides})
         embed_dim = self.backbone.embed_dim
@@ -119,7 +121,7 @@ class OpenVocabSegmentor(BaseSegmentor):
 
     @property
     def dataset_meta(self) -> dict | None:
-        """``classes`` and ``palette`` of the current vocabulary; assigning it sets the vocabulary."""
+        """``classes`` and ``palette`` of the vocabulary; assigning it sets the vocabulary."""
         return self._dataset_meta
 
     @dataset_meta.setter
@@ -152,9 +154,7 @@ class OpenVocabSegmentor(BaseSegmentor):
         """Image features of normalised images (B, 3, h, w) of any size."""
         return self.backbone.encode_image(resize(inputs, self.input_size))
 
-    def encode_decode(
-        self, inputs: Tensor, batch_img_metas: list[dict] | None = None
-    ) -> Tensor:
+    def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict] | None = None) -> Tensor:
         """Logits (B, T, h', w') at the head's resolution of normalised images (B, 3, h, w)."""
         text = self.backbone.embed_prompts(self.prompts)
         return self.decode_head(self.extract_feat(inputs), text)
@@ -234,7 +234,7 @@ class OpenVocabSegmentor(BaseSegmentor):
         check_labels(data_samples, self.prompts.num_classes, self.decode_head.ignore_index)
         images = [_unpad(image, s.metainfo) for image, s in zip(inputs, data_samples)]
         if len({image.shape for image in images}) == 1:
-            maps = self.probabilities(torch.stack(images), self.test_cfg['mode'])
+            maps: Tensor | list[Tensor] = self.probabilities(torch.stack(images), self.test_cfg['mode'])
         else:
             maps = [self.probabilities(image[None], self.test_cfg['mode'])[0] for image in images]
         for image, probability, sample in zip(images, maps, data_samples):

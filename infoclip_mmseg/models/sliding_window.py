@@ -13,14 +13,14 @@ Size = tuple[int, int]
 
 
 class View(NamedTuple):
-    """One view of an image: index of the image and (top, left) of the window; None for the whole."""
+    """One view of an image: the image's index and (top, left) of the window; None for the whole."""
 
     image: int
     corner: tuple[int, int] | None
 
 
 def resize(x: Tensor, size: Size) -> Tensor:
-    """Bilinear resize (align_corners=False) of (B, C, h, w); the tensor itself if it has the size."""
+    """Bilinear resize (align_corners=False) of (B, C, h, w); the tensor itself if it fits."""
     if tuple(x.shape[-2:]) == tuple(size):
         return x
     return F.interpolate(x, size=tuple(size), mode='bilinear', align_corners=False)
@@ -58,9 +58,9 @@ def slide_inference(
 ) -> Tensor:
     """Mean of windows and whole image (CAT-Seg, section 4.2).
 
-    Images are resized to ``size``. Windows of it and the whole image, resized to a window, go through
-    ``predict`` at most ``view_batch_size`` at a time. Probabilities are averaged where windows
-    overlap, and then with those of the whole image.
+    Images are resized to ``size``. Windows of it and the whole image, resized to a window, go
+    through ``predict`` at most ``view_batch_size`` at a time. Probabilities are averaged where
+    windows overlap, and then with those of the whole image.
 
     Args:
         images: Images (B, 3, h, w).
@@ -106,7 +106,7 @@ def _accumulate(
 ) -> None:
     """Add half of a view's share to ``total`` (T, *size)."""
     if view.corner is None:
-        total += resize(probability[None], tuple(total.shape[-2:]))[0] / 2
+        total += resize(probability[None], (total.shape[-2], total.shape[-1]))[0] / 2
         return
     top, left = view.corner
     region = (slice(top, top + window[0]), slice(left, left + window[1]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -59,12 +58,10 @@ class SplitAttention(nn.Module):
         Returns:
             Tokens (B, L, C), and None in place of attention weights.
         """
-        out = F.scaled_dot_product_attention(
-            self._heads(self.query(query)),
-            self._heads(self.key(key)),
-            self._heads(self.value(value)),
-            attn_mask=attn_mask,
-        )
+        q, k, v = (self._heads(x) for x in (self.query(query), self.key(key), self.value(value)))
+        if attn_mask is not None:
+            attn_mask = attn_mask.to(q.dtype)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask)
         return self.out_proj(out.transpose(1, 2).flatten(2)), None
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
@@ -76,15 +73,9 @@ class SplitAttention(nn.Module):
 
 
 def split_attention(model: nn.Module) -> nn.Module:
-    """Replace every ``nn.MultiheadAttention`` below ``model`` by :class:`SplitAttention`, in place."""
+    """Replace each ``nn.MultiheadAttention`` below ``model`` by :class:`SplitAttention` in place."""
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, nn.MultiheadAttention):
                 setattr(module, name, SplitAttention(child))
     return model
-
-
-def causal_mask(length: int, like: Tensor) -> Tensor:
-    """Additive mask (length, length) that hides later tokens, on the device and dtype of ``like``."""
-    mask = torch.full((length, length), float('-inf'), device=like.device, dtype=like.dtype)
-    return mask.triu_(1)

@@ -122,7 +122,7 @@ def test_teacher_shares_what_is_not_trained(toy):
     teacher = FrozenTeacher.from_student(model.backbone)
     shared = set(teacher.share_with(model.backbone))
     student = dict(model.backbone.named_parameters())
-    own = {name: p for name, p in teacher.encoder.named_parameters()}
+    own = dict(teacher.encoder.named_parameters())
     for name, parameter in student.items():
         same_memory = own[name].data_ptr() == parameter.data_ptr()
         assert same_memory == (name in shared) == (not parameter.requires_grad)

@@ -82,6 +82,7 @@ def main():
     if world_size > 1:
         results['mismatch'] = mismatch_message(rank)
         results['one image a rank'] = single_image_gradient(rank)
+        distributed.barrier()  # no rank leaves while another still talks to it
         distributed.destroy_process_group()
     torch.save(results, sys.argv[4])
 

@@ -7,10 +7,10 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
 
 from infoclip_mmseg.engine.convert import convert_catseg
-from mmseg.structures import SegDataSample
-from mmengine.structures import PixelData
 
 NAMES = [f'class {i}' for i in range(12)]
 
