@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import open_clip
 import torch
@@ -127,7 +127,7 @@ class CLIPDualEncoder(BaseModule):
         self.finetune = finetune
         self.dense_mode = dense_mode
         self.with_cp = with_cp
-        self.clip: Any = split_attention(build_clip(model_name))
+        self.clip = cast(Any, split_attention(build_clip(model_name)))
         layers = len(self.clip.visual.transformer.resblocks)
         default = (layers // 3 - 1, 2 * layers // 3 - 1)
         self.out_blocks = tuple(default if out_blocks is None else out_blocks)

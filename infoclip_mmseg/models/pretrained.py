@@ -33,8 +33,8 @@ def find_weights(model_name: str, pretrained: str, quick_gelu: bool) -> Path:
         if not path.is_file():
             raise FileNotFoundError(
                 f'CLIP weights {str(path)!r} do not exist (working directory {Path.cwd()}). Put '
-                'the file there, or set model.backbone.pretrained to a file (.pt, .safetensors, .bin) '
-                f'or to one of the open_clip tags {_tags(model_name)}.'
+                'the file there, or set model.backbone.pretrained to a file (.pt, .safetensors, '
+                f'.bin) or to one of the open_clip tags {_tags(model_name)}.'
             )
         return path
     config = open_clip.get_pretrained_cfg(model_name, pretrained)

@@ -234,7 +234,9 @@ class OpenVocabSegmentor(BaseSegmentor):
         check_labels(data_samples, self.prompts.num_classes, self.decode_head.ignore_index)
         images = [_unpad(image, s.metainfo) for image, s in zip(inputs, data_samples)]
         if len({image.shape for image in images}) == 1:
-            maps: Tensor | list[Tensor] = self.probabilities(torch.stack(images), self.test_cfg['mode'])
+            maps: Tensor | list[Tensor] = self.probabilities(
+                torch.stack(images), self.test_cfg['mode']
+            )
         else:
             maps = [self.probabilities(image[None], self.test_cfg['mode'])[0] for image in images]
         for image, probability, sample in zip(images, maps, data_samples):

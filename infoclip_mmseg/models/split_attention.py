@@ -73,7 +73,7 @@ class SplitAttention(nn.Module):
 
 
 def split_attention(model: nn.Module) -> nn.Module:
-    """Replace each ``nn.MultiheadAttention`` below ``model`` by :class:`SplitAttention` in place."""
+    """Replace ``nn.MultiheadAttention`` below ``model`` by :class:`SplitAttention`, in place."""
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, nn.MultiheadAttention):
