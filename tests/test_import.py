@@ -31,7 +31,11 @@ print('clean', infoclip_mmseg.__version__)
 def test_import_from_elsewhere_has_no_side_effects(tmp_path):
     environment = dict(PYTHONPATH=str(ROOT), PATH='/usr/bin:/bin', PYTHONDONTWRITEBYTECODE='1')
     result = subprocess.run(
-        [sys.executable, '-c', PROGRAM], cwd=tmp_path, capture_output=True, text=True, env=environment
+        [sys.executable, '-c', PROGRAM],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env=environment,
     )
     assert result.returncode == 0, result.stderr[-2000:]
     assert result.stdout.splitlines()[-1].startswith('clean')

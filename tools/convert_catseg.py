@@ -1,6 +1,6 @@
 """Convert a published CAT-Seg checkpoint to this plugin's layout.
 
-    python tools/convert_catseg.py model_base.pth data/catseg_vitb16.pth
+Example: python tools/convert_catseg.py model_base.pth data/catseg_vitb16.pth
 """
 
 from __future__ import annotations

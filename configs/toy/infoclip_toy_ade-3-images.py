@@ -1,7 +1,7 @@
 # A toy-sized InfoCLIP learns the three ADE20K images under tests/data by heart.
 # python tools/train.py configs/toy/infoclip_toy_ade-3-images.py
 _base_ = ['./infoclip_toy.py']
-side = (128, 128)
+side = (80, 80)
 pipeline = [dict(type='CheckInputs'), dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')]
 fixed = dict(type='Resize', scale=side, keep_ratio=False)  # no random augmentation: resumes exactly
 train_pipeline = [*pipeline, fixed, dict(type='PackSegInputs')]
@@ -16,7 +16,7 @@ ade = dict(
 model = dict(
     data_preprocessor=dict(size=side),
     decode_head=dict(pad_len=256, loss_decode=dict(ignored='exclude')),
-    input_size=128,
+    input_size=80,
     test_cfg=dict(mode='whole'),
 )
 max_iters = 240

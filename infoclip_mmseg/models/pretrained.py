@@ -134,8 +134,8 @@ def _check_fit(model: nn.Module, model_name: str, state: dict[str, Tensor], path
         shapes = [f'{k}: file {got[k]}, model {reference[k]}' for k in wrong[:3]]
         raise ValueError(
             f'{str(path)!r} does not hold weights of {model_name!r}: {len(missing)} tensors '
-            f'missing {missing[:3]}, {len(unexpected)} unknown {unexpected[:3]}, {len(wrong)} of another '
-            f'shape {shapes}. Set model.backbone.model_name to the architecture of the file.'
+            f'missing {missing[:3]}, {len(unexpected)} unknown {unexpected[:3]}, {len(wrong)} of '
+            f'another shape {shapes}. Set model.backbone.model_name to the architecture of the file.'
         )
 
 

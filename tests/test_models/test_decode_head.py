@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from infoclip_mmseg.models import CATSegHead, ImageFeatures
 from infoclip_mmseg.models.attention import guided_linear, linear_attention, window_mask
 from infoclip_mmseg.models.cost_volume import cost_volume, scatter_logits, top_classes
-from torch import nn
 
 
 @pytest.fixture
