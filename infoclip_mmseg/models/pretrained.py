@@ -53,8 +53,8 @@ def find_weights(model_name: str, pretrained: str, quick_gelu: bool) -> Path:
         target = f'data/clip/{model_name}-{pretrained}.safetensors'
         raise FileNotFoundError(
             f'CLIP weights {pretrained!r} of {model_name!r} are not in the local cache and cannot '
-            f'be downloaded ({type(error).__name__}). Fetch the file from {source} on a machine with '
-            f'network, put it at {target} (keep its suffix: .pt, .bin or .safetensors) and set '
+            f'be downloaded ({type(error).__name__}). Fetch the file from {source} on a machine '
+            f'with network, put it at {target} (keep its suffix: .pt, .bin or .safetensors) and set '
             f"model.backbone.pretrained='{target}' in the config."
         ) from error
 
