@@ -54,8 +54,8 @@ def find_weights(model_name: str, pretrained: str, quick_gelu: bool) -> Path:
         raise FileNotFoundError(
             f'CLIP weights {pretrained!r} of {model_name!r} are not in the local cache and cannot '
             f'be downloaded ({type(error).__name__}). Fetch the file from {source} on a machine '
-            f'with network, put it at {target} (keep its suffix: .pt, .bin or .safetensors) and set '
-            f"model.backbone.pretrained='{target}' in the config."
+            f'with network, put it at {target} (keep its suffix: .pt, .bin or .safetensors) and '
+            f"set model.backbone.pretrained='{target}' in the config."
         ) from error
 
 
@@ -135,7 +135,7 @@ def _check_fit(model: nn.Module, model_name: str, state: dict[str, Tensor], path
         raise ValueError(
             f'{str(path)!r} does not hold weights of {model_name!r}: {len(missing)} tensors '
             f'missing {missing[:3]}, {len(unexpected)} unknown {unexpected[:3]}, {len(wrong)} of '
-            f'another shape {shapes}. Set model.backbone.model_name to the architecture of the file.'
+            f'another shape {shapes}. Set model.backbone.model_name to the model of the file.'
         )
 
 
