@@ -15,7 +15,7 @@ ade = dict(
 )
 model = dict(
     data_preprocessor=dict(size=side),
-    decode_head=dict(pad_len=256, loss_decode=dict(ignored='exclude')),
+    decode_head=dict(pad_len=256, pooling_size=1, loss_decode=dict(ignored='exclude')),
     input_size=80,
     test_cfg=dict(mode='whole'),
 )
