@@ -15,16 +15,27 @@ ade = dict(
 )
 model = dict(
     data_preprocessor=dict(size=side),
-    decode_head=dict(pad_len=256, pooling_size=1, loss_decode=dict(ignored='exclude')),
+    decode_head=dict(
+        pad_len=150, pooling_size=1, decoder_dims=(16, 16), loss_decode=dict(ignored='exclude')
+    ),
     input_size=80,
     test_cfg=dict(mode='whole'),
 )
-max_iters = 240
+max_iters = 400
 train_dataloader = dict(batch_size=3, dataset=dict(pipeline=train_pipeline, **ade))
 test_dataloader = dict(dataset=dict(pipeline=test_pipeline, **ade))
+optim_wrapper = dict(
+    optimizer=dict(lr=2e-3),
+    clip_grad=dict(scope='group'),
+    paramwise_cfg=dict(custom_keys={'backbone': dict(lr_mult=0.25)}),
+)
 param_scheduler = [
     dict(type='CosineAnnealingLR', T_max=max_iters, end=max_iters, by_epoch=False),
     dict(type='LinearLR', start_factor=0.1, end=20, by_epoch=False),
 ]
 train_cfg = dict(max_iters=max_iters)
-default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=40))
+default_hooks = dict(
+    logger=dict(interval=10),
+    checkpoint=dict(interval=100),
+    visualization=dict(type='SegVisualizationHook'),
+)
