@@ -21,7 +21,7 @@ model = dict(
     input_size=80,
     test_cfg=dict(mode='whole'),
 )
-max_iters = 400
+max_iters = 200
 train_dataloader = dict(batch_size=3, dataset=dict(pipeline=train_pipeline, **ade))
 test_dataloader = dict(dataset=dict(pipeline=test_pipeline, **ade))
 optim_wrapper = dict(
@@ -36,6 +36,6 @@ param_scheduler = [
 train_cfg = dict(max_iters=max_iters)
 default_hooks = dict(
     logger=dict(interval=10),
-    checkpoint=dict(interval=100),
+    checkpoint=dict(interval=50),
     visualization=dict(type='SegVisualizationHook'),
 )
