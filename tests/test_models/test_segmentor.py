@@ -186,7 +186,7 @@ def test_init_model_and_inference_model(inference_setup, ade_root):
 
 def test_mmseg_inferencer(inference_setup, ade_root, tmp_path):
     config, checkpoint = inference_setup
-    inferencer = MMSegInferencer(config, checkpoint, device='cpu', show_progress=False)
+    inferencer = MMSegInferencer(config, checkpoint, device='cpu')
     path = str(ade_root / 'images/validation/ADE_val_00000001.jpg')
     inferencer.model.set_vocabulary(['floor', 'person', 'car', 'cat'])
     out = inferencer([path, path], batch_size=2, out_dir=str(tmp_path / 'out'), return_vis=True)
