@@ -147,6 +147,8 @@ class GroupedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         self.optim_wrapper_cfg['clip_grad'] = dict(self.clip_grad)
         with _quiet():
             wrapper = super().__call__(model)
+        # Built from a config they are ConfigDicts, which dynamo of torch 2.4 does not know.
+        wrapper.optimizer.param_groups[:] = map(dict, wrapper.optimizer.param_groups)
         groups: dict[str, list[nn.Parameter]] = {}
         for name, param in model.named_parameters():
             if param.requires_grad:

@@ -256,7 +256,7 @@ class CLIPDualEncoder(BaseModule):
         """
         if self._text_is_trained():
             return self._embed_prompts(prompts)
-        key = (prompts, *self._text_version())
+        key = (prompts, self._text_version())
         if key not in self._text_cache:
             self._text_cache.clear()
             with torch.no_grad():
