@@ -17,16 +17,11 @@ from infoclip_mmseg.datasets.vocabularies import make_palette
 from infoclip_mmseg.models.checks import check_image_sizes, check_labels
 from infoclip_mmseg.models.dual_encoder import ImageFeatures
 from infoclip_mmseg.models.prompts import DEFAULT_TEMPLATES, PromptSet, build_prompts
-from infoclip_mmseg.models.sliding_window import Size, resize, slide_inference
+from infoclip_mmseg.models.sliding_window import check_mode, pair, resize, slide_inference, unpad
 from infoclip_mmseg.models.teacher import FrozenTeacher
 
 SampleList = list[SegDataSample]
-MODES = ('slide', 'whole')
 DEFAULT_TEST_CFG = dict(mode='slide', size=640, window=384, overlap=0.333, view_batch_size=4)
-
-
-def _pair(size: int | Sequence[int]) -> Size:
-    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
 
 
 @MODELS.register_module()
@@ -90,10 +85,10 @@ class OpenVocabSegmentor(BaseSegmentor):
             self.neck = MODELS.build({'embed_dim': embed_dim, **neck})
         self.loss_ib = MODELS.build(loss_ib) if loss_ib else None
         self.loss_mi = MODELS.build(loss_mi) if loss_mi else None
-        self.input_size = _pair(input_size)
+        self.input_size = pair(input_size)
         self.templates, self.synonyms = tuple(templates), synonyms
         self.test_cfg = {**DEFAULT_TEST_CFG, **(test_cfg or {})}
-        _check_mode(self.test_cfg['mode'])
+        check_mode(self.test_cfg['mode'])
         self.train_cfg = train_cfg
         self.align_corners = False
         self.teacher: FrozenTeacher | None = None
@@ -232,7 +227,7 @@ class OpenVocabSegmentor(BaseSegmentor):
             data_samples = [SegDataSample() for _ in inputs]
         check_image_sizes(inputs, data_samples, self.backbone.patch_size)
         check_labels(data_samples, self.prompts.num_classes, self.decode_head.ignore_index)
-        images = [_unpad(image, s.metainfo) for image, s in zip(inputs, data_samples)]
+        images = [unpad(image, s.metainfo) for image, s in zip(inputs, data_samples)]
         if len({image.shape for image in images}) == 1:
             maps: Tensor | list[Tensor] = self.probabilities(
                 torch.stack(images), self.test_cfg['mode']
@@ -263,8 +258,8 @@ class OpenVocabSegmentor(BaseSegmentor):
         return slide_inference(
             inputs,
             self.encode_decode,
-            size=_pair(cfg['size']),
-            window=_pair(cfg['window']),
+            size=pair(cfg['size']),
+            window=pair(cfg['window']),
             overlap=cfg['overlap'],
             view_batch_size=cfg['view_batch_size'],
         )
@@ -289,7 +284,7 @@ class OpenVocabSegmentor(BaseSegmentor):
         Raises:
             ValueError: Unknown mode, images of the wrong form or smaller than a patch.
         """
-        _check_mode(mode)
+        check_mode(mode)
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f'images must be (B, 3, h, w) RGB, got {tuple(images.shape)}')
         check_image_sizes(images, [], self.backbone.patch_size)
@@ -324,15 +319,3 @@ class OpenVocabSegmentor(BaseSegmentor):
         if len(probability) == 1:
             return (probability > self.decode_head.threshold).long()
         return probability.argmax(dim=0, keepdim=True)
-
-
-def _check_mode(mode: str) -> None:
-    if mode not in MODES:
-        raise ValueError(f'mode must be one of {MODES}, got {mode!r}')
-
-
-def _unpad(image: Tensor, meta: dict) -> Tensor:
-    """Cut the padding (left, right, top, bottom) off an image (3, h, w)."""
-    padding = meta.get('img_padding_size', meta.get('padding_size', (0, 0, 0, 0)))
-    left, right, top, bottom = padding
-    return image[:, top : image.shape[1] - bottom, left : image.shape[2] - right]

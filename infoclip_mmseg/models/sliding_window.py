@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Size = tuple[int, int]
+MODES = ('slide', 'whole')
 
 
 class View(NamedTuple):
@@ -17,6 +18,24 @@ class View(NamedTuple):
 
     image: int
     corner: tuple[int, int] | None
+
+
+def pair(size: int | Sequence[int]) -> Size:
+    """Height and width of a size that may be given as one number."""
+    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+
+def unpad(image: Tensor, meta: dict) -> Tensor:
+    """Cut the padding (left, right, top, bottom) off an image (3, h, w)."""
+    padding = meta.get('img_padding_size', meta.get('padding_size', (0, 0, 0, 0)))
+    left, right, top, bottom = padding
+    return image[:, top : image.shape[1] - bottom, left : image.shape[2] - right]
+
+
+def check_mode(mode: str) -> None:
+    """Raise a ValueError for an unknown inference mode."""
+    if mode not in MODES:
+        raise ValueError(f'mode must be one of {MODES}, got {mode!r}')
 
 
 def resize(x: Tensor, size: Size) -> Tensor:

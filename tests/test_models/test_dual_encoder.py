@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from infoclip_mmseg.engine.checkpoint import CheckpointError
 from infoclip_mmseg.models import CLIPDualEncoder, build_prompts
-from infoclip_mmseg.models.dual_encoder import interpolate_positions
+from infoclip_mmseg.models.clip_model import interpolate_positions
 from infoclip_mmseg.models.pretrained import find_weights
 
 NAMES = ['cat', 'a very long name of a red car', 'dog']
