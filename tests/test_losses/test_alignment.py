@@ -17,7 +17,9 @@ from infoclip_mmseg.losses.entropy import (
 DATA = Path(__file__).parents[1] / 'data' / 'info_losses.safetensors'
 # torch before 2.4 has no float16 autocast on the CPU
 HALF = [
-    pytest.param(torch.float16, marks=pytest.mark.skipif(torch.__version__ < '2.4', reason='CPU')),
+    pytest.param(
+        torch.float16, marks=pytest.mark.skipif(torch.__version__ < '2.4', reason='old torch')
+    ),
     torch.bfloat16,
 ]
 

@@ -15,7 +15,9 @@ from infoclip_mmseg.losses.entropy import (
 ALPHAS = [0.1, 0.5, 1.0, 1.01, 2.0, 3.0, 20.0]
 # torch before 2.4 has no float16 autocast on the CPU
 HALF = [
-    pytest.param(torch.float16, marks=pytest.mark.skipif(torch.__version__ < '2.4', reason='CPU')),
+    pytest.param(
+        torch.float16, marks=pytest.mark.skipif(torch.__version__ < '2.4', reason='old torch')
+    ),
     torch.bfloat16,
 ]
 

@@ -14,7 +14,9 @@ DATA = Path(__file__).parents[1] / 'data' / 'catseg_tiny.safetensors'
 CLASSES = 4
 # torch before 2.4 has no float16 autocast on the CPU
 HALF = [
-    pytest.param(torch.float16, marks=pytest.mark.skipif(torch.__version__ < '2.4', reason='CPU')),
+    pytest.param(
+        torch.float16, marks=pytest.mark.skipif(torch.__version__ < '2.4', reason='old torch')
+    ),
     torch.bfloat16,
 ]
 

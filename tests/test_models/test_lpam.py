@@ -10,7 +10,9 @@ from infoclip_mmseg.models.lpam import LPAM, alignment_map
 B, H, W, T, D = 2, 3, 4, 5, 16
 # torch before 2.4 has no float16 autocast on the CPU
 HALF = [
-    pytest.param(torch.float16, marks=pytest.mark.skipif(torch.__version__ < '2.4', reason='CPU')),
+    pytest.param(
+        torch.float16, marks=pytest.mark.skipif(torch.__version__ < '2.4', reason='old torch')
+    ),
     torch.bfloat16,
 ]
 
