@@ -3,8 +3,8 @@
 Importing the package registers its modules in mmseg's registries and does nothing else.
 """
 
-from infoclip_mmseg import datasets, engine, losses, models
+from infoclip_mmseg import datasets, engine, losses, models, pretraining
 
 __version__ = '0.1.0'
 
-__all__ = ['__version__', 'datasets', 'engine', 'losses', 'models']
+__all__ = ['__version__', 'datasets', 'engine', 'losses', 'models', 'pretraining']

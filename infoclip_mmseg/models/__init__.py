@@ -1,5 +1,6 @@
 """The model, from class names and pixels to logits; read the modules in the order of this list."""
 
+from infoclip_mmseg.models.cosine_head import CosineHead
 from infoclip_mmseg.models.data_preprocessor import OpenVocabDataPreProcessor
 from infoclip_mmseg.models.decode_head import CATSegHead
 from infoclip_mmseg.models.dual_encoder import CLIPDualEncoder, ImageFeatures
@@ -12,6 +13,7 @@ __all__ = [
     'LPAM',
     'CATSegHead',
     'CLIPDualEncoder',
+    'CosineHead',
     'FrozenTeacher',
     'ImageFeatures',
     'OpenVocabDataPreProcessor',

@@ -14,6 +14,7 @@ from infoclip_mmseg.engine.checkpoint import load_checkpoint_file
 FILE_SUFFIXES = ('.pt', '.pth', '.bin', '.safetensors')
 # Entries of OpenAI's TorchScript archives that are not weights.
 _OPENAI_EXTRAS = ('input_resolution', 'context_length', 'vocab_size')
+TOKEN_TABLE, TOKEN_ROWS = 'token_embedding.weight', 'token_embedding.rows'
 
 
 def is_file_name(pretrained: str) -> bool:
@@ -89,6 +90,8 @@ def load_clip_weights(model: nn.Module, model_name: str, path: Path, quick_gelu:
     state, from_openai = read_clip_state(path)
     if from_openai:
         check_activation(model_name, f'OpenAI archive {str(path)!r}', True, quick_gelu)
+    if TOKEN_ROWS in state:
+        state = expand_token_table(state, _vocabulary_size(model))
     if hasattr(model, 'text'):
         state = open_clip.model.convert_to_custom_text_state_dict(state)
     if 'logit_scale' in state:
@@ -111,6 +114,40 @@ def read_clip_state(path: Path) -> tuple[dict[str, Tensor], bool]:
     for key in _OPENAI_EXTRAS:
         state.pop(key, None)
     return state, from_openai
+
+
+def expand_token_table(state: dict[str, Tensor], vocabulary_size: int) -> dict[str, Tensor]:
+    """Fill up a token table that holds only some rows.
+
+    Small CLIP files keep the rows of the tokens that the model was trained with, and name them in
+    ``token_embedding.rows``. All other tokens get the mean of these rows: words that the model has
+    never read are alike to it.
+
+    Args:
+        state: State dict with the kept rows (k, width) and their ids (k,).
+        vocabulary_size: Rows of the full table.
+
+    Returns:
+        State dict with the full table, without the ids.
+
+    Raises:
+        ValueError: The ids do not fit the kept rows or the vocabulary.
+    """
+    state = dict(state)
+    rows, kept = state.pop(TOKEN_ROWS).long(), state[TOKEN_TABLE]
+    if rows.shape != kept.shape[:1] or not 0 <= int(rows.min()) <= int(rows.max()) < vocabulary_size:
+        raise ValueError(
+            f'{TOKEN_ROWS} holds {len(rows)} ids {int(rows.min())}..{int(rows.max())} for '
+            f'{len(kept)} rows and a vocabulary of {vocabulary_size} tokens; the file is damaged or '
+            'belongs to another tokenizer'
+        )
+    table = kept.float().mean(dim=0).to(kept.dtype).repeat(vocabulary_size, 1)
+    table[rows] = kept
+    return {**state, TOKEN_TABLE: table}
+
+
+def _vocabulary_size(model: Any) -> int:
+    return getattr(model, 'text', model).token_embedding.num_embeddings
 
 
 def _is_torchscript(path: Path) -> bool:

@@ -1,0 +1,20 @@
+# Pretraining of the small CLIP, second stage: dense embeddings learn from windows, no captions.
+# python tools/pretrain_clip.py
+_base_ = ['./pretrain_1_contrast.py']
+max_iters = 600
+model = dict(
+    type='SelfDistilledCLIP',
+    windows=(1,),
+    backbone=dict(pretrained='work_dirs/pretrain_clip/1/clip.safetensors'),
+)
+train_dataloader = dict(
+    batch_size=64,
+    dataset=dict(views={64: 1}, length=64 * max_iters, seed=1),
+)
+optim_wrapper = dict(optimizer=dict(lr=5e-4))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, end=50, by_epoch=False),
+    dict(type='CosineAnnealingLR', begin=50, end=max_iters, by_epoch=False),
+]
+train_cfg = dict(max_iters=max_iters)
+custom_hooks = [dict(type='NonFiniteLossHook'), dict(type='FrozenTeacherHook')]

@@ -1,0 +1,105 @@
+"""Self-distillation: what CLIP sees in a window alone becomes its dense embedding there.
+
+Legend: B images, C channels of the joint space, H W grid of patches, h w pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModel
+from mmseg.registry import MODELS
+from torch import Tensor
+
+from infoclip_mmseg.models.dual_encoder import CLIPDualEncoder
+
+
+@torch.no_grad()
+def window_embeddings(
+    encoder: CLIPDualEncoder, images: Tensor, windows: Sequence[int] = (1,)
+) -> Tensor:
+    """Pooled embeddings of the windows around each position, each cut out and encoded alone.
+
+    Args:
+        encoder: The model that looks at the windows.
+        images: Normalised images (B, 3, h, w).
+        windows: Sides of the windows in patches, odd; the embeddings of a position's windows are
+            averaged. Beyond the image's edge its last pixels are repeated.
+
+    Returns:
+        Unit vectors (B, C, H, W).
+    """
+    height, width = encoder.patch_size
+    grid = images.shape[-2] // height, images.shape[-1] // width
+    total = torch.zeros((), device=images.device)
+    for side in windows:
+        margin = side // 2
+        edge = (margin * width, margin * width, margin * height, margin * height)
+        padded = F.pad(images, edge, mode='replicate')
+        parts = padded.unfold(2, side * height, height).unfold(3, side * width, width)
+        # (B, 3, H, W, sh, sw) -> (B H W, 3, sh, sw)
+        pooled = encoder.encode_pooled(parts.permute(0, 2, 3, 1, 4, 5).flatten(0, 2))
+        total = total + F.normalize(pooled.float(), dim=-1)
+    return F.normalize(total, dim=-1).unflatten(0, (len(images), *grid)).permute(0, 3, 1, 2)
+
+
+@MODELS.register_module()
+class SelfDistilledCLIP(BaseModel):
+    """Dense embeddings learn to say what the pooled embedding says of the same place, cut out.
+
+    As CLIPSelf (arXiv 2310.01403): a frozen copy of the model encodes windows of the image that are
+    cut out and encoded alone; the dense embedding at the window's centre moves towards it (one minus
+    their cosine). The text tower does not train, and neither captions nor labels are read.
+
+    Args:
+        backbone: Config of a :class:`~infoclip_mmseg.models.CLIPDualEncoder` with pretrained
+            weights; its ``dense_mode`` is the reading that learns.
+        windows: Sides of the windows in patches, odd numbers; the teacher's embeddings of all
+            windows around a position are averaged.
+        data_preprocessor: Config of a :class:`ViewPreprocessor`.
+        init_cfg: See ``mmengine.model.BaseModel``.
+
+    Attributes:
+        teacher: The frozen copy, from :class:`~infoclip_mmseg.engine.FrozenTeacherHook`.
+    """
+
+    def __init__(
+        self,
+        backbone: dict,
+        windows: tuple[int, ...] = (1,),
+        data_preprocessor: dict | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+        if not windows or any(side < 1 or side % 2 == 0 for side in windows):
+            raise ValueError(f'windows must be odd numbers of patches, 1 or more, got {windows}')
+        self.backbone = MODELS.build(backbone)
+        clip: Any = self.backbone.clip
+        visual = {id(parameter) for parameter in clip.visual.parameters()}
+        for parameter in clip.parameters():
+            parameter.requires_grad_(id(parameter) in visual)
+        self.windows = tuple(windows)
+        self.teacher: Any = None
+
+    def forward(
+        self, images: dict[str, Tensor], texts: dict[str, list[str]], mode: str = 'loss'
+    ) -> dict[str, Tensor]:
+        """Losses of a batch; see :meth:`ContrastiveCLIP.forward`. ``texts`` are not read.
+
+        Raises:
+            ValueError: Another mode than 'loss'.
+            RuntimeError: There is no teacher.
+        """
+        if mode != 'loss':
+            raise ValueError(f"SelfDistilledCLIP only knows mode='loss', got {mode!r}")
+        if self.teacher is None:
+            raise RuntimeError("no teacher: add dict(type='FrozenTeacherHook') to custom_hooks")
+        losses = {}
+        for size, views in images.items():
+            features = self.backbone.encode_image(views)
+            target = window_embeddings(self.teacher.encoder, views, self.windows)
+            losses[f'loss_{size}'] = 1 - F.cosine_similarity(features.dense, target, dim=1).mean()
+        return losses
