@@ -28,13 +28,21 @@ from infoclip_mmseg.engine.launch import (
     load_config,
     start_on_cpu,
 )
+from infoclip_mmseg.engine.unwrap import unwrap_segmentor
+
+WITHOUT_WEIGHTS = ('CosineHead',)
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description='Evaluate a checkpoint.')
     add_common_arguments(parser)
-    parser.add_argument('checkpoint', help='checkpoint file (.pth or .safetensors)')
+    parser.add_argument(
+        'checkpoint',
+        nargs='?',
+        help='checkpoint file (.pth or .safetensors); not needed where the decode head has no '
+        'weights: then the pretrained CLIP is evaluated as it is',
+    )
     parser.add_argument('--out', metavar='DIR', help='save the predicted label maps there as PNG')
     parser.add_argument('--show', action='store_true', help='show the coloured predictions')
     parser.add_argument('--show-dir', metavar='DIR', help='save the coloured predictions there')
@@ -51,7 +59,10 @@ def prepare_config(args: argparse.Namespace) -> Config:
         ValueError: The config lacks what an option needs.
     """
     cfg = load_config(args)
-    check_file(args.checkpoint, 'checkpoint')
+    if args.checkpoint is not None:
+        check_file(args.checkpoint, 'checkpoint')
+    elif cfg.model.decode_head.type not in WITHOUT_WEIGHTS:
+        raise ValueError(f'a {cfg.model.decode_head.type} needs a checkpoint: test.py CONFIG FILE')
     check_dataloader_cfg(cfg, ('test_dataloader',))
     cfg.load_from, cfg.resume = args.checkpoint, False
     if args.amp:
@@ -80,6 +91,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     runner = Runner.from_cfg(cfg)
     runner.register_hook(CheckpointMatchHook(optional=('neck.',)))
     try:
+        if args.checkpoint is None:
+            unwrap_segmentor(runner.model, 'backbone').init_weights()
         runner.test()
     except CheckpointError as error:
         parser.exit(2, f'{parser.prog}: error: {error}\n')

@@ -1,0 +1,5 @@
+"""Figures of merit, and the comparison of many runs."""
+
+from infoclip_mmseg.evaluation.seen_unseen import SeenUnseenIoUMetric
+
+__all__ = ['SeenUnseenIoUMetric']
