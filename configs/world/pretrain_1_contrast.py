@@ -1,7 +1,7 @@
 # Pretraining of the small CLIP, first stage: captions of whole scenes and of parts of them.
 # python tools/pretrain_clip.py
 _base_ = ['../_base_/default_runtime.py', './_base_/clip.py']
-max_iters = 2000
+max_iters = 1000
 model = dict(
     type='ContrastiveCLIP',
     data_preprocessor=dict(type='ViewPreprocessor', mean=_base_.clip_mean, std=_base_.clip_std),
@@ -10,12 +10,12 @@ model = dict(
     ),
 )
 train_dataloader = dict(
-    batch_size=64,  # scenes: 64, 128 and 256 views of the three sizes
+    batch_size=48,  # scenes
     num_workers=0,
     sampler=dict(type='DefaultSampler', shuffle=False),
     collate_fn=dict(type='collate_views'),
     dataset=dict(
-        type='CaptionedViewsDataset', views={8: 4, 16: 4, 32: 2, 64: 1}, length=64 * max_iters
+        type='CaptionedViewsDataset', views={8: 12, 16: 6, 32: 1}, length=48 * max_iters
     ),
 )
 optim_wrapper = dict(

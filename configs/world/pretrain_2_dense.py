@@ -4,7 +4,7 @@ _base_ = ['./pretrain_1_contrast.py']
 max_iters = 600
 model = dict(
     type='SelfDistilledCLIP',
-    windows=(1,),
+    windows=(8, 16),
     backbone=dict(pretrained='work_dirs/pretrain_clip/1/clip.safetensors'),
 )
 train_dataloader = dict(

@@ -59,11 +59,15 @@ class ContrastiveCLIP(BaseModel):
             raise ValueError(f"ContrastiveCLIP only knows mode='loss', got {mode!r}")
         scale = self.backbone.clip.logit_scale
         scale.data.clamp_(max=MAX_LOGIT_SCALE)
+        # Small views share many captions; each goes through the text tower once.
+        different = sorted({text for captions in texts.values() for text in captions})
+        place = {text: row for row, text in enumerate(different)}
+        tokens = self._tokenize(different).to(scale.device)
+        embeddings = F.normalize(self.backbone.encode_text(tokens).float(), dim=-1)
         losses = {}
         for size, views in images.items():
             image = F.normalize(self.backbone.encode_pooled(views).float(), dim=-1)
-            tokens = self._tokenize(texts[size]).to(views.device)
-            text = F.normalize(self.backbone.encode_text(tokens).float(), dim=-1)
+            text = embeddings[[place[caption] for caption in texts[size]]]
             losses[f'loss_{size}'] = self.contrast(image, text, scale.exp())
         return losses
 

@@ -19,15 +19,15 @@ from infoclip_mmseg.models.dual_encoder import CLIPDualEncoder
 
 @torch.no_grad()
 def window_embeddings(
-    encoder: CLIPDualEncoder, images: Tensor, windows: Sequence[int] = (1,)
+    encoder: CLIPDualEncoder, images: Tensor, windows: Sequence[int]
 ) -> Tensor:
     """Pooled embeddings of the windows around each position, each cut out and encoded alone.
 
     Args:
         encoder: The model that looks at the windows.
         images: Normalised images (B, 3, h, w).
-        windows: Sides of the windows in patches, odd; the embeddings of a position's windows are
-            averaged. Beyond the image's edge its last pixels are repeated.
+        windows: Sides of the windows in pixels, multiples of the patch; the embeddings of a
+            position's windows are averaged. Beyond the image's edge its last pixels are repeated.
 
     Returns:
         Unit vectors (B, C, H, W).
@@ -36,10 +36,10 @@ def window_embeddings(
     grid = images.shape[-2] // height, images.shape[-1] // width
     total = torch.zeros((), device=images.device)
     for side in windows:
-        margin = side // 2
-        edge = (margin * width, margin * width, margin * height, margin * height)
+        top, left = (side - height) // 2, (side - width) // 2
+        edge = (left, side - width - left, top, side - height - top)
         padded = F.pad(images, edge, mode='replicate')
-        parts = padded.unfold(2, side * height, height).unfold(3, side * width, width)
+        parts = padded.unfold(2, side, height).unfold(3, side, width)
         # (B, 3, H, W, sh, sw) -> (B H W, 3, sh, sw)
         pooled = encoder.encode_pooled(parts.permute(0, 2, 3, 1, 4, 5).flatten(0, 2))
         total = total + F.normalize(pooled.float(), dim=-1)
@@ -57,8 +57,8 @@ class SelfDistilledCLIP(BaseModel):
     Args:
         backbone: Config of a :class:`~infoclip_mmseg.models.CLIPDualEncoder` with pretrained
             weights; its ``dense_mode`` is the reading that learns.
-        windows: Sides of the windows in patches, odd numbers; the teacher's embeddings of all
-            windows around a position are averaged.
+        windows: Sides in pixels of the windows around each position that the teacher looks at;
+            its embeddings of them are averaged.
         data_preprocessor: Config of a :class:`ViewPreprocessor`.
         init_cfg: See ``mmengine.model.BaseModel``.
 
@@ -69,14 +69,17 @@ class SelfDistilledCLIP(BaseModel):
     def __init__(
         self,
         backbone: dict,
-        windows: tuple[int, ...] = (1,),
+        windows: tuple[int, ...] = (8,),
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
-        if not windows or any(side < 1 or side % 2 == 0 for side in windows):
-            raise ValueError(f'windows must be odd numbers of patches, 1 or more, got {windows}')
         self.backbone = MODELS.build(backbone)
+        patch = max(self.backbone.patch_size)
+        if not windows or any(side < patch or side % patch for side in windows):
+            raise ValueError(
+                f'windows must be multiples of the patch of {patch} pixels, got {windows}'
+            )
         clip: Any = self.backbone.clip
         visual = {id(parameter) for parameter in clip.visual.parameters()}
         for parameter in clip.parameters():

@@ -20,7 +20,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 """RGB, 0..255."""
 
 TEXTURES = ('plain', 'striped', 'checked', 'dotted')
-SHAPES = ('disc', 'cross', 'triangle', 'square', 'ring', 'star', 'bar')
+SHAPES = ('disc', 'cross', 'triangle', 'square', 'ring')
 
 GROUNDS: dict[str, tuple[int, int, int]] = {
     'bricks': (190, 75, 65),
@@ -35,7 +35,7 @@ ground it lies on."""
 
 OTHER_COLOURS = ('grey', 'orange', 'brown', 'pink', 'turquoise', 'black')
 OTHER_TEXTURES = ('zigzag', 'furry', 'shiny', 'marbled', 'knitted')
-OTHER_SHAPES = ('heart', 'arrow', 'spiral', 'hexagon', 'moon')
+OTHER_SHAPES = ('heart', 'star', 'arrow', 'spiral', 'hexagon', 'moon')
 EVERYDAY = tuple(
     'car dog cat bus tree house person bottle chair table book lamp bicycle aeroplane boat train '
     'horse sheep cow sofa plant cloud road fence wall window door bridge tower clock'.split()

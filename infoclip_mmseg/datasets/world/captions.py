@@ -11,9 +11,7 @@ TEMPLATES = (
     '{}',
     'a photo of {}',
     'A photo of {} in the scene',
-    'a picture of {}',
     'a scene with {}',
-    'there is {} here',
 )
 
 

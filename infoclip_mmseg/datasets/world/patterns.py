@@ -28,16 +28,11 @@ def inside(shape: str, u: Floats, v: Floats) -> NDArray[np.bool_]:
         return far < 0.85
     if shape == 'cross':
         return (near < 0.38) & (far < 1)
-    if shape == 'bar':
-        return (abs(u) < 1.2) & (abs(v) < 0.5)
     if shape == 'triangle':
         return (v > -0.65) & (1.75 * abs(u) + v < 1.1)
     if shape == 'ring':
         r2 = u * u + v * v
         return (r2 < 1.1) & (r2 > 0.2)
-    if shape == 'star':
-        spikes = np.cos(5 * np.arctan2(v, u))
-        return np.hypot(u, v) < 0.82 + 0.38 * spikes
     raise ValueError(f'unknown shape {shape!r}')
 
 

@@ -35,8 +35,8 @@ class Domain:
         noise: Standard deviation of the pixel noise, 0..255.
     """
 
-    radius: Range = (9.0, 17.0)
-    crowd: Range = (1.2, 2.2)
+    radius: Range = (12.0, 20.0)
+    crowd: Range = (0.8, 1.5)
     period: Range = (4.5, 6.5)
     contrast: Range = (0.45, 0.75)
     colour_jitter: float = 22.0
@@ -49,7 +49,7 @@ class Domain:
 DOMAINS = {
     'base': Domain(),
     'shifted': Domain(
-        radius=(7.0, 22.0),
+        radius=(9.0, 24.0),
         period=(4.0, 8.0),
         contrast=(0.35, 0.6),
         colour_jitter=30.0,
