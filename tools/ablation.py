@@ -11,7 +11,6 @@ hold.
 from __future__ import annotations
 
 import argparse
-import fcntl
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -33,8 +32,14 @@ from infoclip_mmseg.evaluation.ablation.spec import (
     check_seeds,
     read_ablation,
 )
-from infoclip_mmseg.evaluation.ablation.state import check_changed, find_pending
-from infoclip_mmseg.evaluation.ablation.worker import Report, Workplace, gpu_names, run_job
+from infoclip_mmseg.evaluation.ablation.state import check_changed, find_pending, locked
+from infoclip_mmseg.evaluation.ablation.worker import (
+    JobError,
+    Report,
+    Workplace,
+    gpu_names,
+    run_job,
+)
 
 TOOLS = Path(__file__).resolve().parent
 ETA_PERIOD = 24 * 3600.0
@@ -89,25 +94,6 @@ def prepare(args: argparse.Namespace) -> tuple[Ablation, list[Job]]:
     return ablation, plan_jobs(ablation, args.cfg_options)
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[int]:
-    """Keep other processes of this program out of a working folder.
-
-    Raises:
-        AblationError: There is one, or a training that one has left behind.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / '.lock').open('w') as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise AblationError(
-                f'{folder} is in use: another ablation.py, or a training that one left behind, '
-                'still runs there. Wait for its end or stop it.'
-            ) from error
-        yield file.fileno()
-
-
 class Display:
     """A bar for all jobs, and below it one for each that is under way."""
 
@@ -154,12 +140,17 @@ def run_all(jobs: Sequence[Job], place: Workplace, figures: Sequence[str]) -> bo
             for future in as_completed(futures):
                 job, error = futures[future], future.exception()
                 success &= error is None
-                line = describe(job, figures) if error is None else f'FAILED: {error}'
+                line = describe(job, figures) if error is None else f'FAILED: {explain(error)}'
                 display.progress.console.out(f'{job.label}: {line}', highlight=False)
         finally:
             place.stop()
             pool.shutdown(cancel_futures=True)
     return success
+
+
+def explain(error: BaseException) -> str:
+    """The message of an error, with its kind where the message was not meant for users."""
+    return str(error) if isinstance(error, (JobError, AblationError)) else repr(error)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

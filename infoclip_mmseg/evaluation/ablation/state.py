@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,25 @@ def remaining_parts(job: Job, result: dict[str, Any]) -> tuple[bool, list[str]]:
     done = result.get('tests', {})
     trained = bool(result.get('train', {}).get('finished'))
     return not trained, [name for name in job.tests if name not in done]
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[int]:
+    """Keep other processes of this program out of a working folder.
+
+    Raises:
+        AblationError: There is one, or a training that one has left behind.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / '.lock').open('w') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise AblationError(
+                f'{folder} is in use: another ablation.py, or a training that one left behind, '
+                'still runs there. Wait for its end or stop it.'
+            ) from error
+        yield file.fileno()
 
 
 def check_changed(jobs: Sequence[Job], redo: bool) -> None:

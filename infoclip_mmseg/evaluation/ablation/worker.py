@@ -201,7 +201,7 @@ def _train(job: Job, place: Workplace, slot: int, result: dict[str, Any], report
     options = ['--work-dir', str(job.train_dir)]
     if find_checkpoint(job.train_dir) is not None:
         options.append('--resume')
-    last = job.config.train_cfg.get('max_iters') or 0
+    last = (job.config.get('train_cfg') or {}).get('max_iters') or 0
 
     def watch() -> None:
         rows = read_scalars(job.train_dir)
