@@ -16,6 +16,9 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted(p for p in (ROOT / 'configs').rglob('*.py') if '_base_' not in p.parts)
+PRETRAINING = [path for path in CONFIGS if path.stem.startswith('pretrain')]
+SEGMENTORS = [path for path in CONFIGS if path not in PRETRAINING]
+WORLD = [path for path in SEGMENTORS if path.parent.name == 'world']
 RUNS = sorted((ROOT / 'configs').glob('*.py'))
 DATA_ROOTS = {
     'coco-stuff': ('COCOStuffDataset', 'data/coco_stuff164k'),
@@ -101,7 +104,7 @@ def test_a_run_trains_on_coco_stuff_and_tests_on_the_set_of_its_name(path):
     assert cfg.train_cfg.max_iters == 80000
 
 
-@pytest.mark.parametrize('path', CONFIGS, ids=name_of)
+@pytest.mark.parametrize('path', SEGMENTORS, ids=name_of)
 def test_every_part_of_a_config_builds(path):
     cfg = load(path)
     assert cfg.custom_imports.imports == ['infoclip_mmseg']
@@ -110,11 +113,49 @@ def test_every_part_of_a_config_builds(path):
     assert model.with_neck is (cfg.model.get('neck') is not None)
     for hook in cfg.custom_hooks:
         HOOKS.build(hook)
-    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
-    assert len(wrapper.optimizer.param_groups) > 1
-    Compose(cfg.train_dataloader.dataset.pipeline)
+    if cfg.train_cfg is not None:
+        wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+        assert len(wrapper.optimizer.param_groups) > 1
+        Compose(cfg.train_dataloader.dataset.pipeline)
     Compose(cfg.test_dataloader.dataset.pipeline)
     Evaluator(cfg.test_evaluator)
+
+
+@pytest.mark.parametrize('path', PRETRAINING, ids=name_of)
+def test_pretraining_builds(path):
+    cfg = load(path)
+    cfg.train_dataloader.dataset.length = 1
+    assert len(DATASETS.build(cfg.train_dataloader.dataset)) == 1
+    build_optim_wrapper(MODELS.build(cfg.model), cfg.optim_wrapper)
+    assert [HOOKS.build(hook) for hook in cfg.custom_hooks]
+
+
+@pytest.mark.parametrize('path', WORLD, ids=name_of)
+def test_rows_of_the_composed_world_differ_in_the_method_only(path):
+    lines = path.read_text().splitlines()
+    assert len(lines) < 20
+    tool = 'test' if path.stem == 'zero_shot' else 'train'
+    assert lines[1] == f'# python tools/{tool}.py configs/world/{path.name}'
+    cfg, base = load(path), load(path.with_name('catseg.py'))
+    for key in ('test_dataloader', 'test_evaluator'):
+        assert cfg[key] == base[key]
+    assert cfg.model.backbone == base.model.backbone
+    if path.stem == 'zero_shot':
+        return
+    for key in ('train_dataloader', 'optim_wrapper', 'param_scheduler', 'train_cfg', 'randomness'):
+        assert cfg[key] == base[key]
+    assert cfg.model.decode_head == base.model.decode_head
+    assert cfg.optim_wrapper.clip_grad['scope'] == 'group'
+    losses = {name: cfg.model[name].type for name in ('loss_ib', 'loss_mi') if cfg.model.get(name)}
+    assert (
+        losses
+        == {
+            'catseg': {},
+            'infoclip': dict(loss_ib='InfoBottleneckLoss', loss_mi='MITransferLoss'),
+            'infoclip_l_c': dict(loss_ib='InfoBottleneckLoss'),
+            'infoclip_l_d': dict(loss_mi='MITransferLoss'),
+        }[path.stem]
+    )
 
 
 @pytest.mark.parametrize('path', RUNS, ids=name_of)

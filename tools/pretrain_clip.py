@@ -30,7 +30,9 @@ STAGES = ('configs/world/pretrain_1_contrast.py', 'configs/world/pretrain_2_dens
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description='Pretrain a small CLIP in stages.')
-    parser.add_argument('configs', nargs='*', help='one config a stage; default: ' + ' '.join(STAGES))
+    parser.add_argument(
+        'configs', nargs='*', help='one config a stage; default: ' + ' '.join(STAGES)
+    )
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/pretrain_clip'))
     parser.add_argument('--out', type=Path, help='file to write; default: clip.safetensors there')
     parser.add_argument('--seed', type=int, default=0, help='of the weights and the scenes')
@@ -71,8 +73,11 @@ def run_stage(config: str, folder: Path, start: Path | None, args: argparse.Name
     model = runner.train()
     spec = make_spec(cfg.train_dataloader.dataset.get('spec'))
     note = dict(
-        config=config, seed=args.seed, iterations=runner.max_iters,
-        seconds=round(time.monotonic() - began), after=str(start or ''),
+        config=config,
+        seed=args.seed,
+        iterations=runner.max_iters,
+        seconds=round(time.monotonic() - began),
+        after=str(start or ''),
     )
     metadata = {'pretraining': json.dumps(note)}
     return export_clip(model.backbone, weights, caption_words(spec), metadata)

@@ -7,7 +7,6 @@ Usage: python tools/quickstart.py [--iters 200] [--seed 0] [--work-dir work_dirs
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,12 +20,13 @@ from rich.console import Console
 from rich.table import Table
 
 from infoclip_mmseg.engine.launch import keep_freed_memory
-from infoclip_mmseg.evaluation.pictures import draw_curves, draw_sheet
+from infoclip_mmseg.evaluation.ablation.logs import read_scalars
+from infoclip_mmseg.evaluation.ablation.plots import draw_curves
+from infoclip_mmseg.evaluation.pictures import draw_sheet
 
 ROOT = Path(__file__).resolve().parents[1]
 METHODS = {'zero-shot CLIP': 'zero_shot', 'CAT-Seg': 'catseg', 'InfoCLIP': 'infoclip'}
 FIGURES = {'seen_mIoU': 'mIoU seen', 'unseen_mIoU': 'mIoU unseen', 'harmonic': 'harmonic mean'}
-LOSSES = ('decode.loss_seg', 'loss_ib', 'loss_mi')
 SCENES = 6
 
 
@@ -74,14 +74,6 @@ def predict(runner: Runner) -> list[np.ndarray]:
     return [result.pred_sem_seg.data[0].cpu().numpy() for result in results]
 
 
-def read_curves(runner: Runner) -> dict[str, list[tuple[int, float]]]:
-    """Losses that a run has logged."""
-    lines = (Path(runner.log_dir) / 'vis_data' / 'scalars.json').read_text().splitlines()
-    steps = [json.loads(line) for line in lines]
-    found = {name: [(s['step'], s[name]) for s in steps if name in s] for name in LOSSES}
-    return {name: points for name, points in found.items() if points}
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the methods, print the table, draw."""
     args = parse_args(argv)
@@ -93,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         table.add_row(title, *(f'{figures[key]:.1f}' for key in FIGURES))
         maps[title] = predict(runner)
         if name != 'zero_shot':
-            curves[title] = read_curves(runner)
+            curves[title] = [read_scalars(Path(runner.work_dir))]
     dataset = runner.test_dataloader.dataset
     scenes = [dataset.scene(index) for index in range(SCENES)]
     meta = dataset.metainfo
@@ -105,9 +97,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         meta['palette'],
         marked=[name for name in meta['classes'] if name not in meta['seen_classes']],
     )
+    draw_curves(curves, list(curves), args.work_dir / 'curves.png')
     Console().print(table)
     print(f'sheet of predictions  {sheet} (classes with a star were never labelled in training)')
-    print(f'loss curves           {draw_curves(args.work_dir / "curves.png", curves)}')
+    print(f'loss curves           {args.work_dir / "curves.png"}')
     print(f'logs and checkpoints  {args.work_dir}')
 
 

@@ -5,18 +5,14 @@ max_iters = 1000
 model = dict(
     type='ContrastiveCLIP',
     data_preprocessor=dict(type='ViewPreprocessor', mean=_base_.clip_mean, std=_base_.clip_std),
-    backbone=dict(
-        type='CLIPDualEncoder', model_name=_base_.clip, pretrained=None, finetune='full'
-    ),
+    backbone=dict(type='CLIPDualEncoder', model_name=_base_.clip, pretrained=None, finetune='full'),
 )
 train_dataloader = dict(
     batch_size=48,  # scenes
     num_workers=0,
     sampler=dict(type='DefaultSampler', shuffle=False),
     collate_fn=dict(type='collate_views'),
-    dataset=dict(
-        type='CaptionedViewsDataset', views={8: 12, 16: 6, 32: 1}, length=48 * max_iters
-    ),
+    dataset=dict(type='CaptionedViewsDataset', views={8: 12, 16: 6, 32: 1}, length=48 * max_iters),
 )
 optim_wrapper = dict(
     type='BFloat16OptimWrapper',

@@ -76,7 +76,7 @@ def draw_sheet(
                 axis.set_xlabel(f'{100 * right:.0f} % right', fontsize=8, labelpad=2)
     patches = [
         Patch(
-            color=np.array(palette[index]) / 255,
+            color='#{:02x}{:02x}{:02x}'.format(*palette[index]),
             label=classes[index] + (' *' if classes[index] in marked else ''),
         )
         for index in used
@@ -84,39 +84,6 @@ def draw_sheet(
     height = figure.get_figheight()
     figure.tight_layout(rect=(0, legend / height, 1, 1))
     figure.legend(handles=patches, loc='lower center', ncols=4, fontsize=8, frameon=False)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
-    return path
-
-
-def draw_curves(
-    path: Path | str, curves: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]]
-) -> Path:
-    """Loss curves: one panel a loss, one line a run.
-
-    Args:
-        path: PNG to write.
-        curves: Run to loss name to (iteration, value) pairs.
-
-    Returns:
-        The path.
-
-    Raises:
-        ValueError: There is nothing to draw.
-    """
-    names = list(dict.fromkeys(name for losses in curves.values() for name in losses))
-    if not names:
-        raise ValueError('there is no curve to draw: no run has logged a loss')
-    figure = Figure(figsize=(4.2 * len(names), 3.2), dpi=110)
-    for axis, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names):
-        for run, losses in curves.items():
-            if name in losses:
-                axis.plot(*zip(*losses[name]), label=run, linewidth=1.5)
-        axis.set(title=name, xlabel='iteration')
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize=8)
-    figure.tight_layout()
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)

@@ -135,11 +135,14 @@ def expand_token_table(state: dict[str, Tensor], vocabulary_size: int) -> dict[s
     """
     state = dict(state)
     rows, kept = state.pop(TOKEN_ROWS).long(), state[TOKEN_TABLE]
-    if rows.shape != kept.shape[:1] or not 0 <= int(rows.min()) <= int(rows.max()) < vocabulary_size:
+    if (
+        rows.shape != kept.shape[:1]
+        or not 0 <= int(rows.min()) <= int(rows.max()) < vocabulary_size
+    ):
         raise ValueError(
             f'{TOKEN_ROWS} holds {len(rows)} ids {int(rows.min())}..{int(rows.max())} for '
-            f'{len(kept)} rows and a vocabulary of {vocabulary_size} tokens; the file is damaged or '
-            'belongs to another tokenizer'
+            f'{len(kept)} rows and a vocabulary of {vocabulary_size} tokens; the file is damaged '
+            'or belongs to another tokenizer'
         )
     table = kept.float().mean(dim=0).to(kept.dtype).repeat(vocabulary_size, 1)
     table[rows] = kept

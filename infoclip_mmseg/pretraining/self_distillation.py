@@ -18,9 +18,7 @@ from infoclip_mmseg.models.dual_encoder import CLIPDualEncoder
 
 
 @torch.no_grad()
-def window_embeddings(
-    encoder: CLIPDualEncoder, images: Tensor, windows: Sequence[int]
-) -> Tensor:
+def window_embeddings(encoder: CLIPDualEncoder, images: Tensor, windows: Sequence[int]) -> Tensor:
     """Pooled embeddings of the windows around each position, each cut out and encoded alone.
 
     Args:
@@ -50,8 +48,8 @@ def window_embeddings(
 class SelfDistilledCLIP(BaseModel):
     """Dense embeddings learn to say what the pooled embedding says of the same place, cut out.
 
-    As CLIPSelf (arXiv 2310.01403): a frozen copy of the model encodes windows of the image that are
-    cut out and encoded alone; the dense embedding at the window's centre moves towards it (one minus
+    As CLIPSelf (arXiv 2310.01403): windows of the image are cut out and a frozen copy of the model
+    encodes each alone; the dense embedding at the window's centre moves towards it (one minus
     their cosine). The text tower does not train, and neither captions nor labels are read.
 
     Args:

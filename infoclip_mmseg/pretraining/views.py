@@ -129,5 +129,7 @@ class ViewPreprocessor(BaseDataPreprocessor):
     def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
         """The batch of :func:`collate_views` with float images on the model's device."""
         data = self.cast_data(data)
-        images = {key: (value.float() - self.mean) / self.std for key, value in data['images'].items()}
+        images = {
+            key: (value.float() - self.mean) / self.std for key, value in data['images'].items()
+        }
         return dict(images=images, texts=data['texts'])

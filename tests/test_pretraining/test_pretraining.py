@@ -105,7 +105,9 @@ def test_self_distillation_moves_the_image_tower_only(batch):
     reached = {n for n, p in model.named_parameters() if p.grad is not None and p.grad.any()}
     assert reached and all('.visual.' in name for name in reached)
     # The dense reading has no use for the last block's query and key.
-    assert not any('resblocks.2.attn.q_' in name or 'resblocks.2.attn.k_' in name for name in reached)
+    assert not any(
+        'resblocks.2.attn.q_' in name or 'resblocks.2.attn.k_' in name for name in reached
+    )
     with pytest.raises(ValueError, match='multiples of the patch of 8'):
         MODELS.build(dict(config, windows=(12,)))
 

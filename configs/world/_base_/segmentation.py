@@ -59,9 +59,7 @@ test_dataloader = dict(
     batch_size=20,
     num_workers=0,
     sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type='ComposedWorldDataset', length=500, split='test', pipeline=test_pipeline
-    ),
+    dataset=dict(type='ComposedWorldDataset', length=500, split='test', pipeline=test_pipeline),
 )
 test_evaluator = dict(type='SeenUnseenIoUMetric')
 test_cfg = dict(type='TestLoop')

@@ -36,9 +36,10 @@ ground it lies on."""
 OTHER_COLOURS = ('grey', 'orange', 'brown', 'pink', 'turquoise', 'black')
 OTHER_TEXTURES = ('zigzag', 'furry', 'shiny', 'marbled', 'knitted')
 OTHER_SHAPES = ('heart', 'star', 'arrow', 'spiral', 'hexagon', 'moon')
-EVERYDAY = tuple(
-    'car dog cat bus tree house person bottle chair table book lamp bicycle aeroplane boat train '
-    'horse sheep cow sofa plant cloud road fence wall window door bridge tower clock'.split()
+EVERYDAY = (
+    *('car', 'dog', 'cat', 'bus', 'tree', 'house', 'person', 'bottle', 'chair', 'table'),
+    *('book', 'lamp', 'bicycle', 'aeroplane', 'boat', 'train', 'horse', 'sheep', 'cow', 'sofa'),
+    *('plant', 'cloud', 'road', 'fence', 'wall', 'window', 'door', 'bridge', 'tower', 'clock'),
 )
 
 
@@ -88,7 +89,7 @@ class WorldSpec:
 
     @property
     def compositions(self) -> list[tuple[str, str, str | None]]:
-        """Colour, texture and shape (None where the outline means nothing) of every object class."""
+        """Colour, texture and shape (None where the outline means nothing) of each class."""
         return list(itertools.product(self.colours, self.textures, self.shapes or (None,)))
 
     @property

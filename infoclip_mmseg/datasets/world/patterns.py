@@ -84,15 +84,15 @@ def ground_pattern(rng: np.random.Generator, name: str, y: Floats, x: Floats) ->
         joint = (y % 5 < 1) | ((x + 5 * (row % 2)) % 10 < 1)
         return np.where(joint, 0.45, 0.06 * grain).astype(np.float32)
     if name == 'sand':
-        return 0.13 * grain
+        return np.float32(0.13) * grain
     if name == 'grass':
-        blades = (grain + np.roll(grain, 1, 0) + np.roll(grain, 2, 0) + np.roll(grain, 3, 0)) / 2
-        return 0.22 * blades
+        blades = grain + np.roll(grain, 1, 0) + np.roll(grain, 2, 0) + np.roll(grain, 3, 0)
+        return np.float32(0.11) * blades
     if name == 'water':
         return (0.16 * np.sin(0.9 * y + 1.5 * np.sin(0.25 * x + a) + b)).astype(np.float32)
     if name == 'heather':
-        blots = (grain + np.roll(grain, 1, 0) + np.roll(grain, 1, 1) + np.roll(grain, 1, (0, 1))) / 2
-        return np.where(blots > 0.5, 0.35, -0.1).astype(np.float32)
+        blots = grain + np.roll(grain, 1, 0) + np.roll(grain, 1, 1) + np.roll(grain, 1, (0, 1))
+        return np.where(blots > 1, 0.35, -0.1).astype(np.float32)
     if name == 'snow':
         return (0.07 * np.sin(0.2 * x + a) * np.sin(0.17 * y + b) - 0.03).astype(np.float32)
     raise ValueError(f'unknown ground {name!r}')
