@@ -17,7 +17,8 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted(p for p in (ROOT / 'configs').rglob('*.py') if '_base_' not in p.parts)
 PRETRAINING = [path for path in CONFIGS if path.stem.startswith('pretrain')]
-SEGMENTORS = [path for path in CONFIGS if path not in PRETRAINING]
+ABLATIONS = [path for path in CONFIGS if path.stem.startswith('ablation')]
+SEGMENTORS = [path for path in CONFIGS if path not in (*PRETRAINING, *ABLATIONS)]
 WORLD = [path for path in SEGMENTORS if path.parent.name == 'world']
 RUNS = sorted((ROOT / 'configs').glob('*.py'))
 DATA_ROOTS = {

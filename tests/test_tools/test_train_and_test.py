@@ -230,6 +230,7 @@ def tool(monkeypatch, tmp_path):
         ('train', ['nothing.py'], "config 'nothing.py' does not exist"),
         ('test', ['nothing.py', 'a.pth'], "config 'nothing.py' does not exist"),
         ('test', ['CONFIG', 'a.pth'], "checkpoint 'a.pth' does not exist"),
+        ('test', ['CONFIG'], 'a CATSegHead needs a checkpoint'),
         ('train', ['CONFIG', '--resume', 'a.pth'], "checkpoint 'a.pth' does not exist"),
         ('train', ['CONFIG', '--cfg-options', 'load_from=a.pth'], "checkpoint 'a.pth' does not"),
         ('train', ['CONFIG'], "train_dataloader.dataset.data_root='data/coco_stuff164k'"),

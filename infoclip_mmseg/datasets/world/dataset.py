@@ -12,6 +12,7 @@ from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 from numpy.typing import NDArray
 from PIL import Image
+from rich.progress import track
 
 from infoclip_mmseg.datasets.vocabularies import make_palette
 from infoclip_mmseg.datasets.world.attributes import (
@@ -148,7 +149,7 @@ def export_world(dataset: ComposedWorldDataset, folder: Path | str) -> Path:
     images.mkdir(parents=True, exist_ok=True)
     annotations.mkdir(parents=True, exist_ok=True)
     (folder / 'classes.txt').write_text('\n'.join(dataset.metainfo['classes']) + '\n')
-    for index in range(len(dataset)):
+    for index in track(range(len(dataset)), f'scenes to {folder}', transient=True):
         info = dataset.get_data_info(index)
         name = Path(info['img_path']).name
         Image.fromarray(info['img'][..., ::-1]).save(images / name)

@@ -1,0 +1,20 @@
+# The paper's Table 2 on the composed world, with its ratio of learning rates (CLIP 0.01 of the head).
+# python tools/ablation.py configs/world/ablation.py
+_folder = 'configs/world'
+runs = [
+    dict(name='zero-shot', config=f'{_folder}/zero_shot.py', train=False),
+    dict(name='CAT-Seg', config=f'{_folder}/catseg.py'),
+    dict(name='L_c only', config=f'{_folder}/infoclip_l_c.py'),
+    dict(name='L_d only', config=f'{_folder}/infoclip_l_d.py'),
+    dict(name='InfoCLIP', config=f'{_folder}/infoclip.py'),
+]
+seeds = [0, 1, 2, 3, 4]
+_cosine = dict(decode_head=dict(_delete_=True, type='CosineHead'))
+_alone = dict(**_cosine, neck=None, loss_ib=None, loss_mi=None)
+tests = [
+    dict(name='joint'),
+    dict(name='distractors', cfg_options={'test_dataloader.dataset.vocabulary': 'distractors'}),
+    dict(name='shifted', cfg_options={'test_dataloader.dataset.domain': 'shifted'}),
+    dict(name='tuned CLIP alone', cfg_options=dict(model=_alone)),
+]
+baseline = 'CAT-Seg'
