@@ -1,4 +1,4 @@
-# The paper's Table 2 on the composed world, with its ratio of learning rates (CLIP 0.01 of the head).
+# The paper's Table 2 on the composed world, with its learning rates (CLIP 0.01 of the head).
 # python tools/ablation.py configs/world/ablation.py
 _folder = 'configs/world'
 runs = [

@@ -12,7 +12,12 @@ train_dataloader = dict(
     num_workers=0,
     sampler=dict(type='DefaultSampler', shuffle=False),
     collate_fn=dict(type='collate_views'),
-    dataset=dict(type='CaptionedViewsDataset', views={8: 12, 16: 6, 32: 1}, length=48 * max_iters),
+    dataset=dict(
+        type='CaptionedViewsDataset',
+        views={8: 12, 16: 6, 32: 1},
+        named={8: 1, 16: 1},  # close-ups name their one subject
+        length=48 * max_iters,
+    ),
 )
 optim_wrapper = dict(
     type='BFloat16OptimWrapper',

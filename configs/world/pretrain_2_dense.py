@@ -1,15 +1,15 @@
 # Pretraining of the small CLIP, second stage: dense embeddings learn from windows, no captions.
 # python tools/pretrain_clip.py
 _base_ = ['./pretrain_1_contrast.py']
-max_iters = 600
+max_iters = 500
 model = dict(
     type='SelfDistilledCLIP',
     windows=(8, 16),
     backbone=dict(pretrained='work_dirs/pretrain_clip/1/clip.safetensors'),
 )
 train_dataloader = dict(
-    batch_size=64,
-    dataset=dict(views={64: 1}, length=64 * max_iters, seed=1),
+    batch_size=32,
+    dataset=dict(views={64: 1}, length=32 * max_iters, seed=1),
 )
 optim_wrapper = dict(optimizer=dict(lr=5e-4))
 param_scheduler = [

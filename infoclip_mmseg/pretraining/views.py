@@ -33,7 +33,8 @@ class CaptionedViewsDataset(Dataset):
         length: Number of scenes.
         seed: Of the scenes and the captions. Scene i is the same in every process.
         size: Height and width of a scene, pixels.
-        max_named: A caption names at most so many classes.
+        named: Side of a view to how many classes its caption names at most; 4 where it is not
+            given. Captions of close-ups name their one subject.
         spec: Overrides of the world's attributes, see
             :func:`~infoclip_mmseg.datasets.world.make_spec`.
 
@@ -47,7 +48,7 @@ class CaptionedViewsDataset(Dataset):
         length: int = 1_000_000,
         seed: int = 0,
         size: Sequence[int] = (64, 64),
-        max_named: int = 4,
+        named: dict[int, int] | None = None,
         spec: dict | None = None,
     ) -> None:
         self.views = {int(side): int(count) for side, count in views.items()}
@@ -56,7 +57,7 @@ class CaptionedViewsDataset(Dataset):
                 f'views must be of sides up to the scene size {tuple(size)}, got {self.views}'
             )
         self.length, self.seed, self.size = length, seed, (size[0], size[1])
-        self.max_named = max_named
+        self.named = {int(side): count for side, count in (named or {}).items()}
         self.spec: WorldSpec = make_spec(spec)
 
     def __len__(self) -> int:
@@ -73,7 +74,7 @@ class CaptionedViewsDataset(Dataset):
             cuts = [(slice(top, top + side), slice(left, left + side)) for top, left in corners]
             images[str(side)] = np.stack([scene.image[cut] for cut in cuts])
             texts[str(side)] = [
-                caption(rng, scene.labels[cut], self.spec, self.max_named) for cut in cuts
+                caption(rng, scene.labels[cut], self.spec, self.named.get(side, 4)) for cut in cuts
             ]
         return dict(images=images, texts=texts)
 
