@@ -9,7 +9,7 @@ model = dict(
 )
 train_dataloader = dict(
     batch_size=32,
-    dataset=dict(views={64: 1}, length=32 * max_iters, seed=1),
+    dataset=dict(views={'_delete_': True, 64: 1}, length=32 * max_iters, seed=1),
 )
 optim_wrapper = dict(optimizer=dict(lr=5e-4))
 param_scheduler = [

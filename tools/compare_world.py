@@ -1,0 +1,115 @@
+#!/usr/bin/env python
+"""Fine-tune the small CLIP on the composed world, with and without InfoCLIP, and compare.
+
+Usage: python tools/compare_world.py [--iters 200] [--seed 0] [--work-dir work_dirs/world]
+It needs the weights that tools/pretrain_clip.py --out data/clip/composed_world.safetensors writes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.runner import Runner
+from rich.console import Console
+from rich.table import Table
+
+from infoclip_mmseg.engine.launch import keep_freed_memory
+from infoclip_mmseg.evaluation.ablation.logs import read_scalars
+from infoclip_mmseg.evaluation.ablation.plots import draw_curves
+from infoclip_mmseg.evaluation.pictures import draw_sheet
+
+ROOT = Path(__file__).resolve().parents[1]
+METHODS = {'zero-shot CLIP': 'zero_shot', 'CAT-Seg': 'catseg', 'InfoCLIP': 'infoclip'}
+FIGURES = {'seen_mIoU': 'mIoU seen', 'unseen_mIoU': 'mIoU unseen', 'harmonic': 'harmonic mean'}
+SCENES = 6
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description='Fine-tune a small CLIP and compare methods.')
+    parser.add_argument('--iters', type=int, default=200, help='of each training')
+    parser.add_argument('--seed', type=int, default=0, help='of head, scenes and order')
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/world'))
+    return parser.parse_args(argv)
+
+
+def load_config(name: str, args: argparse.Namespace) -> Config:
+    """Read a config of configs/world and put the run's folder, length and seed into it."""
+    cfg = Config.fromfile(ROOT / 'configs' / 'world' / f'{name}.py')
+    cfg.work_dir = str(args.work_dir / name)
+    cfg.randomness.seed = args.seed
+    pretrained = ROOT / cfg.model.backbone.pretrained
+    cfg.model.backbone.pretrained = str(pretrained)
+    if cfg.train_cfg is not None:
+        cfg.train_cfg.max_iters = args.iters
+        cfg.param_scheduler[0].update(T_max=args.iters, end=args.iters)
+        cfg.default_hooks.checkpoint.interval = args.iters
+        cfg.default_hooks.logger.interval = 10
+    return cfg
+
+
+def run(cfg: Config) -> tuple[Runner, dict[str, float]]:
+    """Train, where the config trains, and evaluate; returns the runner and the figures."""
+    runner = Runner.from_cfg(cfg)
+    if cfg.train_cfg is None:
+        runner.model.backbone.init_weights()
+    else:
+        runner.train()
+    return runner, runner.test()
+
+
+def predict(runner: Runner) -> list[np.ndarray]:
+    """Label maps (h, w) of the first scenes of the test set."""
+    dataset = runner.test_dataloader.dataset
+    runner.model.eval()
+    items = [dataset[index] for index in range(SCENES)]
+    batch = {key: [item[key] for item in items] for key in ('inputs', 'data_samples')}
+    results = runner.model.test_step(batch)
+    return [result.pred_sem_seg.data[0].cpu().numpy() for result in results]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the methods, print the table, draw."""
+    args = parse_args(argv)
+    weights = load_config('catseg', args).model.backbone.pretrained
+    if not Path(weights).is_file():
+        sys.exit(
+            f'compare_world.py: error: {weights} does not exist; make it with python '
+            'tools/pretrain_clip.py --out data/clip/composed_world.safetensors'
+        )
+    keep_freed_memory()
+    table = Table('', *FIGURES.values(), title='Composed world, test scenes')
+    maps, curves = {}, {}
+    for title, name in METHODS.items():
+        runner, figures = run(load_config(name, args))
+        table.add_row(title, *(f'{figures[key]:.1f}' for key in FIGURES))
+        maps[title] = predict(runner)
+        if name != 'zero_shot':
+            curves[title] = [read_scalars(Path(runner.work_dir))]
+    dataset = runner.test_dataloader.dataset
+    scenes = [dataset.scene(index) for index in range(SCENES)]
+    meta = dataset.metainfo
+    sheet = draw_sheet(
+        args.work_dir / 'sheet.png',
+        [scene.image for scene in scenes],
+        {'ground truth': [dataset.labels_of(scene) for scene in scenes], **maps},
+        meta['classes'],
+        meta['palette'],
+        marked=[name for name in meta['classes'] if name not in meta['seen_classes']],
+    )
+    draw_curves(curves, list(curves), args.work_dir / 'curves.png')
+    Console().print(table)
+    print(f'sheet of predictions  {sheet} (classes with a star were never labelled in training)')
+    print(f'loss curves           {args.work_dir / "curves.png"}')
+    print(f'logs and checkpoints  {args.work_dir}')
+
+
+if __name__ == '__main__':
+    main()
