@@ -107,10 +107,8 @@ def colour_bins(images: np.ndarray, bits: int = 4) -> np.ndarray:
 
 def test_the_colour_of_a_pixel_does_not_tell_its_class():
     """The best classifier that looks at single pixels: the likeliest class of each colour."""
-    train, test = (
-        [ComposedWorldDataset(length=n, split=split).scene(i) for i in range(n)]
-        for n, split in ((400, 'train'), (100, 'test'))
-    )
+    worlds = (ComposedWorldDataset(length=n, split=s) for n, s in ((400, 'train'), (100, 'test')))
+    train, test = ([world.scene(i) for i in range(len(world))] for world in worlds)
     bins, labels = (
         np.stack(parts).astype(np.int64)
         for parts in ([colour_bins(s.image) for s in train], [s.labels for s in train])
