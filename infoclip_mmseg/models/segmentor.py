@@ -45,7 +45,7 @@ class OpenVocabSegmentor(BaseSegmentor):
         synonyms: ``'first'`` or ``'average'``; see :func:`build_prompts`.
         test_cfg: ``mode`` ('slide' or 'whole') and, for 'slide', ``size`` (working size in pixels),
             ``window``, ``overlap`` and ``view_batch_size``; see :func:`slide_inference`.
-        train_cfg: Not used; mmseg's ``init_model`` passes it.
+        train_cfg: Not used; mmseg passes it.
         data_preprocessor: Usually :class:`OpenVocabDataPreProcessor` with CLIP's mean and std.
         pretrained: Overrides ``backbone.pretrained`` where given, as in mmseg's segmentors.
         init_cfg: See ``mmengine.model.BaseModule``.

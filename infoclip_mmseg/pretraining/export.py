@@ -39,7 +39,7 @@ def export_clip(
     rows = used_tokens(encoder, texts)
     state = {key: value.detach().cpu() for key, value in encoder.clip.state_dict().items()}
     state[TOKEN_TABLE] = state[TOKEN_TABLE][rows]
-    state = {key: value.half().contiguous() for key, value in state.items()}
+    state = {key: value.to(torch.float16).contiguous() for key, value in state.items()}
     state[TOKEN_ROWS] = rows.int()
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(state, str(path), metadata=metadata)

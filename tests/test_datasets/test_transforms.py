@@ -58,7 +58,8 @@ def test_good_input_passes_unchanged(pipeline, sample):
 def test_every_real_image_passes():
     for image in (DATA / 'images' / 'validation').iterdir():
         label = DATA / 'annotations' / 'validation' / f'{image.stem}.png'
-        CheckInputs()(dict(img_path=str(image), seg_map_path=str(label)))
+        results = dict(img_path=str(image), seg_map_path=str(label))
+        assert CheckInputs()(dict(results)) == results
 
 
 @PIPELINES
@@ -110,7 +111,7 @@ def test_trailing_bytes_are_no_truncation(trailer, sample):
     for key in ('img_path', 'seg_map_path'):
         with open(sample[key], 'ab') as file:
             file.write(trailer)
-    Compose(FIRST)(sample)
+    assert Compose(FIRST)(sample)['img_path'] == sample['img_path']
 
 
 def test_a_complete_file_is_not_decoded(sample, monkeypatch):
