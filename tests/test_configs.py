@@ -148,7 +148,7 @@ def test_rows_of_the_composed_world_differ_in_the_method_only(path):
     for key in ('train_dataloader', 'optim_wrapper', 'param_scheduler', 'train_cfg', 'randomness'):
         assert cfg[key] == base[key]
     assert cfg.model.decode_head == base.model.decode_head
-    assert cfg.optim_wrapper.clip_grad['scope'] == 'group'
+    assert cfg.optim_wrapper.clip_grad['scope'] == [['clip', 'head'], ['lpam']]
     losses = {name: cfg.model[name].type for name in ('loss_ib', 'loss_mi') if cfg.model.get(name)}
     assert (
         losses

@@ -12,11 +12,14 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import torch
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
+from safetensors import safe_open
 
 from infoclip_mmseg.datasets.world import caption_words, make_spec
 from infoclip_mmseg.engine.checkpoint import install_safe_loader
@@ -73,14 +76,24 @@ def run_stage(config: str, folder: Path, start: Path | None, args: argparse.Name
     model = runner.train()
     spec = make_spec(cfg.train_dataloader.dataset.get('spec'))
     note = dict(
-        config=config,
+        config=Path(config).stem,
         seed=args.seed,
         iterations=runner.max_iters,
         seconds=round(time.monotonic() - began),
-        after=str(start or ''),
+        threads=torch.get_num_threads(),
+        torch=torch.__version__,
     )
-    metadata = {'pretraining': json.dumps(note)}
+    stages = [*read_stages(start), note]
+    metadata = {'pretraining': json.dumps(stages)}
     return export_clip(model.backbone, weights, caption_words(spec), metadata)
+
+
+def read_stages(weights: Path | None) -> list[dict[str, Any]]:
+    """What the header of a weights file tells of the stages that made it."""
+    if weights is None:
+        return []
+    with safe_open(str(weights), framework='pt') as file:
+        return json.loads((file.metadata() or {}).get('pretraining', '[]'))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

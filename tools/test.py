@@ -25,6 +25,7 @@ from infoclip_mmseg.engine.checkpoint import (
 from infoclip_mmseg.engine.launch import (
     add_common_arguments,
     check_file,
+    keep_freed_memory,
     load_config,
     start_on_cpu,
 )
@@ -87,6 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except (FileNotFoundError, ValueError) as error:
         parser.exit(2, f'{parser.prog}: error: {error}\n')
     install_safe_loader()
+    keep_freed_memory()
     start_on_cpu(cfg)
     runner = Runner.from_cfg(cfg)
     runner.register_hook(CheckpointMatchHook(optional=('neck.',)))

@@ -27,6 +27,7 @@ from infoclip_mmseg.engine.checkpoint import (
 from infoclip_mmseg.engine.launch import (
     add_common_arguments,
     check_file,
+    keep_freed_memory,
     load_config,
     start_on_cpu,
 )
@@ -77,6 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except (FileNotFoundError, ValueError) as error:
         parser.exit(2, f'{parser.prog}: error: {error}\n')
     install_safe_loader()
+    keep_freed_memory()
     start_on_cpu(cfg)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     runner.register_hook(CheckpointMatchHook(complete=bool(cfg.get('resume'))))

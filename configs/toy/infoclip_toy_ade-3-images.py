@@ -1,41 +1,95 @@
-# A toy-sized InfoCLIP learns the three ADE20K images under tests/data by heart.
+# A toy-sized InfoCLIP learns the three ADE20K images under tests/data by heart (random weights).
 # python tools/train.py configs/toy/infoclip_toy_ade-3-images.py
-_base_ = ['./infoclip_toy.py']
+_base_ = ['../_base_/default_runtime.py']
 side = (80, 80)
-pipeline = [dict(type='CheckInputs'), dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')]
+max_iters = 200
+vision_cfg = dict(image_size=80, layers=4, width=128, head_width=32, patch_size=8)
+text_cfg = dict(context_length=77, vocab_size=49408, width=128, heads=4, layers=2)
+
+model = dict(
+    type='OpenVocabSegmentor',
+    data_preprocessor=dict(
+        type='OpenVocabDataPreProcessor',
+        mean=[122.7709383, 116.7460125, 104.09373615],
+        std=[68.5005327, 66.6321579, 70.32316305],
+        bgr_to_rgb=True,
+        pad_val=0,
+        seg_pad_val=255,
+        size=side,
+        test_cfg=dict(size_divisor=1),
+    ),
+    backbone=dict(
+        type='CLIPDualEncoder',
+        model_name=dict(embed_dim=64, quick_gelu=True, vision_cfg=vision_cfg, text_cfg=text_cfg),
+        pretrained=None,
+        finetune='full',  # the weights are random: nothing in them to keep
+    ),
+    neck=dict(type='LPAM'),
+    decode_head=dict(
+        type='CATSegHead',
+        hidden_dim=32,
+        num_layers=1,
+        num_heads=4,
+        window_size=5,
+        pooling_size=1,
+        pad_len=150,
+        text_proj_dim=32,
+        appearance_proj_dim=32,
+        decoder_dims=(16, 16),
+        decoder_guidance_dims=(64, 32),
+        decoder_guidance_proj_dims=(16, 8),
+        loss_decode=dict(type='CATSegBCELoss', ignored='exclude'),
+    ),
+    loss_ib=dict(type='InfoBottleneckLoss', loss_weight=0.1),
+    loss_mi=dict(type='MITransferLoss', loss_weight=0.1),
+    input_size=80,
+    templates=('{}',),
+    test_cfg=dict(mode='whole'),
+)
+
+loading = [dict(type='CheckInputs'), dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')]
 fixed = dict(type='Resize', scale=side, keep_ratio=False)  # no random augmentation: resumes exactly
-train_pipeline = [*pipeline, fixed, dict(type='PackSegInputs')]
-test_pipeline = [*pipeline, dict(type='PackSegInputs')]
 ade = dict(
-    _delete_=True,
     type='ADE20KDataset',
     data_root='tests/data/ade',
     data_prefix=dict(img_path='images/validation', seg_map_path='annotations/validation'),
     reduce_zero_label=True,
 )
-model = dict(
-    data_preprocessor=dict(size=side),
-    decode_head=dict(
-        pad_len=150, pooling_size=1, decoder_dims=(16, 16), loss_decode=dict(ignored='exclude')
-    ),
-    input_size=80,
-    test_cfg=dict(mode='whole'),
+train_dataloader = dict(
+    batch_size=3,
+    num_workers=0,
+    sampler=dict(type='InfiniteSampler', shuffle=True),
+    dataset=dict(**ade, pipeline=[*loading, fixed, dict(type='PackSegInputs')]),
 )
-max_iters = 200
-train_dataloader = dict(batch_size=3, dataset=dict(pipeline=train_pipeline, **ade))
-test_dataloader = dict(dataset=dict(pipeline=test_pipeline, **ade))
+test_dataloader = dict(
+    batch_size=1,
+    num_workers=0,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(**ade, pipeline=[*loading, dict(type='PackSegInputs')]),
+)
+test_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
+
 optim_wrapper = dict(
-    optimizer=dict(lr=2e-3),
-    clip_grad=dict(scope='group'),
-    paramwise_cfg=dict(custom_keys={'backbone': dict(lr_mult=0.25)}),
+    type='OptimWrapper',
+    constructor='GroupedOptimWrapperConstructor',
+    optimizer=dict(type='AdamW', lr=2e-3, weight_decay=1e-4),
+    clip_grad=dict(max_norm=0.01, norm_type=2, scope='group'),
+    paramwise_cfg=dict(norm_decay_mult=0.0, custom_keys={'backbone': dict(lr_mult=0.25)}),
 )
 param_scheduler = [
     dict(type='CosineAnnealingLR', T_max=max_iters, end=max_iters, by_epoch=False),
     dict(type='LinearLR', start_factor=0.1, end=20, by_epoch=False),
 ]
-train_cfg = dict(max_iters=max_iters)
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters)
+test_cfg = dict(type='TestLoop')
+
 default_hooks = dict(
-    logger=dict(interval=10),
-    checkpoint=dict(interval=50),
+    logger=dict(type='LoggerHook', interval=10, log_metric_by_epoch=False),
+    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=50),
     visualization=dict(type='SegVisualizationHook'),
 )
+custom_hooks = [
+    dict(type='FrozenTeacherHook'),
+    dict(type='VocabularyHook'),
+    dict(type='NonFiniteLossHook'),
+]

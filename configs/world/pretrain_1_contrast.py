@@ -1,7 +1,7 @@
 # Pretraining of the small CLIP, first stage: captions of whole scenes and of parts of them.
 # python tools/pretrain_clip.py
 _base_ = ['../_base_/default_runtime.py', './_base_/clip.py']
-max_iters = 1000
+max_iters = 2400
 model = dict(
     type='ContrastiveCLIP',
     data_preprocessor=dict(type='ViewPreprocessor', mean=_base_.clip_mean, std=_base_.clip_std),

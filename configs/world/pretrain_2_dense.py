@@ -1,7 +1,7 @@
 # Pretraining of the small CLIP, second stage: dense embeddings learn from windows, no captions.
 # python tools/pretrain_clip.py
 _base_ = ['./pretrain_1_contrast.py']
-max_iters = 500
+max_iters = 800
 model = dict(
     type='SelfDistilledCLIP',
     windows=(8, 16),

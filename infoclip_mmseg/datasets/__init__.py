@@ -1,8 +1,7 @@
 """Data sets, and checks that turn bad input into one clear error."""
 
 from infoclip_mmseg.datasets.checks import check_dataloader_cfg
-from infoclip_mmseg.datasets.toy import ToyShapesDataset
 from infoclip_mmseg.datasets.transforms import CheckInputs
 from infoclip_mmseg.datasets.world import ComposedWorldDataset
 
-__all__ = ['CheckInputs', 'ComposedWorldDataset', 'ToyShapesDataset', 'check_dataloader_cfg']
+__all__ = ['CheckInputs', 'ComposedWorldDataset', 'check_dataloader_cfg']

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -19,6 +19,7 @@ GROUPS = {'clip': 'backbone', 'head': 'decode_head', 'lpam': 'neck'}
 """Group name to parameter-name prefix; what no prefix covers is the group 'other'."""
 
 SCOPES = ('all', 'group')
+Scope = str | Sequence[Sequence[str]]
 NORM_LAYERS = (
     nn.LayerNorm,
     nn.GroupNorm,
@@ -31,6 +32,36 @@ def group_of(name: str, groups: Mapping[str, str]) -> str:
     """Return the group whose prefix covers a parameter name: the longest one, else 'other'."""
     hits = [g for g, prefix in groups.items() if f'{name}.'.startswith(f'{prefix}.')]
     return max(hits, key=lambda g: len(groups[g])) if hits else 'other'
+
+
+def check_scope(scope: Scope) -> dict[str, Sequence[str]]:
+    """Which groups are clipped by one norm.
+
+    Args:
+        scope: See :class:`GroupedClip`.
+
+    Returns:
+        For each group that the scope names, the names of those that share its norm.
+
+    Raises:
+        ValueError: Unknown scope, or a group that is named twice.
+    """
+    if isinstance(scope, str):
+        if scope not in SCOPES:
+            raise ValueError(
+                f'clip_grad.scope must be one of {SCOPES}, or lists of groups that share a norm '
+                f"like [['clip', 'head'], ['lpam']], got {scope!r}"
+            )
+        return {}
+    if any(isinstance(names, str) for names in scope):
+        raise ValueError(
+            f'clip_grad.scope must be a list of lists of group names, got {scope!r}; write '
+            "[['clip', 'head'], ['lpam']] for one norm over CLIP and head"
+        )
+    flat = [name for names in scope for name in names]
+    if len(set(flat)) < len(flat):
+        raise ValueError(f'clip_grad.scope names a group twice: {scope!r}')
+    return {name: names for names in scope for name in names}
 
 
 def gradient_norm(gradients: Iterable[Tensor], norm_type: float = 2.0) -> Tensor:
@@ -58,15 +89,15 @@ class GroupedClip:
     Args:
         groups: Group name to its parameters, which are told apart by identity.
         scope: 'all' scales every gradient by one factor from the norm over all of them, as CAT-Seg
-            does; 'group' clips each group by its own norm.
+            does; 'group' clips each group by its own norm. A sequence of sequences of group names
+            clips the groups of each by one norm, and each group that it does not name by its own.
 
     Raises:
-        ValueError: Unknown scope.
+        ValueError: Unknown scope, or a group that is named twice.
     """
 
-    def __init__(self, groups: Mapping[str, Iterable[nn.Parameter]], scope: str = 'all') -> None:
-        if scope not in SCOPES:
-            raise ValueError(f'clip_grad.scope must be one of {SCOPES}, got {scope!r}')
+    def __init__(self, groups: Mapping[str, Iterable[nn.Parameter]], scope: Scope = 'all') -> None:
+        self._joint = check_scope(scope)
         self.scope = scope
         self._group_by_id = {id(p): name for name, params in groups.items() for p in params}
 
@@ -95,9 +126,14 @@ class GroupedClip:
             hub.update_scalar(f'train/grad_norm_{name}', value)
         if not math.isinf(max_norm):
             for name, grads in gradients.items():
-                norm = total if self.scope == 'all' else norms[name]
+                norm = total if self.scope == 'all' else self._norm_for(name, norms, norm_type)
                 _scale(grads, (max_norm / (norm + 1e-6)).clamp(max=1.0))
         return total
+
+    def _norm_for(self, name: str, norms: Mapping[str, Tensor], norm_type: float) -> Tensor:
+        """The norm by which a group is clipped: over the groups that it shares it with."""
+        partners = [other for other in self._joint.get(name, (name,)) if other in norms]
+        return gradient_norm([norms[other] for other in partners], norm_type)
 
 
 def _scale(gradients: Iterable[Tensor], factor: Tensor) -> None:
@@ -110,8 +146,9 @@ class GroupedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """MMEngine's default constructor with three differences.
 
     1. Gradient norms are logged apart for each group of parameters, and `clip_grad.scope` says
-       whether the clip acts on one norm over everything or on each group's. Without `clip_grad`
-       the norms are logged and nothing is clipped.
+       whether the clip acts on one norm over everything, on each group's, or on one over the
+       groups that are listed together. Without `clip_grad` the norms are logged and nothing is
+       clipped.
     2. The optimizer holds exactly the parameters that train, and those with equal options share
        one parameter group, so that the step runs as few fused kernels. A checkpoint's optimizer
        state therefore fits only a run with the same trainable parameters and options.
@@ -120,7 +157,7 @@ class GroupedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     Args:
         optim_wrapper_cfg: As in MMEngine. `clip_grad` may hold `max_norm`, `norm_type` and `scope`
-            ('all' or 'group').
+            ('all', 'group', or lists of groups, see :class:`GroupedClip`).
         paramwise_cfg: As in MMEngine, plus `groups`: group name to parameter-name prefix.
 
     Raises:

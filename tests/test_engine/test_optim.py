@@ -111,6 +111,32 @@ def test_scope_all_equals_torch_clip():
         torch.testing.assert_close(moved[name], grad, rtol=1e-4, atol=1e-6)
 
 
+def test_a_scope_of_lists_clips_the_groups_of_each_by_one_norm(hub):
+    model = Model()
+    moved = step(model, build(model, dict(max_norm=1.0, scope=[['clip', 'head'], ['lpam']])))
+    check_norms(hub)
+    shared = math.sqrt(25 + 100)
+    for name, grad in [
+        ('backbone.weight', (3.0 / shared, 4.0 / shared)),
+        ('decode_head.0.weight', (6.0 / shared, 8.0 / shared)),
+        ('neck.weight', (0.0, 1.0)),
+        ('decode_head_extra.weight', (0.0, 0.5)),  # not named: by its own norm, which is small
+    ]:
+        torch.testing.assert_close(moved[name][0], torch.tensor(grad), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ('scope', 'message'),
+    [
+        (['clip', 'head'], 'must be a list of lists'),
+        ([['clip', 'head'], ['head']], 'names a group twice'),
+    ],
+)
+def test_bad_lists_of_scopes(scope, message):
+    with pytest.raises(ValueError, match=message):
+        build(Model(), dict(max_norm=1.0, scope=scope))
+
+
 def test_scope_group_clips_each_group_by_its_own_norm(hub):
     model = Model()
     moved = step(model, build(model, dict(max_norm=2.0, scope='group')))

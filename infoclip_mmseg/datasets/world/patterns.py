@@ -94,5 +94,7 @@ def ground_pattern(rng: np.random.Generator, name: str, y: Floats, x: Floats) ->
         blots = grain + np.roll(grain, 1, 0) + np.roll(grain, 1, 1) + np.roll(grain, 1, (0, 1))
         return np.where(blots > 1, 0.35, -0.1).astype(np.float32)
     if name == 'snow':
-        return (0.07 * np.sin(0.2 * x + a) * np.sin(0.17 * y + b) - 0.03).astype(np.float32)
+        drifts = 0.07 * np.sin(0.2 * x + a) * np.sin(0.17 * y + b) - 0.03
+        pits = grain + np.roll(grain, 1, 0) > 1.8  # a plain white object has none
+        return np.where(pits, drifts - 0.2, drifts).astype(np.float32)
     raise ValueError(f'unknown ground {name!r}')
