@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from mmseg.datasets import BaseSegDataset
@@ -16,6 +16,7 @@ from rich.progress import track
 
 from infoclip_mmseg.datasets.vocabularies import make_palette
 from infoclip_mmseg.datasets.world.attributes import (
+    WorldSpec,
     distractor_names,
     make_spec,
     seen_classes,
@@ -53,6 +54,12 @@ class ComposedWorldDataset(BaseSegDataset):
     Raises:
         ValueError: Unknown option, or a size below 16 pixels.
     """
+
+    METAINFO: ClassVar[dict[str, Any]] = dict(
+        classes=WorldSpec().classes,
+        palette=make_palette(len(WorldSpec().classes)),
+        seen_classes=seen_classes(WorldSpec()),
+    )
 
     def __init__(
         self,
@@ -97,6 +104,10 @@ class ComposedWorldDataset(BaseSegDataset):
             pipeline=pipeline,
             **kwargs,
         )
+
+    @classmethod
+    def get_label_map(cls, new_classes: Sequence | None = None) -> None:
+        """None: labels are drawn in the vocabulary of this data set, whatever it is."""
 
     def load_data_list(self) -> list[dict]:
         """One entry a scene; the paths only name it."""

@@ -28,6 +28,12 @@ def test_items_are_what_other_data_sets_give():
     assert len(dataset) == 6 and len(build(indices=2)) == 2
 
 
+def test_metainfo_of_the_class_is_that_of_the_default_world():
+    assert {key: build().metainfo[key] for key in ComposedWorldDataset.METAINFO} == (
+        ComposedWorldDataset.METAINFO
+    )
+
+
 def test_three_evaluation_sets():
     joint, many, shifted = (
         build(),
