@@ -116,6 +116,29 @@ def test_descending_the_losses_compresses_and_transfers(samples):
     assert history[-1] < history[0] - 0.01
 
 
+@pytest.mark.parametrize('samples', ['batch', 'token'])
+def test_transfer_cannot_tell_classes_that_all_images_exchange(samples):
+    """A fact about Eq. 11 that README reports: Gram matrices see inner products only."""
+    teacher, student, *_ = random_maps()
+    loss = MITransferLoss(samples=samples)
+    exchanged = student[:, :, [2, 0, 3, 1]]
+    torch.testing.assert_close(loss(teacher, exchanged), loss(teacher, student))
+    moved = student[:, [4, 2, 0, 1, 3]]
+    same = torch.allclose(loss(teacher, moved), loss(teacher, student))
+    assert same is (samples == 'batch')
+
+
+def test_transfer_prefers_unlike_images_to_the_teacher_itself():
+    """Another: a student that equals the teacher is not where the loss is least."""
+    teacher = random_maps(batch=4)[0].detach() + 1.0
+    unlike = torch.zeros_like(teacher)
+    unlike[range(4), range(4), range(4)] = 1.0  # orthogonal, and says nothing of the teacher
+    loss = MITransferLoss()
+    assert loss(teacher, unlike) < loss(teacher, teacher) - 0.05
+    gram = gram_matrix(teacher.flatten(1))
+    assert loss(teacher, unlike).item() == pytest.approx(-renyi_entropy(gram, 2.0).item(), abs=1e-5)
+
+
 def test_nothing_is_detached():
     teacher, student, image, text = random_maps()
     per_image_text = text * torch.tensor([1.0, 2.0, 3.0])[:, None, None] + image.mean()
