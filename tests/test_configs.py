@@ -14,6 +14,9 @@ from mmengine.optim import build_optim_wrapper
 from mmseg.registry import DATASETS, HOOKS, MODELS
 from PIL import Image
 
+from infoclip_mmseg.evaluation.ablation.jobs import plan_jobs
+from infoclip_mmseg.evaluation.ablation.spec import read_ablation
+
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted(p for p in (ROOT / 'configs').rglob('*.py') if '_base_' not in p.parts)
 PRETRAINING = [path for path in CONFIGS if path.stem.startswith('pretrain')]
@@ -159,6 +162,29 @@ def test_rows_of_the_composed_world_differ_in_the_method_only(path):
             'infoclip_l_d': dict(loss_mi='MITransferLoss'),
         }[path.stem]
     )
+
+
+@pytest.mark.parametrize('path', ABLATIONS, ids=name_of)
+def test_rows_of_an_ablation_share_everything_but_the_method(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    ablation = read_ablation(path)
+    jobs = plan_jobs(ablation)
+    assert '# python tools/ablation.py configs/world/' + path.name in path.read_text()
+    assert ablation.baseline == 'CAT-Seg'
+    assert len({len(list(job.tests)) for job in jobs}) == 1
+    trained = [job.config for job in jobs if job.run.train]
+    assert len(trained) == len(ablation.seeds) * sum(run.train for run in ablation.runs)
+    for cfg in trained:
+        for key in ('optim_wrapper', 'param_scheduler', 'train_cfg'):
+            assert cfg[key] == trained[0][key]
+        assert cfg.train_dataloader.dataset == trained[0].train_dataloader.dataset
+        assert cfg.model.decode_head == trained[0].model.decode_head
+    # Models with a head are told apart from the tuned CLIP alone by the name of the test.
+    heads = {
+        test: {job.tests[test].model.decode_head.type for job in jobs} for test in jobs[0].tests
+    }
+    assert heads['tuned CLIP alone'] == {'CosineHead'}
+    assert 'CATSegHead' in heads['joint']
 
 
 @pytest.mark.parametrize('path', RUNS, ids=name_of)
