@@ -14,7 +14,11 @@ runs = [
     dict(name='InfoCLIP', config=f'{_folder}/infoclip.py'),
 ]
 seeds = [0, 1, 2, 3, 4]
-_many = {'test_dataloader.dataset.vocabulary': 'distractors', 'test_dataloader.dataset.length': 200}
+_many = {
+    'test_dataloader.dataset.vocabulary': 'distractors',
+    'test_dataloader.dataset.length': 200,
+    'test_evaluator.absent': 'skip',  # words that no scene holds have no IoU of their own
+}
 _cosine = dict(decode_head=dict(_delete_=True, type='CosineHead'))
 _alone = dict(**_cosine, neck=None, loss_ib=None, loss_mi=None)
 tests = [
