@@ -61,6 +61,7 @@ def load_config(name: str, args: argparse.Namespace) -> Config:
     cfg = Config.fromfile(ROOT / 'configs' / 'world' / f'{name}.py')
     cfg.work_dir = str(args.work_dir / name)
     cfg.randomness.seed = args.seed
+    cfg.visualizer.name = name  # MMEngine shares visualizers of one name, and where they write
     cfg.model.backbone.pretrained = str(args.weights)
     cfg.test_dataloader.dataset.length = args.scenes
     if cfg.train_cfg is not None:

@@ -110,7 +110,7 @@ def test_equal_seeds_give_equal_losses_in_two_processes(tmp_path):
         options = ['train_cfg.max_iters=20', 'default_hooks.logger.interval=1']
         options += [f'randomness.seed={seed}', f'model.backbone.pretrained={WEIGHTS}']
         config = str(ROOT / 'configs/world/infoclip.py')
-        env = {**os.environ, 'OMP_NUM_THREADS': '2'}
+        env = {**os.environ, 'OMP_NUM_THREADS': '1'}
         folder = tmp_path / name
         args = [config, '--work-dir', str(folder), '--cfg-options', *options]
         done = run('train.py', *args, cwd=tmp_path, env=env)
