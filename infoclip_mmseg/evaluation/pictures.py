@@ -5,6 +5,7 @@ Legend: n images, h w pixels, T classes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 VOID = (0, 0, 0)
+LEGEND_COLUMNS = 4
 
 
 def colour_labels(labels: NDArray, palette: Sequence[Sequence[int]]) -> NDArray[np.uint8]:
@@ -60,7 +62,7 @@ def draw_sheet(
     used = sorted({int(v) for column in maps.values() for m in column for v in np.unique(m)})
     used = [index for index in used if index < len(classes)]
     rows, columns = len(images), 1 + len(maps)
-    legend = 0.26 * (len(used) + 3) // 4 + 0.3
+    legend = 0.19 * math.ceil(len(used) / LEGEND_COLUMNS) + 0.25
     figure = Figure(figsize=(2.1 * columns, 2.2 * rows + legend + 0.3), dpi=110)
     grid = figure.subplots(rows, columns, squeeze=False)
     for row, image in enumerate(images):
@@ -83,7 +85,9 @@ def draw_sheet(
     ]
     height = figure.get_figheight()
     figure.tight_layout(rect=(0, legend / height, 1, 1))
-    figure.legend(handles=patches, loc='lower center', ncols=4, fontsize=8, frameon=False)
+    figure.legend(
+        handles=patches, loc='lower center', ncols=LEGEND_COLUMNS, fontsize=8, frameon=False
+    )
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -111,6 +111,26 @@ def make_spec(overrides: Mapping[str, Any] | None = None) -> WorldSpec:
 def compose(colour: str, texture: str, shape: str | None) -> str:
     """Name of a composition."""
     return f'{colour} {texture} {shape or "object"}'
+
+
+def world_palette(spec: WorldSpec) -> list[list[int]]:
+    """Colours [r, g, b], 0..255, that recall what the classes look like, in their order.
+
+    Grounds are greyed. Objects have their colour, made lighter or darker by texture and shape, so
+    that a picture of labels tells the two apart.
+    """
+    grounds = [_mixed(GROUNDS[name], (70, 70, 70), 0.55) for name in spec.grounds]
+    kinds = list(itertools.product(spec.textures, spec.shapes or (None,)))
+    shades = np.linspace(0.45, -0.55, len(kinds))  # towards white where positive, else black
+    objects = []
+    for colour, texture, shape in spec.compositions:
+        shade = float(shades[kinds.index((texture, shape))])
+        objects.append(_mixed(COLOURS[colour], (255,) * 3 if shade > 0 else (0,) * 3, abs(shade)))
+    return grounds + objects
+
+
+def _mixed(colour: Sequence[int], other: Sequence[int], share: float) -> list[int]:
+    return [round((1 - share) * a + share * b) for a, b in zip(colour, other)]
 
 
 def seen_compositions(spec: WorldSpec) -> list[int]:

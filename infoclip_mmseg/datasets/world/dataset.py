@@ -21,6 +21,7 @@ from infoclip_mmseg.datasets.world.attributes import (
     make_spec,
     seen_classes,
     seen_compositions,
+    world_palette,
 )
 from infoclip_mmseg.datasets.world.render import DOMAINS, Scene, render_scene, scene_rng
 
@@ -57,7 +58,7 @@ class ComposedWorldDataset(BaseSegDataset):
 
     METAINFO: ClassVar[dict[str, Any]] = dict(
         classes=WorldSpec().classes,
-        palette=make_palette(len(WorldSpec().classes)),
+        palette=world_palette(WorldSpec()),
         seen_classes=seen_classes(WorldSpec()),
     )
 
@@ -91,7 +92,11 @@ class ComposedWorldDataset(BaseSegDataset):
         )
         if vocabulary == 'distractors':
             classes = (*classes, *distractor_names(self.spec, num_distractors))
-        metainfo = dict(classes=classes, palette=make_palette(len(classes)), seen_classes=seen)
+        colours = dict(zip(every, world_palette(self.spec)))
+        palette = [
+            colours.get(name, other) for name, other in zip(classes, make_palette(len(classes)))
+        ]
+        metainfo = dict(classes=classes, palette=palette, seen_classes=seen)
         pipeline = [
             step
             for step in copy.deepcopy(list(kwargs.pop('pipeline', [])))

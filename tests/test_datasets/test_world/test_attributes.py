@@ -1,5 +1,6 @@
 import itertools
 
+import numpy as np
 import pytest
 
 from infoclip_mmseg.datasets.world import (
@@ -9,6 +10,7 @@ from infoclip_mmseg.datasets.world import (
     seen_classes,
     seen_compositions,
 )
+from infoclip_mmseg.datasets.world.attributes import world_palette
 
 SHAPED = dict(shapes=('disc', 'cross', 'triangle'))
 
@@ -34,6 +36,20 @@ def test_every_attribute_is_seen(overrides, shapes, seed):
     assert {p[1] for p in parts} == set(spec.textures)
     assert {p[2] for p in parts} == set(spec.shapes or (None,))
     assert seen == seen_compositions(spec)
+
+
+@pytest.mark.parametrize('overrides', [{}, dict(SHAPED, num_seen=20)])
+def test_colours_of_label_maps_recall_the_classes(overrides):
+    spec = make_spec(overrides)
+    palette = np.array(world_palette(spec))
+    assert palette.shape == (len(spec.classes), 3) and palette.min() >= 0 and palette.max() < 256
+    assert len({tuple(colour) for colour in palette.tolist()}) == len(spec.classes)
+    if not spec.shapes:
+        distance = np.abs(palette[:, None] - palette[None]).sum(-1)
+        assert distance[~np.eye(len(palette), dtype=bool)].min() > 25
+    for name, (red, _, blue) in zip(spec.classes, palette):
+        if name.startswith(('red ', 'blue ')):
+            assert bool(red > blue) is name.startswith('red '), name
 
 
 def test_pairs_of_attributes_are_seen_where_there_is_room():
