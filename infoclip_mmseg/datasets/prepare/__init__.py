@@ -1,4 +1,4 @@
-"""Preparation of the public data sets: fetch, unpack, convert, check (see tools/prepare_data.py)."""
+"""Preparation of the public data sets: fetch, unpack, convert, check."""
 
 from infoclip_mmseg.datasets.prepare.files import PrepareError
 from infoclip_mmseg.datasets.prepare.recipes import RECIPES, Recipe

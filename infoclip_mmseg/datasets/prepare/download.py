@@ -6,7 +6,8 @@ import hashlib
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from email.message import Message
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 
@@ -137,7 +138,7 @@ def _open(url: str, start: int) -> HTTPResponse | None:
         return _open(url, 0)
 
 
-def _whole_size(headers: Mapping[str, str], start: int) -> int | None:
+def _whole_size(headers: Message, start: int) -> int | None:
     """Size of the whole file by the headers of an answer that begins at `start`."""
     length = headers.get('Content-Length')
     return start + int(length) if length else None

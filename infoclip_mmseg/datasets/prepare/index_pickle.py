@@ -60,8 +60,8 @@ def _encode_latin1(text: str, encoding: str) -> bytes:
 
 def _allowed() -> dict[tuple[str, str], Callable[..., Any]]:
     """What a dict of lists, strings and arrays needs; NumPy moved its functions in version 2."""
-    rebuild_array = np.zeros(0).__reduce__()[0]
-    rebuild_scalar = np.float64(0).__reduce__()[0]
+    rebuild_array: Any = np.zeros(0).__reduce__()[0]
+    rebuild_scalar: Any = np.float64(0).__reduce__()[0]
     table: dict[tuple[str, str], Callable[..., Any]] = {
         ('numpy', 'ndarray'): np.ndarray,
         ('numpy', 'dtype'): np.dtype,

@@ -19,8 +19,8 @@ from infoclip_mmseg.datasets.prepare.files import (
 )
 from infoclip_mmseg.datasets.prepare.parallel import Task
 from infoclip_mmseg.datasets.prepare.rle import decode_mask
-from infoclip_mmseg.datasets.prepare.vocabulary import read_names
 from infoclip_mmseg.datasets.prepare.voc import read_list
+from infoclip_mmseg.datasets.prepare.vocabulary import read_names
 
 VOC2010 = Path('VOCdevkit/VOC2010')
 IMAGES = VOC2010 / 'JPEGImages'
@@ -147,7 +147,7 @@ def read_annotations(path: Path) -> dict[str, tuple[tuple[int, int], list[tuple[
     try:
         data = json.loads(path.read_bytes())
         images = {item['image_id']: item for item in data['images'] if item['phase'] == 'val'}
-        found = {
+        found: dict[Any, tuple[str, tuple[int, int], list[tuple[int, Any]]]] = {
             number: (Path(item['file_name']).stem, (item['height'], item['width']), [])
             for number, item in images.items()
         }
@@ -180,11 +180,8 @@ def find_pc459_tasks(root: Path) -> list[Task]:
     Raises:
         PrepareError: There is no list of the validation images.
     """
-    names = read_val_list(root)
-    if not names:
-        raise PrepareError(f'the list of the validation images, {root / VAL_LISTS[0]}, is missing')
     tasks = []
-    for name in names:
+    for name in _require_val_list(root):
         output = root / PC459_LABELS / f'{name}.tif'
         files = (root / IMAGES / f'{name}.jpg', root / MAT_FILES / f'{name}.mat', output)
         tasks.append(Task((output,), partial(convert_mat, *files)))
@@ -192,18 +189,28 @@ def find_pc459_tasks(root: Path) -> list[Task]:
 
 
 def find_pc59_tasks(root: Path) -> list[Task]:
-    """The conversions of PC-59 below a data root; the JSON file's own list is the last resort.
+    """The conversions of PC-59 below a data root.
 
     Raises:
-        PrepareError: The JSON file can't be used.
+        PrepareError: The list of the validation images or the JSON file can't be used.
     """
-    annotations = read_annotations(root / JSON_FILE)
-    tasks = []
-    for name in read_val_list(root) or sorted(annotations):
-        if name not in annotations:
-            raise PrepareError(f'{root / JSON_FILE} has no validation image {name}; fetch it again')
-        image, output = root / IMAGES / f'{name}.jpg', root / PC59_LABELS / f'{name}.png'
-        tasks.append(
-            Task((output,), partial(convert_annotations, image, *annotations[name], output))
+    names, annotations = _require_val_list(root), read_annotations(root / JSON_FILE)
+    unknown = [name for name in names if name not in annotations]
+    if unknown:
+        raise PrepareError(
+            f'{root / JSON_FILE} has no validation image {unknown[0]} ({len(unknown)} such); it is '
+            'another file than expected, fetch it again'
         )
+    tasks = []
+    for name in names:
+        image, output = root / IMAGES / f'{name}.jpg', root / PC59_LABELS / f'{name}.png'
+        function = partial(convert_annotations, image, *annotations[name], output)
+        tasks.append(Task((output,), function))
     return tasks
+
+
+def _require_val_list(root: Path) -> list[str]:
+    names = read_val_list(root)
+    if not names:
+        raise PrepareError(f'the list of the validation images, {root / VAL_LISTS[0]}, is missing')
+    return names

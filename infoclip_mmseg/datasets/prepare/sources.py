@@ -23,6 +23,7 @@ class Source:
         num_bytes: Exact size, where known.
         digest: Algorithm and hexadecimal digest, where known.
         registration: What to do by hand to get it.
+        instead: Files that make it unnecessary, likewise.
     """
 
     filename: str
@@ -34,6 +35,7 @@ class Source:
     num_bytes: int | None = None
     digest: tuple[str, str] | None = None
     registration: str = ''
+    instead: tuple[str, ...] = ()
 
     @property
     def is_archive(self) -> bool:
@@ -41,9 +43,8 @@ class Source:
         return self.filename.endswith(('.zip', '.tar', '.tar.gz', '.tgz'))
 
     def is_there(self, root: Path) -> bool:
-        """Whether everything that it provides exists below a data root; folders hold something."""
-        paths = [root / path for path in self.provides]
-        return all(p.is_file() or (p.is_dir() and any(p.iterdir())) for p in paths)
+        """Whether all that it provides exists below a data root; folders must hold something."""
+        return _exist(root, self.provides) or (bool(self.instead) and _exist(root, self.instead))
 
     def describe(self, root: Path) -> str:
         """Where it comes from and where it has to be put, a few lines."""
@@ -58,6 +59,11 @@ class Source:
         have = ' and '.join(str(root / path) for path in self.provides)
         lines += [f'    or have {have} already']
         return '\n'.join(lines)
+
+
+def _exist(root: Path, names: tuple[str, ...]) -> bool:
+    paths = [root / name for name in names]
+    return all(p.is_file() or (p.is_dir() and any(p.iterdir())) for p in paths)
 
 
 _COCO = 'coco_stuff164k'
@@ -168,4 +174,5 @@ CONTEXT_LIST = Source(
     ('VOCdevkit/VOC2010/pascalcontext_val.txt',),
     '61 kB, the 5,104 names',
     num_bytes=61247,
+    instead=('VOCdevkit/VOC2010/ImageSets/SegmentationContext/val.txt',),
 )
