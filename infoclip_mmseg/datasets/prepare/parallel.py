@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,7 +68,7 @@ def run_tasks(tasks: Sequence[Task], workers: int, advance: Advance) -> None:
 def map_parallel(
     function: Callable[[Any], Any], items: Sequence[Any], workers: int
 ) -> Iterator[Any]:
-    """Results of a function, in any order, over processes or in this one.
+    """Results of a function, in the items' order, over processes or in this one.
 
     Args:
         function: A function of a module.
@@ -75,13 +77,35 @@ def map_parallel(
 
     Yields:
         The results.
+
+    Raises:
+        PrepareError: A process was killed.
     """
     if workers <= 1 or len(items) < 2:
         yield from map(function, items)
         return
     chunk = max(1, min(16, len(items) // (4 * workers)))
-    with multiprocessing.Pool(workers, initializer=_start_worker) as pool:
-        yield from pool.imap_unordered(function, items, chunksize=chunk)
+    with _one_opencv_thread(), ProcessPoolExecutor(workers, initializer=_start_worker) as pool:
+        try:
+            yield from pool.map(function, items, chunksize=chunk)
+        except BrokenProcessPool as error:
+            raise PrepareError(
+                'a process was killed, probably for want of memory. Start the same command again '
+                f'with fewer --workers (now {workers}): it goes on from here.'
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _one_opencv_thread() -> Iterator[None]:
+    """Stop OpenCV's threads: a process that is forked while they are there waits for ever."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
 
 
 def _attempt(task: Task) -> str | None:
@@ -94,6 +118,5 @@ def _attempt(task: Task) -> str | None:
 
 
 def _start_worker() -> None:
-    """One thread each; Ctrl-C is the parent's to answer."""
-    cv2.setNumThreads(1)
+    """Ctrl-C is the parent's to answer."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

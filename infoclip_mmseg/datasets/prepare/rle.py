@@ -37,7 +37,7 @@ def decode_counts(text: str) -> list[int]:
     return counts
 
 
-def decode_mask(segmentation: Mapping[str, Any]) -> np.ndarray:
+def decode_mask(segmentation: Any) -> np.ndarray:
     """A mask from COCO's `{'size': [H, W], 'counts': ...}`.
 
     Args:
@@ -48,8 +48,10 @@ def decode_mask(segmentation: Mapping[str, Any]) -> np.ndarray:
         (H, W), bool.
 
     Raises:
-        ValueError: The runs do not fill the mask.
+        ValueError: The runs do not fill the mask, or it is something else (a polygon).
     """
+    if not isinstance(segmentation, Mapping) or not {'size', 'counts'} <= segmentation.keys():
+        raise ValueError(f'a mask is {str(segmentation)[:60]}; expected a run-length encoded one')
     height, width = segmentation['size']
     counts: str | bytes | Sequence[int] = segmentation['counts']
     if isinstance(counts, bytes):
