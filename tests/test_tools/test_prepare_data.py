@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import importlib.util
 import json
+import os
 import pickle
 import sys
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -125,12 +127,15 @@ def test_check_without_data_fails(program, tmp_path, capsys):
     assert all(f'FAIL  {title}' in out for title in COUNTS)
 
 
-@pytest.mark.parametrize('options', [['--check', '--download'], ['--workers', '0'], ['ade']])
+@pytest.mark.parametrize('options', [['ade150', '--check', '--download'], ['ade']])
 def test_bad_options(options, program, capsys):
-    name = [] if options == ['ade'] else ['ade150']
-    assert program(*name, *options[:1], *(['--download'] if '--check' in options else [])) == 2 or (
-        program(*name, workers=0) == 2
-    )
+    assert program(*options) == 2
+    assert 'error:' in capsys.readouterr().err
+
+
+def test_no_workers(program, capsys):
+    assert program('ade150', workers=0) == 2
+    assert '--workers 0: expected at least 1' in capsys.readouterr().err
 
 
 def test_layout_of_mmseg_is_accepted_for_pc59(program, tmp_path, capsys):
@@ -153,8 +158,6 @@ def test_layout_of_mmseg_is_accepted_for_pc59(program, tmp_path, capsys):
 def test_labels_of_sbd_stand_in_for_missing_ones(program, tmp_path):
     expected = make_voc20(tmp_path)
     (tmp_path / 'downloads/VOCtrainval_11-May-2012.tar').rename(tmp_path / 'voc.tar')
-    import tarfile
-
     with tarfile.open(tmp_path / 'voc.tar') as archive:
         archive.extractall(tmp_path)
     folder = tmp_path / VOC
@@ -252,35 +255,37 @@ def test_archives_cut_short(name, program, tmp_path, capsys):
         if archive.suffix == '.txt':
             continue
         whole = archive.read_bytes()
-        archive.write_bytes(whole[: int(len(whole) * 0.6)])
+        archive.write_bytes(whole[: int(len(whole) * 0.3)])
         assert program(name, '--root', str(tmp_path)) == 2
         error = capsys.readouterr().err
         assert 'cut short' in error and archive.name in error and 'Traceback' not in error
         assert leftovers(tmp_path) == []
         archive.write_bytes(whole)
-    if name == 'pc59':  # the cut file was moved to its place
-        (tmp_path / 'VOCdevkit/VOC2010/trainval_merged.json').write_bytes(whole)
     assert program(name, '--root', str(tmp_path)) == 0
     assert_labels(tmp_path, expected)
 
 
 class Attack:
+    def __init__(self, command: str) -> None:
+        self.command = command
+
     def __reduce__(self):
-        import os
-
-        return os.system, ('touch /tmp/attacked',)
+        return os.system, (self.command,)
 
 
-def test_malicious_index_is_refused(program, tmp_path, capsys, monkeypatch):
-    ran = []
-    monkeypatch.setattr('os.system', lambda command: ran.append(command))
+@pytest.mark.parametrize('by_hand', [False, True])
+def test_malicious_index_is_refused(by_hand, program, tmp_path, capsys):
+    command = f'touch {tmp_path}/attacked'
     members, _ = ade847_members()
-    index = ade_index([])
-    members[f'{ADE_FULL}/index_ade20k.pkl'] = pickle.dumps(index | {'scene': [Attack()]})
+    data = pickle.dumps({**ade_index([]), 'scene': [Attack(command)]})
+    if by_hand:
+        data = f"cos\nsystem\n(S'{command}'\ntR.".encode()
+    members[f'{ADE_FULL}/index_ade20k.pkl'] = data
     write_zip(tmp_path / 'downloads/ADE20K_2021_17_01.zip', members)
     assert program('ade847', '--root', str(tmp_path)) == 2
     error = capsys.readouterr().err
-    assert 'refused' in error and ('posix.system' in error or '<lambda>' in error) and not ran
+    assert ('os.system' if by_hand else 'posix.system') in error and 'refused' in error
+    assert not (tmp_path / 'attacked').exists()
 
 
 @pytest.mark.parametrize('name', ['ade847', 'coco-stuff', 'pc59'])
@@ -337,7 +342,7 @@ def test_disk_full_while_unpacking(program, tmp_path, capsys, monkeypatch):
 
 def damage_converted(root: Path, name: str, kind: str) -> None:
     """Damage one converted label map or its pair."""
-    path = root / list(MAKERS[name](root / 'again'))[0]
+    path = root / next(iter(MAKERS[name](root / 'again')))
     label = np.array(Image.open(path))
     if kind == 'missing':
         path.unlink()

@@ -16,6 +16,7 @@ Log = Callable[[str], None]
 Advance = Callable[[int], None]
 """Told how many bytes, members or images were done since the last call."""
 
+PNG_END = b'IEND\xaeB`\x82'
 PART_SUFFIX = '.part'
 
 
@@ -89,9 +90,12 @@ def read_indices(path: Path) -> np.ndarray:
         ValueError: The file is damaged or holds colours.
     """
     try:
-        with Image.open(path) as image:
+        data = path.read_bytes()
+        with Image.open(BytesIO(data)) as image:
             mode = image.mode
             values = np.asarray(image)
+        if image.format == 'PNG' and PNG_END not in data:  # Pillow does without it
+            raise ValueError('cut short: its end mark is missing')
     except (OSError, SyntaxError, ValueError) as error:
         raise ValueError(
             f'label map {path} is damaged ({error}); unpack or copy it again'
