@@ -58,19 +58,27 @@ def _encode_latin1(text: str, encoding: str) -> bytes:
     return text.encode('latin1')
 
 
+def _empty_bytes() -> bytes:
+    """Stands for `bytes`, by which pickles of protocol 2 hold the empty string of bytes."""
+    return b''
+
+
 def _allowed() -> dict[tuple[str, str], Callable[..., Any]]:
     """What a dict of lists, strings and arrays needs; NumPy moved its functions in version 2."""
     rebuild_array: Any = np.zeros(0).__reduce__()[0]
     rebuild_scalar: Any = np.float64(0).__reduce__()[0]
+    rebuild_from_buffer: Any = np.zeros(1).__reduce_ex__(5)[0]
     table: dict[tuple[str, str], Callable[..., Any]] = {
         ('numpy', 'ndarray'): np.ndarray,
         ('numpy', 'dtype'): np.dtype,
         ('collections', 'OrderedDict'): OrderedDict,
         ('_codecs', 'encode'): _encode_latin1,
+        ('__builtin__', 'bytes'): _empty_bytes,
     }
-    for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):
-        table[module, '_reconstruct'] = rebuild_array
-        table[module, 'scalar'] = rebuild_scalar
+    for package in ('numpy.core', 'numpy._core'):
+        table[f'{package}.multiarray', '_reconstruct'] = rebuild_array
+        table[f'{package}.multiarray', 'scalar'] = rebuild_scalar
+        table[f'{package}.numeric', '_frombuffer'] = rebuild_from_buffer
     return table
 
 
