@@ -7,9 +7,13 @@ import importlib.util
 import json
 import os
 import pickle
+import subprocess
 import sys
 import tarfile
+import threading
 from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -395,3 +399,39 @@ def test_json_with_a_category_outside_of_the_59(program, tmp_path, capsys):
 
 def test_blocks_hold_all_values():
     assert set(np.unique(blocks(40, 50, [3, 300, 65535]))) == {3, 300, 65535}
+
+
+@pytest.mark.parametrize('name', ['pc459', 'ade847'])
+def test_download_from_a_server(name, program, tmp_path, capsys, monkeypatch):
+    """Everything is fetched, unpacked, converted; what needs a registration is not fetched."""
+    expected = MAKERS[name](tmp_path / 'server')
+    handler = partial(QuietHandler, directory=str(tmp_path / 'server/downloads'))
+    recipe = RECIPES[name]
+    with ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        address = f'http://127.0.0.1:{server.server_port}'
+        urls = [(f'{address}/{one.filename}',) if one.urls else () for one in recipe.sources]
+        served = tuple(replace(one, urls=url) for one, url in zip(recipe.sources, urls))
+        monkeypatch.setitem(RECIPES, name, replace(recipe, sources=served))
+        monkeypatch.setenv('no_proxy', '127.0.0.1')
+        status = program(name, '--root', str(tmp_path / 'data'), '--download')
+        server.shutdown()
+    captured = capsys.readouterr()
+    if name == 'ade847':
+        assert status == 2 and 'registration' in captured.err
+        return
+    assert status == 0, captured.err
+    assert 'fetch trainval.tar.gz' in captured.out and 'unpack trainval.tar.gz' in captured.out
+    assert_labels(tmp_path / 'data', expected)
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+def test_program_that_times_the_conversions(tmp_path):
+    command = [sys.executable, str(ROOT / 'tools/time_prepare.py'), '--images', '2']
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count(' ms an image') == 5
