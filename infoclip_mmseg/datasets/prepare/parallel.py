@@ -99,7 +99,7 @@ def map_parallel(
 
 @contextmanager
 def _one_opencv_thread() -> Iterator[None]:
-    """Stop OpenCV's threads: a process that is forked while they are there waits for ever."""
+    """Stop OpenCV's threads: a process that is forked beside them can wait for ever."""
     before = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
