@@ -128,7 +128,7 @@ def test_missing_sources_are_described(program, tmp_path, capsys):
 def test_check_without_data_fails(program, tmp_path, capsys):
     assert program('all', '--root', str(tmp_path), '--check') == 1
     out = capsys.readouterr().out
-    assert all(f'FAIL  {title}' in out for title in COUNTS)
+    assert all(f'FAIL  {title}: ' in out for title in COUNTS) and 'ok  ' not in out
 
 
 @pytest.mark.parametrize('options', [['ade150', '--check', '--download'], ['ade']])

@@ -105,17 +105,10 @@ def check_layout(
     except PrepareError as error:
         return [Verdict(False, f'{layout.title}: {error}')]
     verdicts = [_judge_count(layout, root, names, count)]
-    labelled = set(layout.label_names(root))
-    pictured = set(_stems(root / layout.images, '.jpg'))
-    missing = [
-        f'{layout.labels / name}{layout.label_suffix}' for name in names if name not in labelled
-    ]
-    missing += [f'{layout.images / name}.jpg' for name in names if name not in pictured]
-    if layout.names is None:
-        extra = sorted(labelled.difference(names))
-        missing += [f'{layout.images / name}.jpg' for name in extra]
+    if not names:
+        return verdicts
+    pairs, missing = _pair_up(layout, root, names)
     verdicts.append(_judge(layout, 'each image has its label map', 'files are missing', missing))
-    pairs = [name for name in names if name in labelled and name in pictured]
     sizes, values = [], []
     for size_problem, value_problem in map_parallel(
         partial(inspect_pair, layout, root), pairs, workers
@@ -148,6 +141,18 @@ def inspect_pair(layout: Layout, root: Path, name: str) -> tuple[str, str]:
     seen = np.unique(values)
     allowed = (seen < layout.num_labels) | np.isin(seen, layout.ignored)
     return '', '' if allowed.all() else f'{label} holds {seen[~allowed][:5].tolist()}'
+
+
+def _pair_up(layout: Layout, root: Path, names: list[str]) -> tuple[list[str], list[str]]:
+    """Names of which image and label map are there, and the files that are missing."""
+    labelled = set(layout.label_names(root))
+    pictured = set(_stems(root / layout.images, '.jpg'))
+    missing = [
+        f'{layout.labels / name}{layout.label_suffix}' for name in names if name not in labelled
+    ]
+    wanted = set(names) if layout.names else labelled.union(names)
+    missing += [f'{layout.images / name}.jpg' for name in wanted - pictured]
+    return [name for name in names if name in labelled and name in pictured], missing
 
 
 def _check_end(image: Path) -> None:

@@ -99,7 +99,8 @@ def provide_sources(recipe: Recipe, root: Path, download: bool, display: Display
             _unpack_once(source, archive, root, display)
     if missing:
         parts = '\n'.join(f'  {source.describe(root)}' for source in missing)
-        hint = '' if download else '\nWith --download what has an address is fetched.'
+        can_fetch = not download and any(source.urls for source in missing)
+        hint = '\nWith --download what has an address is fetched.' if can_fetch else ''
         raise MissingSourceError(f'{recipe.name} needs:\n{parts}{hint}')
 
 
