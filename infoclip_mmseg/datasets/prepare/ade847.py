@@ -1,0 +1,172 @@
+"""ADE20K's full release (2021_17_01) as A-847, in the detectron2-style layout."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import partial
+from io import BytesIO
+from pathlib import Path, PurePosixPath
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from infoclip_mmseg.datasets.prepare.files import (
+    PrepareError,
+    check_same_size,
+    encode_label,
+    write_bytes,
+)
+from infoclip_mmseg.datasets.prepare.index_pickle import read_index
+from infoclip_mmseg.datasets.prepare.parallel import Task
+from infoclip_mmseg.datasets.prepare.vocabulary import read_ade847_objects, read_names
+
+ADE_FULL = Path('ADE20K_2021_17_01')
+INDEX_FILE = ADE_FULL / 'index_ade20k.pkl'
+IMAGES = ADE_FULL / 'images_detectron2/validation'
+LABELS = ADE_FULL / 'annotations_detectron2/validation'
+IGNORED = 65535
+SHORT_SIDE = 512
+JPEG_QUALITY = 75
+MAX_UNNAMED = 50
+"""Classes that may be missing by name in the index before it counts as another release."""
+
+
+def number_classes(
+    object_names: Sequence[str], class_names: Sequence[str], numbers: Sequence[int]
+) -> list[int]:
+    """ADE20K's number of each class, counted from 1.
+
+    A class is looked up by its name in the index (case and punctuation do not count: the
+    vocabulary writes 'crt screen' and 'c p u '). Where that name is missing or not unique,
+    the published number decides.
+
+    Args:
+        object_names: The index's column 'objectnames'.
+        class_names: The vocabulary, in label order.
+        numbers: The published numbers, in label order.
+
+    Raises:
+        PrepareError: The index belongs to another release.
+    """
+    found: dict[str, list[int]] = {}
+    for number, name in enumerate(object_names, 1):
+        found.setdefault(_plain(name), []).append(number)
+    by_name = [found.get(_plain(name), []) for name in class_names]
+    unnamed = [name for name, matches in zip(class_names, by_name) if not matches]
+    if len(unnamed) > MAX_UNNAMED or max(numbers) > len(object_names):
+        raise PrepareError(
+            f'{len(unnamed)} of the {len(class_names)} classes, {unnamed[:3]} among them, are not '
+            f'among the {len(object_names)} object names of {INDEX_FILE.name}. It is not the index '
+            f'of the release {ADE_FULL}, which A-847 needs.'
+        )
+    return [m[0] if len(m) == 1 else number for m, number in zip(by_name, numbers)]
+
+
+def label_table(numbers: Sequence[int], num_objects: int) -> np.ndarray:
+    """New label of each object number.
+
+    Args:
+        numbers: The number of each class, in label order.
+        num_objects: Objects of the index.
+
+    Returns:
+        (num_objects + 1,), uint16: 0..846, or 65535 for objects outside of the 847 and for 0.
+    """
+    table = np.full(num_objects + 1, IGNORED, np.uint16)
+    table[list(numbers)] = np.arange(len(numbers))
+    return table
+
+
+def decode_objects(colours: np.ndarray) -> np.ndarray:
+    """Object numbers from the colours of a `_seg.png`: R / 10 * 256 + G; B tells instances.
+
+    Args:
+        colours: (H, W, 3), uint8.
+
+    Returns:
+        (H, W), int32; 0 is no object.
+    """
+    red, green = colours[..., 0].astype(np.int32), colours[..., 1].astype(np.int32)
+    return red // 10 * 256 + green
+
+
+def resized_shape(height: int, width: int) -> tuple[int, int]:
+    """Height and width after the benchmark's reduction to a short side of 512 pixels."""
+    if min(height, width) <= SHORT_SIDE:
+        return height, width
+    if width >= height:
+        return SHORT_SIDE, round(width / height * SHORT_SIDE)
+    return round(height / width * SHORT_SIDE), SHORT_SIDE
+
+
+def convert_image(image: Path, outputs: tuple[Path, Path], table: np.ndarray) -> None:
+    """Convert one image and its label map.
+
+    As published: image by OpenCV's bilinear and label by its nearest-neighbour interpolation, where
+    the short side is longer than 512; every image saved as JPEG of Pillow's quality 75.
+
+    Args:
+        image: The .jpg; its `_seg.png` lies beside it.
+        outputs: Files of the new image and of the new label map.
+        table: See :func:`label_table`.
+
+    Raises:
+        ValueError: A file is missing or damaged, sizes differ, or an object number is too large.
+    """
+    source = image.with_name(f'{image.stem}_seg.png')
+    colours, pixels = _read_rgb(source, 'label map'), _read_rgb(image, 'image')
+    check_same_size(colours.shape[:2], source, image)
+    objects = decode_objects(colours)
+    if objects.max() >= len(table):
+        raise ValueError(
+            f'label map {source} holds object {objects.max()}; the index lists {len(table) - 1}. '
+            'The two belong to different releases, or the file is damaged.'
+        )
+    label = table[objects]
+    height, width = resized_shape(*label.shape)
+    if (height, width) != label.shape:
+        pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)
+        label = cv2.resize(label, (width, height), interpolation=cv2.INTER_NEAREST)
+    buffer = BytesIO()
+    Image.fromarray(pixels).save(buffer, 'JPEG', quality=JPEG_QUALITY)
+    write_bytes(outputs[0], buffer.getvalue())
+    write_bytes(outputs[1], encode_label(label, '.tif'))
+
+
+def find_tasks(root: Path) -> list[Task]:
+    """The conversions of the validation images that the index lists.
+
+    Raises:
+        PrepareError: The index can't be used.
+    """
+    index = read_index(root / INDEX_FILE, ('filename', 'folder', 'objectnames'))
+    names = index['objectnames']
+    numbers = number_classes(names, read_names('ade847'), read_ade847_objects())
+    table = label_table(numbers, len(names))
+    tasks = []
+    for folder, name in zip(index['folder'], index['filename']):
+        if not name.startswith('ADE_val_'):
+            continue
+        parts = PurePosixPath(folder.replace('\\', '/'), name)
+        if parts.is_absolute() or '..' in parts.parts:
+            raise PrepareError(f'{root / INDEX_FILE} points outside of the data: {parts}; refused')
+        outputs = (root / IMAGES / parts.name, (root / LABELS / parts.name).with_suffix('.tif'))
+        tasks.append(Task(outputs, partial(convert_image, root / parts, outputs, table)))
+    return tasks
+
+
+def _plain(name: str) -> str:
+    return re.sub('[^a-z0-9]', '', name.lower())
+
+
+def _read_rgb(path: Path, role: str) -> np.ndarray:
+    """(H, W, 3), uint8."""
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert('RGB'))
+    except FileNotFoundError as error:
+        raise ValueError(f'{role} {path} is missing; unpack the archive again') from error
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f'{role} {path} is damaged ({error}); unpack it again') from error

@@ -1,0 +1,104 @@
+import re
+from itertools import pairwise
+
+import cv2
+import numpy as np
+import pytest
+from miniatures import ade_index, ade_names, ade_numbers
+
+from infoclip_mmseg.datasets.prepare import PrepareError, ade847
+from infoclip_mmseg.datasets.prepare.vocabulary import read_ade847_objects, read_names
+
+
+def test_published_numbers_are_in_the_order_of_names():
+    """ADE20K numbers its objects by the alphabet, but for some that were added at the end."""
+    names, numbers = read_names('ade847'), read_ade847_objects()
+    assert len(names) == len(numbers) == len(set(numbers)) == 847
+    assert min(numbers) == 6 and max(numbers) == 3156
+    plain = [re.sub('[^a-z0-9 -]', '', name.split(',')[0]) for name in names]
+    ordered = [name for number, name in sorted(zip(numbers, plain)) if number < 3101]
+    assert len(ordered) == 827
+    assert sum(a > b for a, b in pairwise(ordered)) < 27  # commas sort before spaces
+
+
+@pytest.mark.parametrize(
+    'name, number',
+    [  # from annotation files that ADE20K publishes as examples (name, name_ndx)
+        ('traffic light, traffic signal, stoplight', 2836),
+        ('car, auto, automobile, machine, motorcar', 401),
+        ('signboard, sign', 2380),
+        ('person, individual, someone, somebody, mortal, soul', 1831),
+        ('building, edifice', 312),
+        ('sidewalk, pavement', 2377),
+        ('central reservation', 461),
+        ('tree', 2855),
+    ],
+)
+def test_published_numbers_known_from_elsewhere(name, number):
+    assert read_ade847_objects()[read_names('ade847').index(name)] == number
+
+
+def test_classes_are_found_by_name():
+    names = ade_names()
+    shuffled = np.random.default_rng(0).permutation(len(names))
+    numbers = ade847.number_classes(
+        [names[i] for i in shuffled], read_names('ade847'), ade_numbers()
+    )
+    places = {original + 1: place + 1 for place, original in enumerate(shuffled.tolist())}
+    assert numbers == [places[number] for number in ade_numbers()]
+
+
+def test_published_numbers_stand_in_for_names():
+    names, numbers = ade_names(), ade_numbers()
+    names[numbers[5] - 1] = 'spelt otherwise'
+    names[7] = names[numbers[9] - 1]  # not unique
+    assert ade847.number_classes(names, read_names('ade847'), numbers) == numbers
+
+
+def test_another_release_is_refused():
+    with pytest.raises(PrepareError, match='ADE20K_2021_17_01'):
+        ade847.number_classes(['wall'] * 4000, read_names('ade847'), ade_numbers())
+    with pytest.raises(PrepareError, match='ADE20K_2021_17_01'):
+        ade847.number_classes(ade_names()[:3000], read_names('ade847'), ade_numbers())
+
+
+def test_table_keeps_255_and_300():
+    numbers = ade_numbers()
+    table = ade847.label_table(numbers, 3688)
+    assert table.dtype == np.uint16 and len(table) == 3689
+    assert table[0] == table[7] == 65535
+    assert [table[numbers[k]] for k in (0, 255, 256, 300, 846)] == [0, 255, 256, 300, 846]
+    assert (table != 65535).sum() == 847
+
+
+def test_objects_from_colours():
+    colours = np.array([[[0, 0, 9], [10, 1, 9], [129, 112, 9], [140, 104, 0]]], np.uint8)
+    assert ade847.decode_objects(colours).tolist() == [[0, 257, 3184, 3688]]
+
+
+@pytest.mark.parametrize(
+    'size, new',
+    [
+        ((512, 683), (512, 683)),
+        ((300, 2000), (300, 2000)),
+        ((513, 513), (512, 512)),
+        ((1536, 2048), (512, 683)),
+        ((2048, 1536), (683, 512)),
+        ((601, 799), (512, 681)),
+    ],
+)
+def test_short_side_is_reduced_to_512(size, new):
+    assert ade847.resized_shape(*size) == new
+
+
+def test_nearest_interpolation_of_16_bits_keeps_labels():
+    label = np.random.default_rng(0).integers(0, 65536, (60, 90)).astype(np.uint16)
+    small = cv2.resize(label, (45, 30), interpolation=cv2.INTER_NEAREST)
+    np.testing.assert_array_equal(small, label[::2, ::2])
+
+
+def test_paths_outside_are_refused(tmp_path, monkeypatch):
+    index = ade_index([('../..', 'ADE_val_1.jpg')])
+    monkeypatch.setattr(ade847, 'read_index', lambda path, fields: index)
+    with pytest.raises(PrepareError, match='points outside'):
+        ade847.find_tasks(tmp_path)
