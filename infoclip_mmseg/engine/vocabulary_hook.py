@@ -22,8 +22,8 @@ class VocabularyHook(Hook):
     gets the same names and colours, so that what is drawn is what was predicted.
 
     Args:
-        vocabularies: Vocabulary files that replace the data set's own names, by loop: for example
-            ``dict(val='data/names.txt')``; see
+        vocabularies: Vocabulary files, or names of shipped lists, that replace the data set's own
+            names, by loop: for example ``dict(val='data/names.txt', test='pc59')``; see
             :func:`~infoclip_mmseg.datasets.vocabularies.load_vocabulary`. The names must be in
             label order.
 
