@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mmseg.datasets import PascalVOCDataset
 from mmseg.registry import DATASETS
 
 from infoclip_mmseg.datasets.label_maps import IGNORED_8, IGNORED_16
@@ -66,6 +67,7 @@ class PascalVOC20Dataset(VocabularyDataset):
         self, vocabulary: str = 'voc20', reduce_zero_label: bool = True, **kwargs: Any
     ) -> None:
         kwargs = {'ignore_index': IGNORED_8, **kwargs}
+        kwargs['metainfo'] = {'palette': _voc_palette()[1:], **(kwargs.get('metainfo') or {})}
         super().__init__(vocabulary=vocabulary, reduce_zero_label=reduce_zero_label, **kwargs)
 
 
@@ -91,4 +93,12 @@ class PascalVOC20bDataset(VocabularyDataset):
         **kwargs: Any,
     ) -> None:
         kwargs = {'ignore_index': IGNORED_8, 'background_from': VOC_BACKGROUND, **kwargs}
+        background, *palette = _voc_palette()
+        palette = [*palette, background]
+        kwargs['metainfo'] = {'palette': palette, **(kwargs.get('metainfo') or {})}
         super().__init__(vocabulary=vocabulary, label_map=label_map, **kwargs)
+
+
+def _voc_palette() -> list[list[int]]:
+    """VOC's colours, the background's first."""
+    return [list(colour) for colour in PascalVOCDataset.METAINFO['palette']]

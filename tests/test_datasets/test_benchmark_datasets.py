@@ -74,4 +74,5 @@ def test_pas_20b(tmp_path, options, values):
     assert labels == [[20, 0, 19, 255]]
     meta = dataset.metainfo
     assert len(meta['classes']) == 21 and meta['classes'][20] == 'background'
+    assert meta['palette'][20] == [0, 0, 0] and meta['palette'][0] == [128, 0, 0]
     assert len(meta['prompt_names']) == 59 and meta['fold_from'] == 20
