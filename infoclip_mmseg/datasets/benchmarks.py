@@ -241,7 +241,7 @@ def with_label_loader(steps: Any) -> Any:
             return dict(type='LoadLabelMap')
         return {key: with_label_loader(value) for key, value in steps.items()}
     if isinstance(steps, (list, tuple)):
-        return [with_label_loader(step) for step in steps]
+        return type(steps)(with_label_loader(step) for step in steps)
     return steps
 
 

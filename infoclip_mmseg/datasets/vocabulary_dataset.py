@@ -131,7 +131,8 @@ class VocabularyDataset(BaseSegDataset):
 
     def _list(self, key: str, suffixes: tuple[str, ...]) -> dict[str, str]:
         """Path of each file of a folder by its path below it without suffix."""
-        folder, files = self.data_prefix[key], {}
+        folder = self.data_prefix[key]
+        files: dict[str, str] = {}
         if not fileio.isdir(folder, backend_args=self.backend_args):
             raise FileNotFoundError(
                 f'{type(self).__name__}: data_prefix.{key} is no folder: {folder} (working '

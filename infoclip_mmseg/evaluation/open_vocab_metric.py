@@ -71,8 +71,8 @@ class OpenVocabIoUMetric(IoUMetric):
         """
         meta = self.dataset_meta or {}
         num_classes = len(meta['classes'])
-        ignored = _first(self._own_ignore_index, meta.get('ignore_index'), IGNORED_8)
-        fold = _first(self.fold_from, meta.get('fold_from'))
+        ignored = _or(self._own_ignore_index, meta.get('ignore_index', IGNORED_8))
+        fold = _or(self.fold_from, meta.get('fold_from'))
         for sample in data_samples:
             prediction = sample['pred_sem_seg']['data'].squeeze(0)
             if fold is not None:
@@ -106,8 +106,8 @@ class OpenVocabIoUMetric(IoUMetric):
         return figures
 
 
-def _first(*values: int | None) -> int | None:
-    return next((value for value in values if value is not None), None)
+def _or(value: int | None, default: Any) -> Any:
+    return default if value is None else value
 
 
 def _write(labels: Tensor, num_classes: int, folder: str, image: str) -> None:
