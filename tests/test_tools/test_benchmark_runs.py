@@ -229,6 +229,7 @@ def scalars(place: Path) -> list[dict]:
 
 def test_chosen_benchmarks_at_each_validation(place):
     options = ['val_benchmarks=pc459,voc20b', 'default_hooks.checkpoint.save_best=pc459/mIoU']
+    options += ['visualizer.name=chosen']  # one a process otherwise, with the first run's folder
     tool('train').main(['tiny.py', '--cfg-options', *options])
     rows = [row for row in scalars(place) if 'pc459/mIoU' in row]
     assert len(rows) == 2, 'one a validation'
@@ -278,3 +279,46 @@ def test_two_processes_give_the_figures_of_one(place):
     for key, result in expected.items():
         assert table['results'][key]['figures'] == pytest.approx(result['figures'], abs=0.011)
         assert table['results'][key]['fingerprint'] == result['fingerprint']
+
+
+def write_own_data(root: Path) -> None:
+    """Two images a split of 64 x 64 pixels with classes 0 and 1, and names with synonyms."""
+    rng = np.random.default_rng(0)
+    for split in ('train', 'val'):
+        for kind in ('images', 'labels'):
+            (root / kind / split).mkdir(parents=True)
+        for name in 'ab':
+            pixels = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / f'images/{split}/{name}.jpg')
+            labels = np.full((64, 64), 255, np.uint8)
+            labels[:30], labels[30:50] = 0, 1
+            Image.fromarray(labels).save(root / f'labels/{split}/{name}.png')
+    (root / 'classes.txt').write_text('sky\ncar, automobile\n')
+
+
+def test_own_folders_train_and_test(place):
+    write_own_data(place / 'data/mine')
+    tiny = CONFIG[: CONFIG.index('loading = ')].replace(
+        'configs/infoclip_vitb16_coco-stuff.py', 'configs/custom/infoclip_vitb16_folder.py'
+    )
+    loader = 'dict(num_workers=0, persistent_workers=False)'
+    loaders = [f'{name}_dataloader = {loader}' for name in ('val', 'test')]
+    loaders += ['train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False)']
+    run = 'train_cfg = dict(max_iters=2, val_interval=2)\nvisualizer = dict(name="own")'
+    Path('own.py').write_text('\n'.join([tiny.format(root=ROOT), *loaders, run]))
+    tool('train').main(['own.py'])
+    tool('test').main(['own.py', 'work_dirs/own/iter_2.pth'])
+    log = max(place.glob('work_dirs/own/*/*.log')).read_text()
+    assert "vocabulary for test: 2 names for VocabularyDataset, 'sky' ... 'car, automobile'" in log
+    assert re.search(r'\| +car, automobile +\|', log)
+    (place / 'data/mine/labels/val/b.png').unlink()
+    with pytest.raises(FileNotFoundError, match='1 of 2 label maps that img_path asks for'):
+        tool('test').main(['own.py', 'work_dirs/own/iter_2.pth'])
+
+
+def test_time_outside_of_the_model(place, capsys):
+    tool('time_evaluation').main(['--images', '2', '--classes', '300'])
+    lines = capsys.readouterr().out.split('2 images, 300 classes')[1].splitlines()
+    values = {line[:26].strip(): float(line[26:]) for line in lines[1:]}
+    assert {'4 LoadLabelMap', 'metric, an image', 'in total'} <= values.keys()
+    assert values['in total'] > values['4 LoadLabelMap'] > 0
