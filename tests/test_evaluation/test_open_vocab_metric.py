@@ -124,13 +124,13 @@ def test_the_table_names_both_conventions(caplog, monkeypatch):
     assert '2 in the ground truth, 1 only predicted' in caplog.text
 
 
-@pytest.mark.parametrize(('classes', 'dtype', 'reduce'), [(847, 'I;16', False), (150, 'L', True)])
-def test_label_maps_are_written_without_loss(tmp_path, classes, dtype, reduce):
+@pytest.mark.parametrize(('classes', 'mode', 'reduce'), [(847, 'I', False), (150, 'L', True)])
+def test_label_maps_are_written_without_loss(tmp_path, classes, mode, reduce):
     metric = OpenVocabIoUMetric(format_only=True, output_dir=str(tmp_path))
     metric.dataset_meta = dict(classes=['a'] * classes)
     metric.process({}, [sample([[0, classes - 1]], [[0, 0]], reduce_zero_label=reduce)])
     image = Image.open(tmp_path / 'a.png')
-    assert image.mode == dtype
+    assert image.mode.startswith(mode)  # older versions of Pillow: 'I'
     assert np.array(image).tolist() == [[int(reduce), classes - 1 + int(reduce)]]
     assert metric.evaluate(size=1) == {}
 
