@@ -27,7 +27,11 @@ RUNS = sorted((ROOT / 'configs').glob('*.py'))
 DATA_ROOTS = {
     'coco-stuff': ('COCOStuffDataset', 'data/coco_stuff164k'),
     'ade20k': ('ADE20KDataset', 'data/ade/ADEChallengeData2016'),
-    'voc20': ('PascalVOCDataset', 'data/VOCdevkit/VOC2012'),
+    'ade847': ('ADE20K847Dataset', 'data/ADE20K_2021_17_01'),
+    'pc459': ('PascalContext459Dataset', 'data/VOCdevkit/VOC2010'),
+    'pc59': ('VocabularyDataset', 'data/VOCdevkit/VOC2010'),
+    'voc20': ('PascalVOC20Dataset', 'data/VOCdevkit/VOC2012'),
+    'voc20b': ('PascalVOC20bDataset', 'data/VOCdevkit/VOC2012'),
 }
 CLIP_NAMES = {
     'vitb16': ('ViT-B-16-quickgelu', 384, 16),

@@ -1,7 +1,8 @@
 #!/usr/bin/env python
-"""Evaluate a checkpoint on the test set of a config.
+"""Evaluate a checkpoint on the test set of a config, or on the benchmarks of the papers.
 
 Usage: python tools/test.py configs/infoclip_vitb16_ade20k.py CHECKPOINT [--show-dir DIR] [...]
+       python tools/test.py configs/infoclip_vitb16_coco-stuff.py CHECKPOINT --benchmarks all
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mmengine.config import Config
+from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
+from infoclip_mmseg.datasets.benchmarks import BENCHMARKS, select_benchmarks
 from infoclip_mmseg.datasets.checks import check_dataloader_cfg
 from infoclip_mmseg.engine.checkpoint import (
     CheckpointError,
@@ -30,6 +33,13 @@ from infoclip_mmseg.engine.launch import (
     start_on_cpu,
 )
 from infoclip_mmseg.engine.unwrap import unwrap_segmentor
+from infoclip_mmseg.evaluation.benchmarks import (
+    Plan,
+    evaluation_pipeline,
+    make_plans,
+    run_benchmarks,
+)
+from infoclip_mmseg.evaluation.benchmarks.run import FOLDER
 
 WITHOUT_WEIGHTS = ('CosineHead',)
 
@@ -49,6 +59,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument('--show-dir', metavar='DIR', help='save the coloured predictions there')
     parser.add_argument('--wait-time', type=float, default=2, help='seconds between shown images')
     parser.add_argument('--tta', action='store_true', help='test-time augmentation')
+    parser.add_argument(
+        '--benchmarks',
+        nargs='+',
+        metavar='KEY',
+        help=f"evaluate on these instead of the config's test set: all, {', '.join(BENCHMARKS)}",
+    )
+    parser.add_argument('--data-root', default='data', help='folder of the benchmarks')
+    parser.add_argument('--redo', action='store_true', help='evaluate finished benchmarks again')
     return parser
 
 
@@ -64,7 +82,12 @@ def prepare_config(args: argparse.Namespace) -> Config:
         check_file(args.checkpoint, 'checkpoint')
     elif cfg.model.decode_head.type not in WITHOUT_WEIGHTS:
         raise ValueError(f'a {cfg.model.decode_head.type} needs a checkpoint: test.py CONFIG FILE')
-    check_dataloader_cfg(cfg, ('test_dataloader',))
+    if args.benchmarks is None:
+        check_dataloader_cfg(cfg, ('test_dataloader',))
+    elif args.show or args.show_dir:
+        raise ValueError(
+            '--show and --show-dir draw one data set: use its config, without --benchmarks'
+        )
     cfg.load_from, cfg.resume = args.checkpoint, False
     if args.amp:
         cfg.test_cfg.fp16 = True
@@ -72,11 +95,31 @@ def prepare_config(args: argparse.Namespace) -> Config:
         _enable_drawing(cfg, args)
     if args.tta:
         _enable_tta(cfg)
-    if args.out is not None:
+    if args.out is not None and args.benchmarks is None:
         evaluators = cfg.test_evaluator
         for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
             evaluator.output_dir = args.out
     return cfg
+
+
+def plan_benchmarks(args: argparse.Namespace, cfg: Config) -> tuple[list[Plan], list[str]]:
+    """What --benchmarks asks for: the benchmarks that are there, and what is said of the others.
+
+    Raises:
+        FileNotFoundError: None is there, or files of one are missing.
+        ValueError: A benchmark is unknown.
+    """
+    if args.benchmarks is None:
+        return [], []
+    benchmarks = select_benchmarks(args.benchmarks)
+    pipeline = evaluation_pipeline(cfg)
+    plans, absent = make_plans(benchmarks, args.data_root, pipeline, cfg.get('test_dataloader'))
+    if args.out is not None:
+        for plan in plans:
+            plan.evaluator['output_dir'] = str(Path(args.out, plan.benchmark.key))
+    cfg.test_dataloader, cfg.test_evaluator = plans[0].dataloader, plans[0].evaluator
+    cfg.test_cfg = cfg.get('test_cfg') or dict(type='TestLoop')
+    return plans, absent
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -85,6 +128,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     try:
         cfg = prepare_config(args)
+        plans, absent = plan_benchmarks(args, cfg)
     except (FileNotFoundError, ValueError) as error:
         parser.exit(2, f'{parser.prog}: error: {error}\n')
     install_safe_loader()
@@ -95,7 +139,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         if args.checkpoint is None:
             unwrap_segmentor(runner.model, 'backbone').init_weights()
-        runner.test()
+        if args.benchmarks is None:
+            runner.test()
+            return
+        name = f'{Path(args.config).stem} {Path(args.checkpoint or "pretrained").name}'
+        table = run_benchmarks(runner, plans, absent, args.checkpoint, name, args.redo)
+        if is_main_process():
+            print(f'\n{table}\nwritten to {Path(cfg.work_dir, FOLDER)}/table1.md, .csv and .json')
     except CheckpointError as error:
         parser.exit(2, f'{parser.prog}: error: {error}\n')
 

@@ -19,6 +19,7 @@ from mmseg.registry import RUNNERS
 
 from infoclip_mmseg.datasets.checks import check_dataloader_cfg
 from infoclip_mmseg.engine.amp import DTYPES, enable_amp
+from infoclip_mmseg.engine.benchmark_hook import BenchmarkHook
 from infoclip_mmseg.engine.checkpoint import (
     CheckpointError,
     CheckpointMatchHook,
@@ -69,12 +70,28 @@ def prepare_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
+def make_benchmark_hook(cfg: Config) -> BenchmarkHook | None:
+    """The hook that the config's `val_benchmarks` asks for: keys, or arguments of BenchmarkHook.
+
+    Raises:
+        FileNotFoundError: A benchmark is not there.
+        ValueError: A benchmark is unknown, or the config has no validation.
+    """
+    wanted = cfg.get('val_benchmarks')
+    if not wanted:
+        return None
+    hook = BenchmarkHook(**wanted) if isinstance(wanted, dict) else BenchmarkHook(wanted)
+    hook.prepare(cfg)
+    return hook
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the program; bad input ends it with one error line and exit code 2."""
     parser = build_parser()
     args = parser.parse_args(argv)
     try:
         cfg = prepare_config(args)
+        benchmarks = make_benchmark_hook(cfg)
     except (FileNotFoundError, ValueError) as error:
         parser.exit(2, f'{parser.prog}: error: {error}\n')
     install_safe_loader()
@@ -82,6 +99,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     start_on_cpu(cfg)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     runner.register_hook(CheckpointMatchHook(complete=bool(cfg.get('resume'))))
+    if benchmarks is not None:
+        runner.register_hook(benchmarks)
     try:
         runner.train()
     except CheckpointError as error:

@@ -1,7 +1,25 @@
 """Data sets, and checks that turn bad input into one clear error."""
 
+from infoclip_mmseg.datasets.benchmark_datasets import (
+    ADE20K847Dataset,
+    PascalContext459Dataset,
+    PascalVOC20bDataset,
+    PascalVOC20Dataset,
+)
 from infoclip_mmseg.datasets.checks import check_dataloader_cfg
+from infoclip_mmseg.datasets.label_maps import LoadLabelMap
 from infoclip_mmseg.datasets.transforms import CheckInputs
+from infoclip_mmseg.datasets.vocabulary_dataset import VocabularyDataset
 from infoclip_mmseg.datasets.world import ComposedWorldDataset
 
-__all__ = ['CheckInputs', 'ComposedWorldDataset', 'check_dataloader_cfg']
+__all__ = [
+    'ADE20K847Dataset',
+    'CheckInputs',
+    'ComposedWorldDataset',
+    'LoadLabelMap',
+    'PascalContext459Dataset',
+    'PascalVOC20Dataset',
+    'PascalVOC20bDataset',
+    'VocabularyDataset',
+    'check_dataloader_cfg',
+]

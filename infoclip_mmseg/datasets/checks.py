@@ -8,6 +8,8 @@ from typing import Any
 
 from mmengine.config import Config
 
+from infoclip_mmseg.datasets.vocabularies import shipped_vocabularies
+
 DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
@@ -69,6 +71,12 @@ def _find_problems(name: str, dataset: Mapping[str, Any]) -> Iterator[str]:
         return
     if ann_file and not _is_remote(ann_file) and not os.path.exists(os.path.join(root, ann_file)):
         yield f'{name}.ann_file={ann_file!r}: no file {os.path.join(root, ann_file)}'
+    names = dataset.get('vocabulary')
+    if prefixes and isinstance(names, str) and names not in shipped_vocabularies():
+        path = os.path.join(root, names)
+        if not os.path.isfile(path):
+            shipped = ', '.join(shipped_vocabularies())
+            yield f'{name}.vocabulary={names!r}: no file {path}, and none of the lists {shipped}'
     for key, prefix in prefixes.items():
         folder = os.path.join(root, prefix)
         if not prefix or _is_remote(prefix):
@@ -87,8 +95,9 @@ def _is_absolute(path: str) -> bool:
     return os.path.isabs(path) or _is_remote(path)
 
 
-def _has_file(folder: str, suffix: str) -> bool:
+def _has_file(folder: str, suffix: str | Sequence[str]) -> bool:
     """Whether some file below a folder ends so; hidden files do not count, as in MMEngine."""
+    suffix = suffix if isinstance(suffix, str) else tuple(suffix)
     for _, _, names in os.walk(folder, followlinks=True):
         if any(name.endswith(suffix) and not name.startswith('.') for name in names):
             return True

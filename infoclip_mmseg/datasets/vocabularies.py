@@ -4,26 +4,47 @@ from __future__ import annotations
 
 import colorsys
 import json
+from importlib import resources
 from pathlib import Path
+from typing import Any
+
+
+def shipped_vocabularies() -> list[str]:
+    """Names of the class lists that come with the package, e.g. 'ade847'; sorted."""
+    names = (entry.name for entry in _lists().iterdir())
+    return sorted(name.removesuffix('.json') for name in names if name.endswith('.json'))
 
 
 def load_vocabulary(path: str | Path) -> list[str]:
-    """Class names from a file: .json (a list of strings) or text (one class a line).
+    """Class names in label order, from a file or from the lists that come with the package.
 
     A name may hold comma-separated synonyms; empty lines of a text file are skipped.
 
+    Args:
+        path: Name of a shipped list (see :func:`shipped_vocabularies`), or a file: .json (a list of
+            strings) or text (one class a line). A file that is named like a shipped list is read
+            by './NAME'.
+
     Raises:
-        FileNotFoundError: There is no such file.
+        FileNotFoundError: There is neither such a list nor such a file.
         ValueError: The file holds no list of names.
     """
+    if str(path) in shipped_vocabularies():
+        return json.loads(_lists().joinpath(f'{path}.json').read_text(encoding='utf-8'))
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f'vocabulary file {str(path)!r} does not exist')
+        shipped = ', '.join(shipped_vocabularies())
+        raise FileNotFoundError(
+            f'vocabulary file {str(path)!r} does not exist (working directory {Path.cwd()}), and '
+            f'it is none of the lists that come with the package: {shipped}'
+        )
     text = path.read_text(encoding='utf-8')
-    if path.suffix == '.json':
-        names = json.loads(text)
-    else:
-        names = [line.strip() for line in text.splitlines() if line.strip()]
+    try:
+        names = json.loads(text) if path.suffix == '.json' else text.splitlines()
+    except json.JSONDecodeError as error:
+        raise ValueError(f'vocabulary file {str(path)!r} is no valid JSON: {error}') from error
+    if path.suffix != '.json':
+        names = [line.strip() for line in names if line.strip()]
     if not names or not isinstance(names, list) or not all(isinstance(n, str) for n in names):
         raise ValueError(
             f'vocabulary file {str(path)!r} must hold a JSON list of strings (.json) or one class '
@@ -40,3 +61,7 @@ def make_palette(num_classes: int) -> list[list[int]]:
         red, green, blue = colorsys.hsv_to_rgb(index * golden % 1, saturation, value)
         palette.append([round(255 * c) for c in (red, green, blue)])
     return palette
+
+
+def _lists() -> Any:
+    return resources.files('infoclip_mmseg.datasets').joinpath('vocabulary_lists')

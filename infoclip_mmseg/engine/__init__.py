@@ -1,6 +1,7 @@
 """Hooks and optimizer construction for MMEngine's runner."""
 
 from infoclip_mmseg.engine.amp import BFloat16OptimWrapper
+from infoclip_mmseg.engine.benchmark_hook import BenchmarkHook
 from infoclip_mmseg.engine.checkpoint import CheckpointMatchHook
 from infoclip_mmseg.engine.nan_hook import NonFiniteLossHook
 from infoclip_mmseg.engine.optim import GroupedOptimWrapperConstructor
@@ -9,6 +10,7 @@ from infoclip_mmseg.engine.vocabulary_hook import VocabularyHook
 
 __all__ = [
     'BFloat16OptimWrapper',
+    'BenchmarkHook',
     'CheckpointMatchHook',
     'FrozenTeacherHook',
     'GroupedOptimWrapperConstructor',

@@ -18,12 +18,13 @@ LOOPS = ('train', 'val', 'test')
 class VocabularyHook(Hook):
     """Give the model the class names of the data set before training, validation and test.
 
-    After a validation in the middle of training the training vocabulary comes back. The visualizer
+    Where the data set's metainfo names an `ignore_index`, the model gets that as well. After a
+    validation or test in the middle of training the training vocabulary comes back. The visualizer
     gets the same names and colours, so that what is drawn is what was predicted.
 
     Args:
-        vocabularies: Vocabulary files that replace the data set's own names, by loop: for example
-            ``dict(val='data/names.txt')``; see
+        vocabularies: Vocabulary files, or names of shipped lists, that replace the data set's own
+            names, by loop: for example ``dict(val='data/names.txt', test='pc59')``; see
             :func:`~infoclip_mmseg.datasets.vocabularies.load_vocabulary`. The names must be in
             label order.
 
@@ -63,14 +64,24 @@ class VocabularyHook(Hook):
         """Set the vocabulary of the test set."""
         self._apply(runner, runner.test_dataloader, 'test')
 
+    def after_test(self, runner: Runner) -> None:
+        """As after a validation."""
+        self.after_val(runner)
+
     def _apply(self, runner: Runner, dataloader: Any, loop: str) -> dict:
         dataset = dataloader.dataset
         names, palette = class_names(dataset, self.vocabularies.get(loop))
+        if loop == 'train' and getattr(dataset, 'metainfo', {}).get('fold_from') is not None:
+            raise ValueError(
+                f'{type(dataset).__name__} asks for {len(names)} names of which several are one '
+                'class, which is for evaluation only; train on a data set with one name a class'
+            )
         model = unwrap_segmentor(runner.model, 'set_vocabulary')
-        model.set_vocabulary(names, palette)
+        ignore_index = getattr(dataset, 'metainfo', {}).get('ignore_index')
+        model.set_vocabulary(names, palette, ignore_index)
         runner.visualizer.dataset_meta = model.dataset_meta
         runner.logger.info(
-            f'vocabulary for {loop}: {len(names)} classes of {type(dataset).__name__}, '
+            f'vocabulary for {loop}: {len(names)} names for {type(dataset).__name__}, '
             f'{names[0]!r} ... {names[-1]!r}'
         )
         return model.dataset_meta
@@ -79,11 +90,13 @@ class VocabularyHook(Hook):
 def class_names(dataset: Any, file: str | None) -> tuple[list[str], list | None]:
     """Names and palette of a data set, or the names of a file in place of its own.
 
+    A data set whose metainfo has `prompt_names` asks for these; its classes are fewer.
+
     Raises:
         ValueError: See :class:`VocabularyHook`.
     """
     meta = getattr(dataset, 'metainfo', {})
-    classes, palette = meta.get('classes'), meta.get('palette')
+    classes, palette = meta.get('prompt_names') or meta.get('classes'), meta.get('palette')
     if file is None:
         if not classes:
             raise ValueError(

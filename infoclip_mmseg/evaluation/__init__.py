@@ -1,5 +1,6 @@
 """Figures of merit, and the comparison of many runs."""
 
+from infoclip_mmseg.evaluation.open_vocab_metric import OpenVocabIoUMetric
 from infoclip_mmseg.evaluation.seen_unseen import SeenUnseenIoUMetric
 
-__all__ = ['SeenUnseenIoUMetric']
+__all__ = ['OpenVocabIoUMetric', 'SeenUnseenIoUMetric']

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from mmengine.logging import MMLogger, print_log
 from mmseg.evaluation import IoUMetric
 from mmseg.registry import METRICS
 from prettytable import PrettyTable
-from torch import Tensor
 
 from infoclip_mmseg.datasets.vocabularies import load_vocabulary
+from infoclip_mmseg.evaluation.areas import Areas, class_iou, total_areas, without_absent
 
 ABSENT = ('count', 'skip')
 NAMES_WIDTH = 70
@@ -22,8 +21,6 @@ MEND = (
     "Name the training classes by the metric's argument `seen` (a list of names or a vocabulary "
     'file), or by `seen_classes` in the metainfo of the data set.'
 )
-
-Areas = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def find_seen(classes: Sequence[str], seen: Iterable[str]) -> np.ndarray:
@@ -144,11 +141,11 @@ class SeenUnseenIoUMetric(IoUMetric):
         """
         if self.format_only:
             return super().compute_metrics(results)
-        areas = tuple(sum(parts) for parts in zip(*results))
+        areas = total_areas(results)
         if self.absent == 'skip':
-            areas = _without_absent(areas)
-        figures = super().compute_metrics([areas])
-        iou = (areas[0] / areas[1]).double().numpy()
+            areas = without_absent(areas)
+        figures = super().compute_metrics([tuple(areas)])
+        iou = class_iou(areas).numpy()
         if self.nan_to_num is not None:
             iou = np.nan_to_num(iou, nan=self.nan_to_num)
         own = seen_unseen_figures(iou, self._is_seen)
@@ -168,14 +165,6 @@ def _sample(names: Sequence[str]) -> str:
 def _mean(values: np.ndarray) -> float:
     values = values[~np.isnan(values)]
     return float(values.mean()) if values.size else float('nan')
-
-
-def _without_absent(areas: Areas) -> Areas:
-    """Areas in which classes without ground truth were never predicted: their figures are NaN."""
-    intersection, union, prediction, truth = areas
-    present = truth > 0
-    zero = torch.zeros_like(truth)
-    return intersection, union.where(present, zero), prediction.where(present, zero), truth
 
 
 def _table(

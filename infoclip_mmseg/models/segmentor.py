@@ -92,19 +92,27 @@ class OpenVocabSegmentor(BaseSegmentor):
         self.train_cfg = train_cfg
         self.align_corners = False
         self.teacher: FrozenTeacher | None = None
+        # As configured: the label values that apply unless a data set names its own.
+        pad = getattr(self.data_preprocessor, 'seg_pad_val', None)
+        self._own_ignore = (self.decode_head.ignore_index, pad)
         self._dataset_meta: dict | None = None
         self._prompts: PromptSet | None = None
 
     # Vocabulary -----------------------------------------------------------------------------
 
     def set_vocabulary(
-        self, names: Sequence[str], palette: Sequence[Sequence[int]] | None = None
+        self,
+        names: Sequence[str],
+        palette: Sequence[Sequence[int]] | None = None,
+        ignore_index: int | None = None,
     ) -> None:
         """Label pixels with these names from now on.
 
         Args:
             names: T class names; a name may hold comma-separated synonyms.
-            palette: T colours [r, g, b], 0..255; made up where None.
+            palette: T colours [r, g, b], 0..255; made up where None or of another number.
+            ignore_index: Value of pixels without a label in the label maps that go with the names;
+                None takes that of the decode head's config.
 
         Raises:
             TypeError, ValueError: The names are no vocabulary; see :func:`build_prompts`.
@@ -112,17 +120,28 @@ class OpenVocabSegmentor(BaseSegmentor):
         self._prompts = build_prompts(names, self.templates, self.synonyms)
         palette = palette if palette and len(palette) == len(names) else make_palette(len(names))
         self._dataset_meta = dict(classes=tuple(names), palette=[list(c) for c in palette])
+        if ignore_index is not None:
+            self._dataset_meta['ignore_index'] = ignore_index
         self.decode_head.num_classes = len(names)
+        self._set_ignore_index(ignore_index)
+
+    def _set_ignore_index(self, value: int | None) -> None:
+        """Set the value of unlabelled pixels in losses and checks, and of padded ones."""
+        ignored, padded = self._own_ignore if value is None else (value, value)
+        self.decode_head.ignore_index = ignored
+        if padded is not None:
+            self.data_preprocessor.seg_pad_val = padded
 
     @property
     def dataset_meta(self) -> dict | None:
-        """``classes`` and ``palette`` of the vocabulary; assigning it sets the vocabulary."""
+        """``classes``, ``palette``, perhaps ``ignore_index``; assigning it sets the vocabulary."""
         return self._dataset_meta
 
     @dataset_meta.setter
     def dataset_meta(self, meta: dict | None) -> None:
         if meta and meta.get('classes'):
-            self.set_vocabulary(meta['classes'], meta.get('palette'))
+            names = meta.get('prompt_names') or meta['classes']
+            self.set_vocabulary(names, meta.get('palette'), meta.get('ignore_index'))
 
     @property
     def prompts(self) -> PromptSet:
@@ -307,6 +326,7 @@ class OpenVocabSegmentor(BaseSegmentor):
         finally:
             self._prompts, self._dataset_meta = prompts, meta
             self.decode_head.num_classes = prompts.num_classes if prompts else 0
+            self._set_ignore_index((meta or {}).get('ignore_index'))
             if training:
                 self.train()
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from infoclip_mmseg.datasets.vocabularies import load_vocabulary, make_palette
 from infoclip_mmseg.engine import VocabularyHook
+from infoclip_mmseg.engine.vocabulary_hook import class_names
 
 
 def test_validation_vocabulary_comes_and_goes(make_runner, toy_cfg, tmp_path):
@@ -56,3 +60,54 @@ def test_palette_is_distinct_and_stable():
     assert len({tuple(colour) for colour in palette}) > 165
     assert palette[:20] == make_palette(20)
     assert all(0 <= value <= 255 for colour in palette for value in colour)
+
+
+def sixteen_bit_set(folder):
+    """Config of a data set with one image and the labels 0, 255 (a class) and 65535 (none)."""
+    (folder / 'images').mkdir()
+    (folder / 'labels').mkdir()
+    Image.new('RGB', (90, 64)).save(folder / 'images/a.jpg')
+    labels = np.zeros((64, 90), np.uint16)
+    labels[:9], labels[9:20] = 255, 65535
+    Image.fromarray(labels).save(folder / 'labels/a.tif')
+    steps = ('LoadImageFromFile', 'LoadLabelMap', 'PackSegInputs')
+    return dict(
+        type='ADE20K847Dataset',
+        data_root=str(folder),
+        data_prefix=dict(img_path='images', seg_map_path='labels'),
+        pipeline=[dict(type=step) for step in steps],
+    )
+
+
+def test_the_ignored_value_follows_the_data_set(make_runner, toy_cfg, tmp_path):
+    loader = dict(batch_size=1, num_workers=0, dataset=sixteen_bit_set(tmp_path))
+    loader['sampler'] = dict(type='DefaultSampler', shuffle=False)
+    seen = []
+    runner = make_runner(
+        toy_cfg(data_preprocessor=dict(seg_pad_val=254)),
+        max_iters=1,
+        custom_hooks=[dict(type='VocabularyHook')],
+        val_dataloader=loader,
+        val_evaluator=dict(type='IoUMetric', ignore_index=65535),
+        train_cfg=dict(type='IterBasedTrainLoop', max_iters=1, val_interval=1),
+    )
+    model = runner.model
+    predict = model.predict
+
+    def record(*arguments):
+        seen.append((model.decode_head.ignore_index, model.data_preprocessor.seg_pad_val))
+        return predict(*arguments)
+
+    model.predict = record
+    runner.train()
+    assert seen == [(65535, 65535)]
+    assert (model.decode_head.ignore_index, model.data_preprocessor.seg_pad_val) == (255, 254)
+
+
+def test_names_to_ask_for_are_not_for_training():
+    dataset = SimpleNamespace(metainfo=dict(classes=['a', 'b'], prompt_names=['a', 'x', 'y']))
+    assert class_names(dataset, None)[0] == ['a', 'x', 'y']
+    dataset.metainfo['fold_from'] = 1
+    runner = SimpleNamespace(train_dataloader=SimpleNamespace(dataset=dataset))
+    with pytest.raises(ValueError, match='for evaluation only'):
+        VocabularyHook().before_train(runner)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from miniatures import (
+from original_archives import (
     COUNTS,
     MAKERS,
     Expected,

@@ -2,7 +2,7 @@
 train_pipeline = [
     dict(type='CheckInputs'),
     dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations'),
+    dict(type='LoadLabelMap'),
     dict(type='CheckInputs'),
     # Shortest side 384, however long the other becomes.
     dict(type='Resize', scale=(100000, 384), keep_ratio=True),
@@ -18,7 +18,7 @@ test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='CheckInputs'),
     test_resize,
-    dict(type='LoadAnnotations'),
+    dict(type='LoadLabelMap'),
     dict(type='CheckInputs'),
     dict(type='PackSegInputs'),
 ]
@@ -29,7 +29,7 @@ tta_pipeline = [
         transforms=[
             [test_resize],
             [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)],
-            [dict(type='LoadAnnotations')],
+            [dict(type='LoadLabelMap')],
             [dict(type='PackSegInputs')],
         ],
     ),
@@ -61,5 +61,5 @@ val_dataloader = dict(
     ),
 )
 test_dataloader = val_dataloader
-val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
+val_evaluator = dict(type='OpenVocabIoUMetric', iou_metrics=['mIoU'])
 test_evaluator = val_evaluator

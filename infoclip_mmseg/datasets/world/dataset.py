@@ -27,7 +27,7 @@ from infoclip_mmseg.datasets.world.render import DOMAINS, Scene, render_scene, s
 
 IGNORED = 255
 SPLITS = ('train', 'val', 'test')
-LOADING_STEPS = ('LoadImageFromFile', 'LoadAnnotations', 'CheckInputs')
+LOADING_STEPS = ('LoadImageFromFile', 'LoadAnnotations', 'LoadLabelMap', 'CheckInputs')
 
 
 @DATASETS.register_module()
@@ -35,8 +35,8 @@ class ComposedWorldDataset(BaseSegDataset):
     """Scenes of objects whose classes are compositions of colour, texture and shape.
 
     Scene i of a split is the same in every process and at every time. Pipelines are those of other
-    data sets: their loading steps (``LoadImageFromFile``, ``LoadAnnotations``, ``CheckInputs``) are
-    left out, as images and labels are drawn. ``metainfo`` also holds ``seen_classes``, the names
+    data sets: their loading steps (``LoadImageFromFile``, ``LoadLabelMap`` and so on) are left
+    out, as images and labels are drawn. ``metainfo`` also holds ``seen_classes``, the names
     that fine-tuning may see.
 
     Args:

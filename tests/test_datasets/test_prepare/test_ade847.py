@@ -4,7 +4,7 @@ from itertools import pairwise
 import cv2
 import numpy as np
 import pytest
-from miniatures import ade_index, ade_names, ade_numbers
+from original_archives import ade_index, ade_names, ade_numbers
 
 from infoclip_mmseg.datasets.prepare import PrepareError, ade847
 from infoclip_mmseg.datasets.prepare.vocabulary import read_ade847_objects, read_names

@@ -4,7 +4,7 @@ import tarfile
 from dataclasses import replace
 
 import pytest
-from miniatures import write_tar, write_zip
+from original_archives import write_tar, write_zip
 
 from infoclip_mmseg.datasets.prepare import PrepareError, archives
 from infoclip_mmseg.datasets.prepare.sources import Source

@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from miniatures import ade_index
+from original_archives import ade_index
 
 from infoclip_mmseg.datasets.prepare import PrepareError
 from infoclip_mmseg.datasets.prepare.index_pickle import read_index

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from miniatures import compress, run_lengths
+from original_archives import compress, run_lengths
 
 from infoclip_mmseg.datasets.prepare.rle import decode_counts, decode_mask
 

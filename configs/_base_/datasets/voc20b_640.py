@@ -1,0 +1,13 @@
+# Training on COCO-Stuff, test on the validation set of PASCAL VOC 2012: 20 classes and the
+# background, for which the model is asked by 39 other names.
+_base_ = ['./coco-stuff_384x384.py']
+test_dataloader = dict(
+    dataset=dict(
+        _delete_=True,
+        type='PascalVOC20bDataset',
+        data_root='data/VOCdevkit/VOC2012',
+        data_prefix=dict(img_path='JPEGImages', seg_map_path='SegmentationClass'),
+        ann_file='ImageSets/Segmentation/val.txt',
+        pipeline=_base_.test_pipeline,
+    )
+)

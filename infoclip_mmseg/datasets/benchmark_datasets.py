@@ -1,0 +1,104 @@
+"""Evaluation sets that mmseg does not have: A-847, PC-459, PAS-20 and PAS-20b.
+
+Label maps come in the layout of the original archive or in that of CAT-Seg's preparation scripts
+('detectron2-style'), which have already been shifted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmseg.datasets import PascalVOCDataset
+from mmseg.registry import DATASETS
+
+from infoclip_mmseg.datasets.label_maps import IGNORED_8, IGNORED_16
+from infoclip_mmseg.datasets.vocabulary_dataset import VocabularyDataset
+
+VOC_BACKGROUND = 20
+VOC_BACKGROUND_LAST = {0: VOC_BACKGROUND, **{index + 1: index for index in range(VOC_BACKGROUND)}}
+"""Class of each value of VOC's own label maps, with the background behind the 20 classes."""
+
+
+@DATASETS.register_module()
+class ADE20K847Dataset(VocabularyDataset):
+    """ADE20K's full release with its 847 most frequent classes (A-847).
+
+    Label maps are uint16 TIFF: 0..846 are classes, 255 among them; 65535 has no label.
+
+    Args:
+        **kwargs: Arguments of :class:`VocabularyDataset`.
+    """
+
+    def __init__(self, vocabulary: str = 'ade847', **kwargs: Any) -> None:
+        kwargs = {'ignore_index': IGNORED_16, 'seg_map_suffix': '.tif', **kwargs}
+        super().__init__(vocabulary=vocabulary, **kwargs)
+
+
+@DATASETS.register_module()
+class PascalContext459Dataset(VocabularyDataset):
+    """PASCAL Context with all of its 459 classes (PC-459).
+
+    Label maps are uint16 TIFF that hold the archive's label minus 1. Whatever lies outside 0..458
+    has no label.
+
+    Args:
+        **kwargs: Arguments of :class:`VocabularyDataset`.
+    """
+
+    def __init__(self, vocabulary: str = 'pc459', **kwargs: Any) -> None:
+        defaults = dict(
+            ignore_index=IGNORED_16, outside='ignore', seg_map_suffix='.tif', listing='labels'
+        )
+        super().__init__(vocabulary=vocabulary, **{**defaults, **kwargs})
+
+
+@DATASETS.register_module()
+class PascalVOC20Dataset(VocabularyDataset):
+    """PASCAL VOC 2012 with its 20 classes, the background ignored (PAS-20).
+
+    Args:
+        reduce_zero_label: True for VOC's own label maps (0 background, 1..20, 255 void), False for
+            shifted ones (0..19, 255).
+        **kwargs: Arguments of :class:`VocabularyDataset`.
+    """
+
+    def __init__(
+        self, vocabulary: str = 'voc20', reduce_zero_label: bool = True, **kwargs: Any
+    ) -> None:
+        kwargs = {'ignore_index': IGNORED_8, **kwargs}
+        kwargs['metainfo'] = {'palette': _voc_palette()[1:], **(kwargs.get('metainfo') or {})}
+        super().__init__(vocabulary=vocabulary, reduce_zero_label=reduce_zero_label, **kwargs)
+
+
+@DATASETS.register_module()
+class PascalVOC20bDataset(VocabularyDataset):
+    """PASCAL VOC 2012 with its 20 classes and the background as the 21st (PAS-20b).
+
+    The model is asked for the 59 names of PASCAL Context, ordered so that VOC's come first
+    and :class:`~infoclip_mmseg.evaluation.OpenVocabIoUMetric` counts each prediction from 20 up as
+    background, which mmseg's IoUMetric does not.
+
+    Args:
+        vocabulary: The 21 classes are its first 20 names and 'background'.
+        label_map: For VOC's own label maps (0 background, 1..20, 255 void); None for shifted ones
+            (0..20, 255).
+        **kwargs: Arguments of :class:`VocabularyDataset`.
+    """
+
+    def __init__(
+        self,
+        vocabulary: str = 'voc20b',
+        label_map: Mapping[int, int] | None = VOC_BACKGROUND_LAST,
+        **kwargs: Any,
+    ) -> None:
+        kwargs = {'ignore_index': IGNORED_8, 'background_from': VOC_BACKGROUND, **kwargs}
+        background, *palette = _voc_palette()
+        palette = [*palette, background]
+        kwargs['metainfo'] = {'palette': palette, **(kwargs.get('metainfo') or {})}
+        super().__init__(vocabulary=vocabulary, label_map=label_map, **kwargs)
+
+
+def _voc_palette() -> list[list[int]]:
+    """VOC's colours, the background's first."""
+    return [list(colour) for colour in PascalVOCDataset.METAINFO['palette']]

@@ -1,0 +1,201 @@
+"""Label maps of 8 and 16 bits: from a file to class indices."""
+
+from __future__ import annotations
+
+import functools
+import io
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from mmcv.transforms import BaseTransform
+from mmengine import fileio
+from mmseg.registry import TRANSFORMS
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+IGNORED_8, IGNORED_16 = 255, 65535
+"""Usual values of pixels without a label in maps of 8 and of 16 bits."""
+NUM_VALUES = 1 << 16
+OUTSIDE = ('error', 'ignore')
+_INVALID = -1
+
+
+class LabelRule(NamedTuple):
+    """How the values in a data set's files become class indices.
+
+    Attributes:
+        num_classes: T; None leaves the range unchecked.
+        ignore_index: Value of pixels without a label, in the files and after loading.
+        reduce_zero_label: Files count from 1: 0 becomes `ignore_index`, k becomes k - 1.
+        label_map: Pairs (value, class) that are applied after that; other values stay.
+        outside: What a value outside 0..T-1 means: 'error', or 'ignore' for no label.
+    """
+
+    num_classes: int | None = None
+    ignore_index: int = IGNORED_8
+    reduce_zero_label: bool = False
+    label_map: tuple[tuple[int, int], ...] = ()
+    outside: str = 'error'
+
+
+def default_ignore_index(num_classes: int) -> int:
+    """255, or 65535 where 255 is a class."""
+    return IGNORED_8 if num_classes <= IGNORED_8 else IGNORED_16
+
+
+def decode_label_map(data: bytes, name: str = 'label map') -> NDArray[np.uint16]:
+    """Values of a label map file: PNG, TIFF or any other image with one channel.
+
+    Args:
+        data: Content of the file: 1, 8 or 16 bits a pixel, grey or with a palette, whose indices
+            are the values.
+        name: Name of the file, for messages.
+
+    Returns:
+        (H, W), uint8 or uint16, 0..65535.
+
+    Raises:
+        ValueError: The file can't be read, has several channels, or values that don't fit in 16
+            bits.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            mode, values = image.mode, np.array(image)
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise ValueError(
+            f'label map {name} can not be read ({len(data)} bytes; {error}). Copy or make it again.'
+        ) from error
+    if values.ndim != 2 or values.dtype.kind not in 'uib':
+        raise ValueError(
+            f'label map {name} holds {mode} pixels of shape {values.shape}; expected one channel '
+            'of integers (H, W) with a class index in each pixel. Is it a photo or a coloured '
+            'picture? Check seg_map_path, or convert it to an indexed or grey PNG.'
+        )
+    if values.dtype.itemsize > 2:  # Pillow reads some 16-bit PNG files as 32 bits
+        if values.size and (values.min() < 0 or values.max() >= NUM_VALUES):
+            raise ValueError(
+                f'label map {name} has values from {values.min()} to {values.max()}; expected '
+                f'0..{NUM_VALUES - 1}'
+            )
+        return values.astype(np.uint16)
+    return values.astype(np.uint8 if values.dtype.itemsize == 1 else np.uint16)
+
+
+def apply_label_rule(
+    values: NDArray[np.uint16], rule: LabelRule, name: str = 'label map'
+) -> NDArray[np.uint16]:
+    """Values of a file to class indices.
+
+    Args:
+        values: (H, W), uint8 or uint16.
+        rule: The data set's rule.
+        name: Name of the file, for messages.
+
+    Returns:
+        (H, W), 0..T-1 or `rule.ignore_index`; uint8 where that is enough, else uint16; without
+        `rule.num_classes` the type of the values.
+
+    Raises:
+        ValueError: A value is no class, and `rule.outside` is 'error'.
+    """
+    labels = _lookup_table(rule)[values]
+    invalid = labels == _INVALID
+    if invalid.any():
+        wrong = np.unique(values[invalid])
+        raise ValueError(
+            f'label map {name} has the values {_shorten(wrong)} in {np.count_nonzero(invalid)} '
+            f'pixels, which are none of the {rule.num_classes} classes ({_describe(rule)}). Does '
+            'the file belong to this data set, and the vocabulary to the file?'
+        )
+    if rule.num_classes is None:
+        return labels.astype(values.dtype)
+    narrow = max(rule.num_classes - 1, rule.ignore_index) < 1 << 8
+    return labels.astype(np.uint8 if narrow else np.uint16)
+
+
+@TRANSFORMS.register_module()
+class LoadLabelMap(BaseTransform):
+    """Load a label map of 8 or 16 bits; takes the place of mmseg's `LoadAnnotations`.
+
+    mmseg's step casts to uint8, which turns class 300 into 44. This one keeps 16 bits, obeys the
+    data set's rule (`label_rule`, or mmseg's `reduce_zero_label` and `label_map`), and names the
+    file if a value is no class.
+
+    Required key: seg_map_path. Optional: label_rule, reduce_zero_label, label_map. Added:
+    gt_seg_map (H, W), uint8 or uint16; seg_fields.
+
+    Args:
+        backend_args: See ``mmengine.fileio.get``.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: See :func:`decode_label_map` and :func:`apply_label_rule`.
+    """
+
+    def __init__(self, backend_args: dict | None = None) -> None:
+        self.backend_args = backend_args
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Load one label map; see the class."""
+        path = results.get('seg_map_path')
+        if path is None:
+            raise ValueError(
+                f'image {results.get("img_path")} has no label map: set data_prefix.seg_map_path '
+                'of the data set, or take LoadLabelMap out of the pipeline'
+            )
+        try:
+            data = fileio.get(path, backend_args=self.backend_args)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f'label map {path} of image {results.get("img_path")} does not exist; check '
+                'data_prefix.seg_map_path and seg_map_suffix of the data set'
+            ) from error
+        rule = results.get('label_rule') or mmseg_rule(results)
+        values = decode_label_map(data, str(path))
+        results['gt_seg_map'] = apply_label_rule(values, LabelRule(*rule), str(path))
+        results.setdefault('seg_fields', []).append('gt_seg_map')
+        return results
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}(backend_args={self.backend_args})'
+
+
+def mmseg_rule(results: Mapping[str, Any]) -> LabelRule:
+    """The rule of one of mmseg's own data sets, from what it hands to the pipeline."""
+    label_map = results.get('label_map') or {}
+    return LabelRule(
+        reduce_zero_label=bool(results.get('reduce_zero_label')),
+        label_map=tuple(sorted(label_map.items())),
+    )
+
+
+@functools.lru_cache(maxsize=16)
+def _lookup_table(rule: LabelRule) -> NDArray[np.int32]:
+    """Class of each of the 65536 values, -1 for wrong ones."""
+    table = np.arange(NUM_VALUES, dtype=np.int32)
+    if rule.reduce_zero_label:
+        table -= 1
+        table[0] = rule.ignore_index
+    table[rule.ignore_index] = rule.ignore_index
+    before = table.copy()
+    for value, label in rule.label_map:
+        table[before == value] = label
+    if rule.num_classes is not None:
+        outside = (table >= rule.num_classes) & (table != rule.ignore_index)
+        table[outside] = rule.ignore_index if rule.outside == 'ignore' else _INVALID
+    table.setflags(write=False)
+    return table
+
+
+def _describe(rule: LabelRule) -> str:
+    first = int(rule.reduce_zero_label)
+    if rule.label_map:
+        text = f'{rule.label_map[0][0]}..{rule.label_map[-1][0]}'
+    else:
+        text = f'{first}..{(rule.num_classes or 0) - 1 + first}'
+    return f'expected {text}, {rule.ignore_index} for no label'
+
+
+def _shorten(values: NDArray[Any]) -> str:
+    return ', '.join(map(str, values[:5].tolist())) + (' ...' if len(values) > 5 else '')

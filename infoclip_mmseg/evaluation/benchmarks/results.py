@@ -1,0 +1,70 @@
+"""Finished results on disk, found again by what they depend on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+CHUNK = 1 << 20
+SHOWN = 12
+"""Characters of a fingerprint in a file name."""
+
+
+def hash_file(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file's content."""
+    digest = hashlib.sha256()
+    with open(path, 'rb') as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def hash_value(value: Any) -> str:
+    """SHA-256 of nested dicts, lists and plain values; the order of keys does not matter."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def hash_listing(paths: Iterable[str | os.PathLike[str]]) -> str:
+    """SHA-256 of the names and sizes of files, in this order, wherever their folder is."""
+    return hash_value([[Path(path).name, os.path.getsize(path)] for path in paths])
+
+
+def result_path(folder: str | Path, key: str, fingerprint: str) -> Path:
+    """File of one result."""
+    return Path(folder, f'{key}_{fingerprint[:SHOWN]}.json')
+
+
+def load_result(folder: str | Path, key: str, fingerprint: str) -> dict[str, Any] | None:
+    """A finished result, or None where there is none of this fingerprint or it is damaged."""
+    path = result_path(folder, key, fingerprint)
+    if not path.is_file():
+        return None
+    try:
+        result = json.loads(path.read_text(encoding='utf-8'))
+    except json.JSONDecodeError:
+        return None
+    fits = isinstance(result, dict) and result.get('fingerprint') == fingerprint
+    return result if fits and isinstance(result.get('figures'), dict) else None
+
+
+def save_result(folder: str | Path, result: Mapping[str, Any]) -> Path:
+    """Write a result, which has a `key` and a `fingerprint`; whole or not at all."""
+    path = result_path(folder, result['key'], result['fingerprint'])
+    write_text(path, json.dumps(result, indent=1) + '\n')
+    return path
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file in one step: what is there under its name is never half-written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f'{path.name}.{os.getpid()}.part')
+    try:
+        part.write_text(text, encoding='utf-8')
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

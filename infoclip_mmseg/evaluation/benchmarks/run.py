@@ -1,0 +1,148 @@
+"""One checkpoint on several data sets in one process."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.runner import Runner, TestLoop
+
+import infoclip_mmseg
+from infoclip_mmseg.evaluation.benchmarks.plan import Plan
+from infoclip_mmseg.evaluation.benchmarks.published import published_rows
+from infoclip_mmseg.evaluation.benchmarks.results import (
+    hash_file,
+    hash_value,
+    load_result,
+    save_result,
+    write_text,
+)
+from infoclip_mmseg.evaluation.benchmarks.table import (
+    make_notes,
+    make_rows,
+    to_csv,
+    to_json,
+    to_markdown,
+)
+
+FOLDER = 'benchmarks'
+"""Folder of the results below the working folder."""
+
+
+def evaluate_plan(runner: Runner, plan: Plan, fp16: bool = False) -> dict[str, float]:
+    """Evaluate the runner's model on one benchmark.
+
+    Hooks run as in any test, so that VocabularyHook hands the names over, which are encoded once.
+    The runner's own test loop is put back afterwards.
+
+    Returns:
+        Figures, with the benchmark's key as prefix: 'ade150/mIoU'.
+    """
+    own_loop = runner._test_loop
+    try:
+        loop = TestLoop(runner, plan.dataloader, [plan.evaluator], fp16=fp16)
+        # Hooks look for the data set and the number of batches in the runner.
+        runner._test_loop = loop
+        return loop.run()
+    finally:
+        runner._test_loop = own_loop
+
+
+def fingerprint_of(cfg: Config, plan: Plan, checkpoint: str | None) -> str:
+    """SHA-256 over all that a result depends on: weights, model, pipeline, files, metric."""
+    model = cfg.model.to_dict()
+    backbone = model.get('module', model)['backbone']
+    pretrained = backbone.pop('pretrained', None)
+    weights = checkpoint or pretrained
+    if weights is not None and os.path.isfile(weights):
+        weights = hash_file(weights)
+    dataset = {k: v for k, v in plan.dataloader['dataset'].items() if k != 'data_root'}
+    fp16 = bool(cfg.test_cfg.get('fp16', False))
+    metric = {k: v for k, v in plan.evaluator.items() if k != 'output_dir'}
+    version = infoclip_mmseg.__version__
+    return hash_value([version, weights, model, dataset, plan.data, metric, fp16])
+
+
+def run_benchmarks(
+    runner: Runner,
+    plans: Sequence[Plan],
+    absent: Sequence[str],
+    checkpoint: str | None,
+    name: str,
+    redo: bool = False,
+) -> str:
+    """Evaluate a checkpoint on all planned benchmarks that are not finished yet.
+
+    Each result goes to `work_dir/benchmarks` as soon as it is there. At the end `table1.md`,
+    `table1.csv` and `table1.json` are written beside them.
+
+    Args:
+        runner: Runner of the model; it loads its checkpoint here.
+        plans: What to evaluate, from :func:`make_plans`.
+        absent: What is not there, for the notes.
+        checkpoint: File of the weights; None where the model has pretrained ones.
+        name: Of the checkpoint in the table.
+        redo: Evaluate again what is finished.
+
+    Returns:
+        The table as Markdown.
+    """
+    folder = Path(runner.work_dir, FOLDER)
+    state: list[Any] = [None]
+    if is_main_process():
+        prints = {p.benchmark.key: fingerprint_of(runner.cfg, p, checkpoint) for p in plans}
+        found = {k: None if redo else load_result(folder, k, v) for k, v in prints.items()}
+        state = [(prints, {k: result for k, result in found.items() if result is not None})]
+    broadcast_object_list(state)  # all processes must agree on what is left
+    prints, results = state[0]
+    for text in absent:
+        runner.logger.warning(f'skipped: {text}')
+    runner.call_hook('before_run')
+    if len(results) < len(plans):
+        runner.load_or_resume()
+    for plan in plans:
+        key = plan.benchmark.key
+        if key in results:
+            runner.logger.info(f'{plan.benchmark.title}: finished before; --redo evaluates again')
+            continue
+        results[key] = _evaluate(runner, plan, prints[key], checkpoint)
+        if is_main_process():
+            save_result(folder, results[key])
+    runner.call_hook('after_run')
+    results = {plan.benchmark.key: results[plan.benchmark.key] for plan in plans}
+    model = runner.cfg.model
+    rows = make_rows(name, results, published_rows(model.get('module', model).backbone.model_name))
+    notes = make_notes(results, absent)
+    table = to_markdown(rows, results, notes)
+    if is_main_process():
+        write_text(folder / 'table1.md', table)
+        write_text(folder / 'table1.csv', to_csv(rows))
+        write_text(folder / 'table1.json', to_json(rows, results, notes))
+    return table
+
+
+def _evaluate(
+    runner: Runner, plan: Plan, fingerprint: str, checkpoint: str | None
+) -> dict[str, Any]:
+    """One result: figures without prefix, and where they come from."""
+    benchmark, start = plan.benchmark, time.perf_counter()
+    runner.logger.info(f'{benchmark.title}: {plan.images} images')
+    fp16 = bool(runner.cfg.test_cfg.get('fp16', False))
+    figures = evaluate_plan(runner, plan, fp16)
+    prefix = f'{benchmark.key}/'
+    return dict(
+        key=benchmark.key,
+        title=benchmark.title,
+        figures={k.removeprefix(prefix): float(v) for k, v in figures.items()},
+        images=plan.images,
+        seconds=round(time.perf_counter() - start, 1),
+        checkpoint=checkpoint,
+        folder=plan.dataloader['dataset']['data_root'],
+        labels=plan.dataloader['dataset']['data_prefix']['seg_map_path'],
+        fingerprint=fingerprint,
+    )

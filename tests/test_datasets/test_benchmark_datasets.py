@@ -1,0 +1,78 @@
+"""Label rules of A-847, PC-459, PAS-20 and PAS-20b, pixel by pixel."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from mmseg.registry import DATASETS
+from PIL import Image
+
+PIPELINE = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadLabelMap'),
+    dict(type='CheckInputs'),
+    dict(type='PackSegInputs'),
+]
+
+
+def read(folder, values, **cfg):
+    """Labels of a data set with one image whose label map holds these values."""
+    values = np.asarray(values)
+    (folder / 'images').mkdir()
+    (folder / 'labels').mkdir()
+    Image.new('RGB', values.shape[::-1]).save(folder / 'images/a.jpg')
+    suffix = '.tif' if values.dtype == np.uint16 else '.png'
+    Image.fromarray(values).save(folder / f'labels/a{suffix}')
+    prefix = dict(img_path='images', seg_map_path='labels')
+    dataset = DATASETS.build(
+        dict(data_root=str(folder), data_prefix=prefix, pipeline=PIPELINE, **cfg)
+    )
+    return dataset, dataset[0]['data_samples'].gt_sem_seg.data[0].tolist()
+
+
+def test_a_847(tmp_path):
+    dataset, labels = read(
+        tmp_path, np.array([[0, 255, 300, 846, 65535]], np.uint16), type='ADE20K847Dataset'
+    )
+    assert labels == [[0, 255, 300, 846, 65535]]
+    assert len(dataset.metainfo['classes']) == 847
+    assert dataset.metainfo['ignore_index'] == 65535
+
+
+def test_a_847_refuses_other_labels(tmp_path):
+    with pytest.raises(ValueError, match='values 847, 1000 in 2 pixels'):
+        read(tmp_path, np.array([[1000, 847, 1]], np.uint16), type='ADE20K847Dataset')
+
+
+def test_pc_459(tmp_path):
+    dataset, labels = read(
+        tmp_path, np.array([[0, 255, 458, 459, 65535]], np.uint16), type='PascalContext459Dataset'
+    )
+    assert labels == [[0, 255, 458, 65535, 65535]]
+    assert len(dataset.metainfo['classes']) == 459
+
+
+@pytest.mark.parametrize(
+    ('options', 'values'),
+    [({}, [[0, 1, 20, 255]]), (dict(reduce_zero_label=False), [[255, 0, 19, 255]])],
+)
+def test_pas_20(tmp_path, options, values):
+    dataset, labels = read(
+        tmp_path, np.array(values, np.uint8), type='PascalVOC20Dataset', **options
+    )
+    assert labels == [[255, 0, 19, 255]]
+    assert dataset.metainfo['classes'][14] == 'person'
+
+
+@pytest.mark.parametrize(
+    ('options', 'values'), [({}, [[0, 1, 20, 255]]), (dict(label_map=None), [[20, 0, 19, 255]])]
+)
+def test_pas_20b(tmp_path, options, values):
+    dataset, labels = read(
+        tmp_path, np.array(values, np.uint8), type='PascalVOC20bDataset', **options
+    )
+    assert labels == [[20, 0, 19, 255]]
+    meta = dataset.metainfo
+    assert len(meta['classes']) == 21 and meta['classes'][20] == 'background'
+    assert meta['palette'][20] == [0, 0, 0] and meta['palette'][0] == [128, 0, 0]
+    assert len(meta['prompt_names']) == 59 and meta['fold_from'] == 20

@@ -1,0 +1,80 @@
+"""The shipped class lists agree with mmseg's data sets, index by index."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from mmseg.datasets import (
+    ADE20KDataset,
+    COCOStuffDataset,
+    PascalContextDataset59,
+    PascalVOCDataset,
+)
+
+from infoclip_mmseg.datasets.vocabularies import load_vocabulary, shipped_vocabularies
+from infoclip_mmseg.models.prompts import check_names
+
+SIZES = dict(ade150=150, ade847=847, coco=171, pc459=459, pc59=59, voc20=20, voc20b=59)
+
+
+def test_the_shipped_lists_and_their_sizes():
+    assert shipped_vocabularies() == sorted(SIZES)
+    for name, size in SIZES.items():
+        assert len(check_names(load_vocabulary(name))) == size
+
+
+@pytest.mark.parametrize(
+    ('name', 'dataset', 'first', 'differences'),
+    [
+        ('ade150', ADE20KDataset, 0, {}),
+        ('coco', COCOStuffDataset, 0, {}),
+        ('pc59', PascalContextDataset59, 0, {49: ('diningtable', 'table')}),
+        ('voc20', PascalVOCDataset, 1, {}),
+    ],
+)
+def test_lists_agree_with_the_data_sets_of_mmseg(name, dataset, first, differences):
+    ours, theirs = load_vocabulary(name), dataset.METAINFO['classes'][first:]
+    assert len(ours) == len(theirs)
+    unequal = {i: pair for i, pair in enumerate(zip(ours, theirs)) if pair[0] != pair[1]}
+    assert unequal == differences
+
+
+def test_background_names_of_voc_follow_its_twenty_classes():
+    names = load_vocabulary('voc20b')
+    assert names[:20] == load_vocabulary('voc20')
+    assert set(names) == set(load_vocabulary('pc59'))
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(
+    ('name', 'index', 'expected'),
+    [
+        ('ade847', 0, 'wall'),
+        ('ade847', 14, 'car, auto, automobile, machine, motorcar'),
+        ('pc459', 0, 'accordion'),
+        ('pc459', 458, 'wool'),
+    ],
+)
+def test_entries_of_the_large_lists(name, index, expected):
+    assert load_vocabulary(name)[index] == expected
+
+
+def test_an_unknown_name_tells_the_known_ones():
+    with pytest.raises(FileNotFoundError, match="'ade848' does not exist.*ade150, ade847, coco"):
+        load_vocabulary('ade848')
+
+
+def test_a_file_named_like_a_list_is_read_by_its_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path('voc20').write_text('cat\ndog\n')
+    assert load_vocabulary('voc20')[0] == 'aeroplane'
+    assert load_vocabulary('./voc20') == ['cat', 'dog']
+    Path('broken.json').write_text('["cat",')
+    with pytest.raises(ValueError, match="'broken.json' is no valid JSON"):
+        load_vocabulary('broken.json')
+
+
+def test_the_lists_are_package_data():
+    text = (Path(__file__).parents[2] / 'pyproject.toml').read_text()
+    assert 'infoclip_mmseg = ["datasets/vocabulary_lists/*.json"]' in text

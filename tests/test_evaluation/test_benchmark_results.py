@@ -1,0 +1,101 @@
+"""Results on disk, and the table beside the published rows."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import pytest
+
+from infoclip_mmseg.evaluation.benchmarks.published import PUBLISHED, published_rows
+from infoclip_mmseg.evaluation.benchmarks.results import (
+    hash_file,
+    hash_listing,
+    hash_value,
+    load_result,
+    result_path,
+    save_result,
+    write_text,
+)
+from infoclip_mmseg.evaluation.benchmarks.table import (
+    make_notes,
+    make_rows,
+    to_csv,
+    to_json,
+    to_markdown,
+)
+
+RESULTS = dict(
+    ade150=dict(figures=dict(mIoU=30.123, mIoU_present=31.5), images=2000),
+    voc20=dict(figures=dict(mIoU=90.0, mIoU_present=90.0), images=3),
+)
+
+
+def test_fingerprints(tmp_path):
+    (tmp_path / 'a').write_bytes(b'abc')
+    assert hash_file(tmp_path / 'a').startswith('ba7816bf8f01cfea')
+    assert hash_value(dict(a=1, b=(2, None))) == hash_value(dict(b=[2, None], a=1))
+    assert hash_value([1]) != hash_value(['1'])
+    (tmp_path / 'sub').mkdir()
+    (tmp_path / 'sub/a').write_bytes(b'xyz')
+    assert hash_listing([tmp_path / 'a']) == hash_listing([tmp_path / 'sub/a'])
+    (tmp_path / 'a').write_bytes(b'abcd')
+    assert hash_listing([tmp_path / 'a']) != hash_listing([tmp_path / 'sub/a'])
+
+
+def test_a_result_is_found_by_its_fingerprint_only(tmp_path):
+    result = dict(key='voc20', fingerprint='a' * 64, figures=dict(mIoU=1.0))
+    path = save_result(tmp_path / 'new', result)
+    assert load_result(tmp_path / 'new', 'voc20', 'a' * 64) == result
+    assert load_result(tmp_path / 'new', 'voc20', 'b' * 64) is None
+    assert load_result(tmp_path / 'new', 'voc20', 'a' * 12 + 'b' * 52) is None
+    path.write_text(path.read_text()[:20])
+    assert load_result(tmp_path / 'new', 'voc20', 'a' * 64) is None
+
+
+def test_nothing_half_written_is_left(tmp_path, monkeypatch):
+    path = result_path(tmp_path, 'voc20', 'a' * 64)
+    write_text(path, 'whole')
+
+    def fail(*_):
+        raise OSError('no space left on device')
+
+    monkeypatch.setattr('os.replace', fail)
+    with pytest.raises(OSError, match='no space left'):
+        write_text(path, 'other')
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    assert path.read_text() == 'whole'
+
+
+def test_published_rows_are_those_of_the_backbone():
+    assert len(PUBLISHED) == 4
+    rows = published_rows('ViT-L-14-336-quickgelu')
+    assert [row.method for row in rows] == ['CAT-Seg', 'InfoCLIP']
+    assert rows[1].values == dict(
+        ade847=16.6, pc459=24.6, ade150=38.5, pc59=63.5, voc20=97.5, voc20b=83.1
+    )
+    assert published_rows('ViT-B-16-quickgelu')[0].values['ade847'] == 12.0
+    assert published_rows('ViT-B-32') == published_rows(dict(embed_dim=64)) == []
+
+
+def test_table_as_markdown():
+    rows = make_rows('run', RESULTS, published_rows('ViT-B-16'))
+    notes = make_notes(RESULTS, ['PC-59 not found: nothing'])
+    lines = to_markdown(rows, RESULTS, notes).splitlines()
+    assert lines[0] == '| mIoU | A-847 | PC-459 | A-150 | PC-59 | PAS-20 | PAS-20b |'
+    assert lines[2] == '| run (absent classes left out) | – | – | 31.50 | – | 90.00* | – |'
+    assert lines[3] == '| run (absent classes count 0) | – | – | 30.12 | – | 90.00* | – |'
+    assert lines[5].startswith('| InfoCLIP ViT-B/16 (published) | 12.6 | 19.5 | 32.1 | 58.1 |')
+    assert '* PAS-20: 3 images, the published evaluation has 1449.' in lines
+    assert lines[-1] == 'Skipped: PC-59 not found: nothing'
+
+
+def test_table_as_csv_and_json():
+    rows = make_rows('run', RESULTS, published_rows('ViT-B-16'))
+    table = list(csv.DictReader(io.StringIO(to_csv(rows))))
+    assert [row['published'] for row in table] == ['False', 'False', 'True', 'True']
+    assert table[0]['ade150'] == '31.5' and table[0]['pc59'] == ''
+    data = json.loads(to_json(rows, RESULTS, ['note']))
+    assert data['table'][1]['values'] == dict(ade150=30.123, voc20=90.0)
+    assert data['results']['voc20']['images'] == 3 and data['notes'] == ['note']
