@@ -173,7 +173,8 @@ def test_rows_of_an_ablation_share_everything_but_the_method(path, monkeypatch):
     monkeypatch.chdir(ROOT)
     ablation = read_ablation(path)
     jobs = plan_jobs(ablation)
-    assert '# python tools/ablation.py configs/world/' + path.name in path.read_text()
+    command = f'# python tools/ablation.py {path.relative_to(ROOT)}'
+    assert command in path.read_text()
     assert ablation.baseline == 'CAT-Seg'
     assert len({len(list(job.tests)) for job in jobs}) == 1
     trained = [job.config for job in jobs if job.run.train]
@@ -183,7 +184,8 @@ def test_rows_of_an_ablation_share_everything_but_the_method(path, monkeypatch):
             assert cfg[key] == trained[0][key]
         assert cfg.train_dataloader.dataset == trained[0].train_dataloader.dataset
         assert cfg.model.decode_head == trained[0].model.decode_head
-    # Models with a head are told apart from the tuned CLIP alone by the name of the test.
+    if path.parent.name != 'world':
+        return
     heads = {
         test: {job.tests[test].model.decode_head.type for job in jobs} for test in jobs[0].tests
     }
