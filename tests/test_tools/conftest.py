@@ -1,14 +1,17 @@
-"""Fixtures for tools/ablation.py."""
+"""Fixtures for tools/ablation.py and tools/prepare_data.py."""
 
 from __future__ import annotations
 
 import importlib.util
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from original_archives import COUNTS
 from stand_ins import ABLATION, COMMON, CONFIG, TEST, TRAIN
 
+from infoclip_mmseg.datasets.prepare import RECIPES
 from infoclip_mmseg.evaluation.ablation import worker
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,6 +50,26 @@ def ablation(place, ablation_tool, monkeypatch):
     def run(*options: str) -> int:
         try:
             return ablation_tool.main(['abl.py', *options])
+        except SystemExit as stopped:
+            return stopped.code
+
+    return run
+
+
+@pytest.fixture
+def program(monkeypatch):
+    """The program as a function: ``program(*options)`` gives its status; sources are not real."""
+    monkeypatch.setattr(sys, 'path', list(sys.path))
+    spec = importlib.util.spec_from_file_location('tool_prepare', ROOT / 'tools/prepare_data.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for name, recipe in RECIPES.items():
+        small = tuple(replace(one, num_bytes=None, digest=None) for one in recipe.sources)
+        monkeypatch.setitem(RECIPES, name, replace(recipe, sources=small))
+
+    def run(*options: str, workers: int = 1, counts: dict[str, int] = COUNTS) -> int:
+        try:
+            return module.main([*options, '--workers', str(workers)], counts)
         except SystemExit as stopped:
             return stopped.code
 

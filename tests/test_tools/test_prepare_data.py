@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib.util
 import json
 import os
 import pickle
@@ -39,26 +38,6 @@ from infoclip_mmseg.datasets.prepare import RECIPES, files
 ROOT = Path(__file__).resolve().parents[2]
 ADE_FULL = 'ADE20K_2021_17_01'
 VOC = 'VOCdevkit/VOC2012'
-
-
-@pytest.fixture
-def program(monkeypatch):
-    """The program as a function: ``program(*options)`` gives its status; sources are not real."""
-    monkeypatch.setattr(sys, 'path', list(sys.path))
-    spec = importlib.util.spec_from_file_location('tool_prepare', ROOT / 'tools/prepare_data.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    for name, recipe in RECIPES.items():
-        small = tuple(replace(one, num_bytes=None, digest=None) for one in recipe.sources)
-        monkeypatch.setitem(RECIPES, name, replace(recipe, sources=small))
-
-    def run(*options: str, workers: int = 1, counts: dict[str, int] = COUNTS) -> int:
-        try:
-            return module.main([*options, '--workers', str(workers)], counts)
-        except SystemExit as stopped:
-            return stopped.code
-
-    return run
 
 
 def assert_labels(root: Path, expected: Expected) -> None:
