@@ -13,19 +13,19 @@ from mmseg.structures import SegDataSample
 from mmseg.utils import add_prefix
 from torch import Tensor
 
-from infoclip_mmseg.datasets.vocabularies import make_palette
 from infoclip_mmseg.models.checks import check_image_sizes, check_labels
 from infoclip_mmseg.models.dual_encoder import ImageFeatures
-from infoclip_mmseg.models.prompts import DEFAULT_TEMPLATES, PromptSet, build_prompts
+from infoclip_mmseg.models.prompts import DEFAULT_TEMPLATES, PromptSet
 from infoclip_mmseg.models.sliding_window import check_mode, pair, resize, slide_inference, unpad
 from infoclip_mmseg.models.teacher import FrozenTeacher
+from infoclip_mmseg.models.vocabulary import VocabularyMixin
 
 SampleList = list[SegDataSample]
 DEFAULT_TEST_CFG = dict(mode='slide', size=640, window=384, overlap=0.333, view_batch_size=4)
 
 
 @MODELS.register_module()
-class OpenVocabSegmentor(BaseSegmentor):
+class OpenVocabSegmentor(VocabularyMixin, BaseSegmentor):
     """CAT-Seg, and with a neck and its two losses InfoCLIP (arXiv 2511.15967).
 
     The vocabulary belongs to the data set being run: :class:`~infoclip_mmseg.engine.VocabularyHook`
@@ -97,70 +97,6 @@ class OpenVocabSegmentor(BaseSegmentor):
         self._own_ignore = (self.decode_head.ignore_index, pad)
         self._dataset_meta: dict | None = None
         self._prompts: PromptSet | None = None
-
-    # Vocabulary -----------------------------------------------------------------------------
-
-    def set_vocabulary(
-        self,
-        names: Sequence[str],
-        palette: Sequence[Sequence[int]] | None = None,
-        ignore_index: int | None = None,
-    ) -> None:
-        """Label pixels with these names from now on.
-
-        Args:
-            names: T class names; a name may hold comma-separated synonyms.
-            palette: T colours [r, g, b], 0..255; made up where None or of another number.
-            ignore_index: Value of pixels without a label in the label maps that go with the names;
-                None takes that of the decode head's config.
-
-        Raises:
-            TypeError, ValueError: The names are no vocabulary; see :func:`build_prompts`.
-        """
-        self._prompts = build_prompts(names, self.templates, self.synonyms)
-        palette = palette if palette and len(palette) == len(names) else make_palette(len(names))
-        self._dataset_meta = dict(classes=tuple(names), palette=[list(c) for c in palette])
-        if ignore_index is not None:
-            self._dataset_meta['ignore_index'] = ignore_index
-        self.decode_head.num_classes = len(names)
-        self._set_ignore_index(ignore_index)
-
-    def _set_ignore_index(self, value: int | None) -> None:
-        """Set the value of unlabelled pixels in losses and checks, and of padded ones."""
-        ignored, padded = self._own_ignore if value is None else (value, value)
-        self.decode_head.ignore_index = ignored
-        if padded is not None:
-            self.data_preprocessor.seg_pad_val = padded
-
-    @property
-    def dataset_meta(self) -> dict | None:
-        """``classes``, ``palette``, perhaps ``ignore_index``; assigning it sets the vocabulary."""
-        return self._dataset_meta
-
-    @dataset_meta.setter
-    def dataset_meta(self, meta: dict | None) -> None:
-        if meta and meta.get('classes'):
-            names = meta.get('prompt_names') or meta['classes']
-            self.set_vocabulary(names, meta.get('palette'), meta.get('ignore_index'))
-
-    @property
-    def prompts(self) -> PromptSet:
-        """Prompts of the current vocabulary.
-
-        Raises:
-            RuntimeError: No vocabulary has been set.
-        """
-        if self._prompts is None:
-            raise RuntimeError(
-                'the model has no vocabulary yet: add dict(type="VocabularyHook") to custom_hooks, '
-                'or call model.set_vocabulary([...]) with the class names'
-            )
-        return self._prompts
-
-    @property
-    def out_channels(self) -> int:
-        """T of the current vocabulary."""
-        return self.decode_head.num_classes
 
     # Training -------------------------------------------------------------------------------
 
