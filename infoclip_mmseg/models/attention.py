@@ -2,7 +2,9 @@
 
 Features are class-expanded, (B, T, H, W, C); guidance belongs to an image or to a class alone and
 is expanded only after it has been projected: a linear layer on a concatenation is the sum of two
-linear layers, so the guidance part is computed once an image (or once a class).
+linear layers, so the guidance part is computed once an image (or once a class) and added.
+
+Legend: B images, T classes, H W grid, S windows of L = window * window positions, C channels.
 """
 
 from __future__ import annotations
@@ -17,19 +19,6 @@ from torch import Tensor, nn
 _MASKED = -100.0
 
 
-def guided_linear(layer: nn.Linear, x: Tensor, guidance: Tensor) -> Tensor:
-    """``layer(cat([x, guidance]))`` for guidance that broadcasts against ``x``.
-
-    Args:
-        layer: Linear layer over the concatenated channels.
-        x: Features (..., C).
-        guidance: Guidance (..., G), C + G = ``layer.in_features``; singleton dimensions broadcast.
-    """
-    channels = x.shape[-1]
-    guided = F.linear(guidance, layer.weight[:, channels:], layer.bias)
-    return F.linear(x, layer.weight[:, :channels]) + guided
-
-
 def window_layout(height: int, width: int, window: int, shift: int) -> tuple[int, int]:
     """Window side and shift that fit a grid: a grid no larger than a window is not shifted."""
     if min(height, width) <= window:
@@ -37,32 +26,29 @@ def window_layout(height: int, width: int, window: int, shift: int) -> tuple[int
     return window, shift
 
 
-def _pad_to_windows(x: Tensor, window: int) -> Tensor:
-    """Pad (B, T, H, W, C) at the bottom and right to multiples of the window."""
+def to_windows(x: Tensor, window: int, shift: int) -> Tensor:
+    """Cut features (B, T, H, W, C) into windows (B, T, S, L, C).
+
+    The grid is padded with zeros at the bottom and right to multiples of the window, then rolled by
+    ``shift`` to the top and left.
+    """
     bottom, right = -x.shape[2] % window, -x.shape[3] % window
-    return F.pad(x, (0, 0, 0, right, 0, bottom)) if bottom or right else x
-
-
-def partition_windows(x: Tensor, window: int, shift: int, heads: int) -> Tensor:
-    """Features (B, T, H, W, C) to (B*T, windows*heads, window*window, C // heads)."""
-    x = _pad_to_windows(x, window)
+    if bottom or right:
+        x = F.pad(x, (0, 0, 0, right, 0, bottom))
     if shift:
         x = x.roll((-shift, -shift), dims=(2, 3))
-    x = x.flatten(0, 1).unflatten(1, (-1, window)).unflatten(3, (-1, window))
-    x = x.unflatten(-1, (heads, -1))  # B*T, rows, window, columns, window, heads, C
-    return x.permute(0, 1, 3, 5, 2, 4, 6).flatten(4, 5).flatten(1, 3)
+    x = x.unflatten(3, (-1, window)).unflatten(2, (-1, window))
+    return x.transpose(3, 4).flatten(4, 5).flatten(2, 3)
 
 
-def merge_windows(x: Tensor, window: int, shift: int, heads: int, shape: tuple[int, ...]) -> Tensor:
-    """Inverse of :func:`partition_windows`; ``shape`` is (B, T, H, W)."""
-    batch, classes, height, width = shape
-    rows, columns = -(-height // window), -(-width // window)
-    x = x.unflatten(2, (window, window)).unflatten(1, (rows, columns, heads))
-    x = x.permute(0, 1, 4, 2, 5, 3, 6).flatten(5, 6).flatten(3, 4).flatten(1, 2)
-    x = x.unflatten(0, (batch, classes))
+def from_windows(x: Tensor, window: int, shift: int, grid: tuple[int, int]) -> Tensor:
+    """Inverse of :func:`to_windows`; ``grid`` is (H, W)."""
+    rows, columns = -(-grid[0] // window), -(-grid[1] // window)
+    x = x.unflatten(3, (window, window)).unflatten(2, (rows, columns))
+    x = x.transpose(3, 4).flatten(4, 5).flatten(2, 3)
     if shift:
         x = x.roll((shift, shift), dims=(2, 3))
-    return x[:, :, :height, :width]
+    return x[:, :, : grid[0], : grid[1]]
 
 
 @lru_cache(maxsize=16)
@@ -90,8 +76,8 @@ def window_mask(
     return torch.zeros(different.shape, device=device, dtype=dtype).masked_fill_(different, _MASKED)
 
 
-class GuidedWindowAttention(nn.Module):
-    """Window attention whose queries and keys also see appearance guidance (CAT-Seg, section 3.3).
+class _GuidedProjection(nn.Module):
+    """Query, key and value projections; queries and keys also see guidance.
 
     Args:
         dim: C.
@@ -105,33 +91,52 @@ class GuidedWindowAttention(nn.Module):
         self.q = nn.Linear(dim + guidance_dim, dim)
         self.k = nn.Linear(dim + guidance_dim, dim)
         self.v = nn.Linear(dim, dim)
+
+    def guide(self, guidance: Tensor) -> Tensor:
+        """What guidance (..., G) adds to queries, keys and values (..., 3C), biases included."""
+        dim = self.v.in_features
+        weight = torch.cat([self.q.weight[:, dim:], self.k.weight[:, dim:]])
+        guided = F.linear(guidance, weight, torch.cat([self.q.bias, self.k.bias]))
+        value = self.v.bias.to(guided.dtype).expand(*guided.shape[:-1], dim)
+        return torch.cat([guided, value], dim=-1)
+
+    def project(self, x: Tensor, guided: Tensor) -> Tensor:
+        """Queries, keys and values (..., 3C) of features (..., C); ``guided`` broadcasts."""
+        dim = x.shape[-1]
+        weight = torch.cat([self.q.weight[:, :dim], self.k.weight[:, :dim], self.v.weight])
+        return F.linear(x, weight).add_(guided)
+
+
+class GuidedWindowAttention(_GuidedProjection):
+    """Window attention whose queries and keys also see appearance guidance (CAT-Seg, section 3.3).
+
+    Args:
+        dim: C.
+        guidance_dim: G.
+        num_heads: Heads.
+    """
+
+    def __init__(self, dim: int, guidance_dim: int, num_heads: int) -> None:
+        super().__init__(dim, guidance_dim, num_heads)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, guidance: Tensor, window: int, shift: int) -> Tensor:
+    def forward(self, x: Tensor, guided: Tensor, mask: Tensor | None) -> Tensor:
         """Attend within windows.
 
         Args:
-            x: Normalised features (B, T, H, W, C).
-            guidance: Appearance guidance (B, 1, H, W, G), one for all classes.
-            window: Side of a window; smaller grids are one window.
-            shift: Cyclic shift of the windows, 0 for none.
+            x: Normalised features (B, T, S, L, C).
+            guided: From :meth:`guide`, (B, 1, S, L, 3C), one for all classes.
+            mask: From :func:`window_mask`, (S, L, L), or None.
 
         Returns:
-            Features (B, T, H, W, C).
+            Features (B, T, S, L, C).
         """
-        height, width = x.shape[2:4]
-        window, shift = window_layout(height, width, window, shift)
-        projected = (
-            guided_linear(self.q, x, guidance),
-            guided_linear(self.k, x, guidance),
-            self.v(x),
-        )
-        q, k, v = (partition_windows(p, window, shift, self.num_heads) for p in projected)
-        mask = window_mask(height, width, window, shift, q.device, q.dtype)
+        qkv = self.project(x, guided).flatten(0, 2)
+        q, k, v = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         if mask is not None:
-            mask = mask.repeat_interleave(self.num_heads, dim=0)[None]
+            mask = mask.to(q.dtype)[:, None].repeat(x.shape[0] * x.shape[1], 1, 1, 1)
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return self.proj(merge_windows(out, window, shift, self.num_heads, x.shape[:4]))
+        return self.proj(out.transpose(1, 2).flatten(2)).view(x.shape)
 
 
 def linear_attention(
@@ -164,7 +169,7 @@ def linear_attention(
     return q @ memory / ((q * normaliser).sum(dim=-1, keepdim=True) + eps) * length
 
 
-class GuidedClassAttention(nn.Module):
+class GuidedClassAttention(_GuidedProjection):
     """Linear attention over classes whose queries and keys also see the text embedding.
 
     Args:
@@ -173,40 +178,30 @@ class GuidedClassAttention(nn.Module):
         num_heads: Heads.
     """
 
-    def __init__(self, dim: int, guidance_dim: int, num_heads: int) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.q = nn.Linear(dim + guidance_dim, dim)
-        self.k = nn.Linear(dim + guidance_dim, dim)
-        self.v = nn.Linear(dim, dim)
-
-    def _heads(self, x: Tensor) -> Tensor:
-        """(B, T, H, W, C) to (B, H, W, heads, T, D)."""
-        return x.unflatten(-1, (self.num_heads, -1)).permute(0, 2, 3, 4, 1, 5)
-
     def forward(
-        self, x: Tensor, guidance: Tensor, padding: tuple[Tensor, Tensor, int] | None = None
+        self, x: Tensor, guided: Tensor, padding: tuple[Tensor, Tensor, int] | None = None
     ) -> Tensor:
         """Attend over classes at each position.
 
         Args:
-            x: Normalised features (B, T, H, W, C).
-            guidance: Text guidance (B or 1, T, 1, 1, G).
-            padding: ``(token, guidance, count)``: ``count`` padding classes with this normalised
-                token (C,) and this guidance (G,).
+            x: Normalised features (B, N, T, C), the classes of a position side by side.
+            guided: From :meth:`guide`, (B or 1, 1, T, 3C).
+            padding: ``(token, guided, count)``: ``count`` padding classes with this normalised
+                token (C,) and this guidance (3C,).
 
         Returns:
-            Features (B, T, H, W, C).
+            Features (B, N, T, C).
         """
-        q, k, v = guided_linear(self.q, x, guidance), guided_linear(self.k, x, guidance), self.v(x)
-        padded = None
+        heads = self._heads(self.project(x, guided).flatten(0, 1))
+        rows: list = [None] * self.num_heads
         if padding is not None:
-            token, pad_guidance, count = padding
-            key = guided_linear(self.k, token, pad_guidance)
-            padded = (self._row(key), self._row(self.v(token)), count)
-        out = linear_attention(self._heads(q), self._heads(k), self._heads(v), padded)
-        return out.permute(0, 4, 1, 2, 3, 5).flatten(-2)
+            token, token_guided, count = padding
+            padded = self._heads(self.project(token, token_guided)[None])
+            rows = [(key, value, count) for _, key, value in padded]
+        out = [linear_attention(*qkv, row) for qkv, row in zip(heads, rows)]
+        return torch.cat(out, dim=-1).unflatten(0, x.shape[:2])
 
-    def _row(self, x: Tensor) -> Tensor:
-        """(C,) to (heads, 1, D)."""
-        return x.unflatten(-1, (self.num_heads, -1))[:, None]
+    def _heads(self, qkv: Tensor) -> list[tuple[Tensor, ...]]:
+        """(..., 3C) to the (..., D) queries, keys and values of each head."""
+        parts = qkv.split(self.v.in_features // self.num_heads, dim=-1)
+        return [parts[head :: self.num_heads] for head in range(self.num_heads)]

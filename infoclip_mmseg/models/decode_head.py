@@ -20,6 +20,9 @@ from infoclip_mmseg.models.cost_volume import (
 )
 from infoclip_mmseg.models.dual_encoder import ImageFeatures
 
+# Positions of class maps (of all classes together) that a CPU works on at a time.
+CPU_CHUNK = 4608
+
 
 def _projection(in_channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(in_channels, out_channels, 3, padding=1), nn.ReLU())
@@ -49,8 +52,9 @@ class CATSegHead(BaseModule):
         decoder_dims: Output channels of the two upsampling stages, multiples of 16.
         decoder_guidance_dims: Channels of the two upsampled block maps.
         decoder_guidance_proj_dims: Channels of their projections.
-        class_chunk: Class maps (of all images together) that are upsampled at a time; None for all.
-            The result is the same.
+        class_chunk: Class maps (of all images together) that are aggregated over positions and
+            upsampled at a time; the result is the same. None: on a CPU what fits into its caches,
+            elsewhere all.
         with_cp: Recompute activations of each layer and of each chunk in the backward pass.
         loss_decode: Task loss, see :class:`~infoclip_mmseg.losses.CATSegBCELoss`; any mmseg loss on
             one logit map a class will do.
@@ -174,7 +178,11 @@ class CATSegHead(BaseModule):
         text_guidance = self.text_proj(F.normalize(text.mean(dim=2), dim=-1))
         pooling_size = self.pooling_size if self.training else 1
         for layer in self.layers:
-            x = self._run(layer, x, appearance, text_guidance, pooling_size)
+            x = self._run_chunks(layer.spatial, x, 1, *layer.spatial.guide(appearance))
+            if pooling_size == 1:
+                x = self._run_chunks(layer.classes, x, 2, text_guidance, pooling_size)
+            else:
+                x = self._run(layer.classes, x, text_guidance, pooling_size)
         return x
 
     def upsample_guidance(self, blocks: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -183,13 +191,11 @@ class CATSegHead(BaseModule):
 
     def upsample(self, x: Tensor, guidance: Sequence[Tensor]) -> Tensor:
         """Features (B, T, H, W, C) and guidance at 2x and 4x the grid to logits (B, T, 4H, 4W)."""
-        projected = [proj(g) for proj, g in zip(self.decoder_guidance_proj, guidance)]
-        x = x.permute(0, 1, 4, 2, 3)
-        # Classes are independent from here on, so they may go through in chunks.
-        chunk = x.shape[1] if self.class_chunk is None else max(1, self.class_chunk // len(x))
-        return torch.cat(
-            [self._run(self._decode, part, *projected) for part in x.split(chunk, dim=1)], dim=1
-        )
+        guided = [
+            stage.guide(proj(g))
+            for stage, proj, g in zip(self.decoder, self.decoder_guidance_proj, guidance)
+        ]
+        return self._run_chunks(self._decode, x, 1, *guided)
 
     def loss(self, features: ImageFeatures, text: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Task loss of a batch; see :meth:`forward` and :meth:`loss_by_feat`."""
@@ -203,12 +209,26 @@ class CATSegHead(BaseModule):
         loss = self.loss_decode(logits, labels, ignore_index=self.ignore_index)
         return {self.loss_decode.loss_name: loss}
 
-    def _decode(self, x: Tensor, *guidance: Tensor) -> Tensor:
-        classes = x.shape[1]
-        x = x.flatten(0, 1)
-        for stage, stage_guidance in zip(self.decoder, guidance):
-            x = stage(x, stage_guidance, classes)
-        return self.conv_seg(x)[:, 0].unflatten(0, (-1, classes))
+    def _decode(self, x: Tensor, *guided: Tensor) -> Tensor:
+        shape = x.shape[:2]
+        x = x.flatten(0, 1).permute(0, 3, 1, 2)
+        for stage, stage_guided in zip(self.decoder, guided):
+            x = stage(x, stage_guided)
+        return self.conv_seg(x)[:, 0].unflatten(0, shape)
+
+    def _run_chunks(self, function, x: Tensor, dim: int, *args) -> Tensor:
+        """Run ``function(x, *args)`` on parts of ``x`` (B, T, H, W, C) along T (1) or H (2)."""
+        chunk = self._chunk(x, dim)
+        if chunk >= x.shape[dim]:
+            return self._run(function, x, *args)
+        return torch.cat([self._run(function, part, *args) for part in x.split(chunk, dim)], dim)
+
+    def _chunk(self, x: Tensor, dim: int) -> int:
+        if dim == 1 and self.class_chunk is not None:
+            return max(1, self.class_chunk // len(x))
+        if x.device.type != 'cpu':
+            return x.shape[dim]
+        return max(1, CPU_CHUNK * x.shape[dim] // x[..., 0].numel())
 
     def _run(self, function, *args):
         if self.with_cp and self.training and torch.is_grad_enabled():

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from infoclip_mmseg.models import CATSegHead, ImageFeatures
-from infoclip_mmseg.models.attention import guided_linear, linear_attention, window_mask
+from infoclip_mmseg.models.attention import GuidedWindowAttention, linear_attention, window_mask
 from infoclip_mmseg.models.cost_volume import cost_volume, scatter_logits, top_classes
 
 
@@ -107,10 +107,11 @@ def test_cost_volume_and_top_classes():
     assert (full == -100).sum() == 2 * 4 * 25
 
 
-def test_guided_linear_is_linear_on_the_concatenation():
-    layer, x, guidance = nn.Linear(7, 3), torch.randn(2, 5, 4), torch.randn(2, 1, 3)
-    expected = layer(torch.cat([x, guidance.expand(2, 5, 3)], dim=-1))
-    torch.testing.assert_close(guided_linear(layer, x, guidance), expected)
+def test_guided_projection_is_linear_on_the_concatenation():
+    layer, x, guidance = GuidedWindowAttention(4, 3, 2), torch.randn(2, 5, 4), torch.randn(2, 1, 3)
+    both = torch.cat([x, guidance.expand(2, 5, 3)], dim=-1)
+    expected = torch.cat([layer.q(both), layer.k(both), layer.v(x)], dim=-1)
+    torch.testing.assert_close(layer.project(x, layer.guide(guidance)), expected)
 
 
 def test_linear_attention_padding_is_exact():
