@@ -47,10 +47,12 @@ def gram_matrix(features: Tensor) -> Tensor:
     with torch.autocast(device_type=features.device.type, enabled=False):
         rows = at_least_float32(features)
         norm = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
-        rows = rows / torch.where(norm > 0, norm, torch.ones_like(norm))
         n = rows.shape[-2]
-        diagonal = torch.eye(n, dtype=torch.bool, device=rows.device)
-        return (rows @ rows.transpose(-1, -2)).masked_fill(diagonal, 1.0) / n
+        # Dividing the rows by sqrt(n) divides the n x n matrix without another pass over it.
+        rows = rows / (torch.where(norm > 0, norm, torch.ones_like(norm)) * math.sqrt(n))
+        gram = rows @ rows.transpose(-1, -2)
+        gram.diagonal(dim1=-2, dim2=-1).fill_(1.0 / n)
+        return gram
 
 
 def joint_gram(*grams: Tensor) -> Tensor:
@@ -65,6 +67,15 @@ def joint_gram(*grams: Tensor) -> Tensor:
     Raises:
         ValueError: No matrix is given, or the matrices are of different numbers of samples.
     """
+    product = _hadamard(*grams)
+    return product / _trace(product)[..., None, None]
+
+
+def _trace(gram: Tensor) -> Tensor:
+    return gram.diagonal(dim1=-2, dim2=-1).sum(-1)
+
+
+def _hadamard(*grams: Tensor) -> Tensor:
     if not grams:
         raise ValueError('joint_gram got no Gram matrix, but needs at least one')
     if len({gram.shape[-2:] for gram in grams}) > 1:
@@ -75,7 +86,7 @@ def joint_gram(*grams: Tensor) -> Tensor:
     product = at_least_float32(grams[0])
     for gram in grams[1:]:
         product = product * gram
-    return product / product.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]
+    return product
 
 
 def renyi_entropy(gram: Tensor, alpha: float = 2.0) -> Tensor:
@@ -99,7 +110,7 @@ def renyi_entropy(gram: Tensor, alpha: float = 2.0) -> Tensor:
     with torch.autocast(device_type=gram.device.type, enabled=False):
         gram = at_least_float32(gram)
         if alpha == 2:
-            return -gram.square().sum(dim=(-2, -1)).log2()
+            return -2 * torch.linalg.vector_norm(gram, dim=(-2, -1)).log2()
         eigenvalues = torch.linalg.eigvalsh(gram)
         positive = eigenvalues > gram.shape[-1] * torch.finfo(gram.dtype).eps
         eigenvalues = eigenvalues.masked_fill(~positive, 0.0)
@@ -124,6 +135,11 @@ def joint_entropy(*grams: Tensor, alpha: float = 2.0) -> Tensor:
     Raises:
         ValueError: As :func:`joint_gram` and :func:`renyi_entropy`.
     """
+    if alpha == 2:
+        # The entropy of G / tr(G) without dividing all of G.
+        with torch.autocast(device_type=grams[0].device.type if grams else 'cpu', enabled=False):
+            product = _hadamard(*grams)
+            return renyi_entropy(product) + 2 * _trace(product).log2()
     return renyi_entropy(joint_gram(*grams), alpha)
 
 
