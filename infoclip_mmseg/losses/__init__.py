@@ -6,6 +6,13 @@ from infoclip_mmseg.losses.alignment import (
     info_bottleneck,
     mutual_information_transfer,
 )
+from infoclip_mmseg.losses.distillation import (
+    Branch,
+    DistillationLoss,
+    build_losses,
+    cosine_relation,
+    distill,
+)
 from infoclip_mmseg.losses.entropy import (
     gram_matrix,
     joint_entropy,
@@ -17,10 +24,15 @@ from infoclip_mmseg.losses.gather import gather_samples
 from infoclip_mmseg.losses.task import CATSegBCELoss, catseg_bce
 
 __all__ = [
+    'Branch',
     'CATSegBCELoss',
+    'DistillationLoss',
     'InfoBottleneckLoss',
     'MITransferLoss',
+    'build_losses',
     'catseg_bce',
+    'cosine_relation',
+    'distill',
     'gather_samples',
     'gram_matrix',
     'info_bottleneck',
