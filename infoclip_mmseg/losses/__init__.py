@@ -21,6 +21,14 @@ from infoclip_mmseg.losses.entropy import (
     renyi_entropy,
 )
 from infoclip_mmseg.losses.gather import gather_samples
+from infoclip_mmseg.losses.rivals import (
+    KLDistillationLoss,
+    RepresentationCompensationLoss,
+    SelfDistillationLoss,
+    class_kl,
+    embedding_smooth_l1,
+    representation_compensation,
+)
 from infoclip_mmseg.losses.task import CATSegBCELoss, catseg_bce
 
 __all__ = [
@@ -28,11 +36,16 @@ __all__ = [
     'CATSegBCELoss',
     'DistillationLoss',
     'InfoBottleneckLoss',
+    'KLDistillationLoss',
     'MITransferLoss',
+    'RepresentationCompensationLoss',
+    'SelfDistillationLoss',
     'build_losses',
     'catseg_bce',
+    'class_kl',
     'cosine_relation',
     'distill',
+    'embedding_smooth_l1',
     'gather_samples',
     'gram_matrix',
     'info_bottleneck',
@@ -41,4 +54,5 @@ __all__ = [
     'mutual_information',
     'mutual_information_transfer',
     'renyi_entropy',
+    'representation_compensation',
 ]
