@@ -73,21 +73,21 @@ def class_kl(teacher: Tensor, student: Tensor, temperature: float = 1.0) -> Tens
 
 
 def embedding_smooth_l1(teacher: Tensor, student: Tensor) -> Tensor:
-    """SmoothL1 (threshold 1) between unit-length dense embeddings, mean over all numbers.
+    """SmoothL1 (threshold 1) between dense embeddings as they are, mean over all numbers.
 
     Args:
         teacher: Dense image embeddings (B, C, H, W).
         student: Dense image embeddings (B, C, H, W).
 
     Returns:
-        Scalar, no unit, 0 to 2 / C.
+        Scalar, no unit, at least 0.
 
     Raises:
         ValueError: Shapes do not fit together.
     """
     teacher, student = _target_and_student(teacher, student, 4, 'embeddings (B, C, H, W)')
     with torch.autocast(device_type=student.device.type, enabled=False):
-        return F.smooth_l1_loss(F.normalize(student, dim=1), F.normalize(teacher, dim=1))
+        return F.smooth_l1_loss(student, teacher)
 
 
 def strip_pooling(dense: Tensor, scales: Sequence[int] = SCALES) -> Tensor:
@@ -185,8 +185,10 @@ class KLDistillationLoss(DistillationLoss):
 class SelfDistillationLoss(DistillationLoss):
     """Holds the student's dense image embeddings to the teacher's, as MAFT (arXiv 2310.00240) does.
 
-    MAFT applies SmoothL1 to what its frozen and its tuned image encoder say of the whole image;
-    here it is between their unit-length embeddings at every position.
+    MAFT applies SmoothL1 to the class scores that its frozen and its tuned image encoder give the
+    whole image; here it is between the embeddings themselves, at every position. They are not
+    scaled to unit length: numbers that small would make the loss hundreds of times weaker than the
+    task's, and never reach the linear part of SmoothL1.
 
     Args:
         loss_weight: Factor of the loss.
