@@ -45,6 +45,21 @@ TOY_CLIP = dict(
 )
 
 
+METHODS = {  # by file: with LPAM or not, and the losses between teacher and student
+    'catseg': (False, []),
+    'kl': (False, ['KLDistillationLoss']),
+    'maft': (False, ['SelfDistillationLoss']),
+    'maft_plus': (False, ['RepresentationCompensationLoss']),
+    'cost_volume_mi': (False, ['MITransferLoss']),
+    'lpam_kl': (True, ['KLDistillationLoss']),
+    'infoclip_l_c': (True, ['InfoBottleneckLoss']),
+    'infoclip_l_d': (True, ['MITransferLoss']),
+    'infoclip': (True, ['InfoBottleneckLoss', 'MITransferLoss']),
+}
+COMPARISONS = ('ablation', 'ablation_forgetting', 'ablation_table2')
+RIVALS = sorted((ROOT / 'configs/distillation').glob('*_coco-stuff.py'))
+
+
 def name_of(path: Path) -> str:
     return path.stem
 
@@ -57,6 +72,12 @@ def parts(path: Path) -> tuple[str, str, str]:
 
 def load(path: Path) -> Config:
     return Config.fromfile(path)
+
+
+def losses_of(cfg: Config) -> list[str]:
+    """Types of the losses between teacher and student."""
+    named = [cfg.model.get(key) for key in ('loss_ib', 'loss_mi')]
+    return [loss.type for loss in [*named, *(cfg.model.get('loss_distill') or [])] if loss]
 
 
 def build_small(cfg: Config):
@@ -156,16 +177,40 @@ def test_rows_of_the_composed_world_differ_in_the_method_only(path):
         assert cfg[key] == base[key]
     assert cfg.model.decode_head == base.model.decode_head
     assert cfg.optim_wrapper.clip_grad['scope'] == [['clip', 'head'], ['lpam']]
-    losses = {name: cfg.model[name].type for name in ('loss_ib', 'loss_mi') if cfg.model.get(name)}
-    assert (
-        losses
-        == {
-            'catseg': {},
-            'infoclip': dict(loss_ib='InfoBottleneckLoss', loss_mi='MITransferLoss'),
-            'infoclip_l_c': dict(loss_ib='InfoBottleneckLoss'),
-            'infoclip_l_d': dict(loss_mi='MITransferLoss'),
-        }[path.stem]
-    )
+    assert (cfg.model.get('neck') is not None, losses_of(cfg)) == METHODS[path.stem]
+
+
+def test_the_rivals_of_table_2_are_there():
+    names = {'kl', 'maft', 'maft-plus', 'cost-volume-mi', 'lpam-kl'}
+    assert {path.stem.split('_')[0] for path in RIVALS} == names
+
+
+@pytest.mark.parametrize('path', RIVALS, ids=name_of)
+def test_a_rival_differs_from_cat_seg_in_the_distillation_only(path):
+    lines = path.read_text().splitlines()
+    assert len(lines) < 20
+    assert lines[1] == f'# python tools/train.py {path.relative_to(ROOT)}'
+    cfg, base = load(path), load(ROOT / 'configs/catseg_vitb16_coco-stuff.py')
+    method = path.stem.split('_')[0].replace('-', '_')
+    assert (cfg.model.get('neck') is not None, losses_of(cfg)) == METHODS[method]
+    hooks = [hook.type for hook in cfg.custom_hooks]
+    assert sorted(hooks) == sorted(['FrozenTeacherHook', *(h.type for h in base.custom_hooks)])
+    for key in ('neck', 'loss_distill'):
+        cfg.model.pop(key, None)
+    cfg.custom_hooks = base.custom_hooks
+    assert cfg.to_dict() == base.to_dict()
+
+
+@pytest.mark.parametrize('path', [p for p in ABLATIONS if p.stem in COMPARISONS], ids=name_of)
+def test_comparisons_have_a_row_for_every_method(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    rows = []
+    for run in read_ablation(path).runs:
+        cfg = load(run.config)
+        cfg.merge_from_dict(dict(run.cfg_options))
+        if run.train:
+            rows.append((cfg.model.get('neck') is not None, losses_of(cfg)))
+    assert rows == list(METHODS.values())
 
 
 @pytest.mark.parametrize('path', ABLATIONS, ids=name_of)

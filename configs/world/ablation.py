@@ -9,6 +9,11 @@ _folder = 'configs/world'
 runs = [
     dict(name='zero-shot', config=f'{_folder}/zero_shot.py', train=False),
     dict(name='CAT-Seg', config=f'{_folder}/catseg.py'),
+    dict(name='KL', config=f'{_folder}/kl.py'),
+    dict(name='MAFT', config=f'{_folder}/maft.py'),
+    dict(name='MAFT+ (RC)', config=f'{_folder}/maft_plus.py'),
+    dict(name='cost-volume MI', config=f'{_folder}/cost_volume_mi.py'),
+    dict(name='LPAM + KL', config=f'{_folder}/lpam_kl.py'),
     dict(name='L_c only', config=f'{_folder}/infoclip_l_c.py'),
     dict(name='L_d only', config=f'{_folder}/infoclip_l_d.py'),
     dict(name='InfoCLIP', config=f'{_folder}/infoclip.py'),

@@ -6,6 +6,13 @@ from infoclip_mmseg.losses.alignment import (
     info_bottleneck,
     mutual_information_transfer,
 )
+from infoclip_mmseg.losses.distillation import (
+    Branch,
+    DistillationLoss,
+    build_losses,
+    cosine_relation,
+    distill,
+)
 from infoclip_mmseg.losses.entropy import (
     gram_matrix,
     joint_entropy,
@@ -14,13 +21,31 @@ from infoclip_mmseg.losses.entropy import (
     renyi_entropy,
 )
 from infoclip_mmseg.losses.gather import gather_samples
+from infoclip_mmseg.losses.rivals import (
+    KLDistillationLoss,
+    RepresentationCompensationLoss,
+    SelfDistillationLoss,
+    class_kl,
+    embedding_smooth_l1,
+    representation_compensation,
+)
 from infoclip_mmseg.losses.task import CATSegBCELoss, catseg_bce
 
 __all__ = [
+    'Branch',
     'CATSegBCELoss',
+    'DistillationLoss',
     'InfoBottleneckLoss',
+    'KLDistillationLoss',
     'MITransferLoss',
+    'RepresentationCompensationLoss',
+    'SelfDistillationLoss',
+    'build_losses',
     'catseg_bce',
+    'class_kl',
+    'cosine_relation',
+    'distill',
+    'embedding_smooth_l1',
     'gather_samples',
     'gram_matrix',
     'info_bottleneck',
@@ -29,4 +54,5 @@ __all__ = [
     'mutual_information',
     'mutual_information_transfer',
     'renyi_entropy',
+    'representation_compensation',
 ]

@@ -10,8 +10,9 @@ import logging
 
 from mmengine.logging import print_log
 from mmseg.registry import MODELS
-from torch import Tensor, nn
+from torch import Tensor
 
+from infoclip_mmseg.losses.distillation import Branch, DistillationLoss
 from infoclip_mmseg.losses.entropy import (
     at_least_float32,
     check_alpha,
@@ -128,21 +129,14 @@ def mutual_information_transfer(
     return -mutual_information(teacher_gram, student_gram, alpha).mean()
 
 
-class _AlignmentLoss(nn.Module):
+class _AlignmentLoss(DistillationLoss):
     """Options that the alignment losses share."""
 
     def __init__(self, loss_weight: float, alpha: float, samples: str, loss_name: str) -> None:
-        super().__init__()
+        super().__init__(loss_weight, loss_name)
         _check_options(alpha, samples)
-        self.loss_weight = loss_weight
         self.alpha = alpha
         self.samples = samples
-        self._loss_name = loss_name
-
-    @property
-    def loss_name(self) -> str:
-        """Key of this loss among the losses of the segmentor."""
-        return self._loss_name
 
     def extra_repr(self) -> str:
         """Options, shown when the model is printed."""
@@ -193,6 +187,10 @@ class InfoBottleneckLoss(_AlignmentLoss):
         loss = info_bottleneck(relation, image, text, self.alpha, self.samples)
         return self.loss_weight * loss
 
+    def distill(self, teacher: Branch, student: Branch) -> Tensor:
+        """The loss of the teacher's branch; the student's is not read."""
+        return self(teacher.relation, teacher.positions, teacher.text)
+
 
 @MODELS.register_module()
 class MITransferLoss(_AlignmentLoss):
@@ -236,3 +234,7 @@ class MITransferLoss(_AlignmentLoss):
         """
         loss = mutual_information_transfer(teacher, student, self.alpha, self.samples)
         return self.loss_weight * loss
+
+    def distill(self, teacher: Branch, student: Branch) -> Tensor:
+        """The loss between the relation maps of both branches."""
+        return self(teacher.relation, student.relation)

@@ -13,6 +13,7 @@ from mmseg.structures import SegDataSample
 from mmseg.utils import add_prefix
 from torch import Tensor
 
+from infoclip_mmseg.losses.distillation import Branch, build_losses, distill
 from infoclip_mmseg.models.checks import check_image_sizes, check_labels
 from infoclip_mmseg.models.dual_encoder import ImageFeatures
 from infoclip_mmseg.models.prompts import DEFAULT_TEMPLATES, PromptSet
@@ -26,7 +27,7 @@ DEFAULT_TEST_CFG = dict(mode='slide', size=640, window=384, overlap=0.333, view_
 
 @MODELS.register_module()
 class OpenVocabSegmentor(VocabularyMixin, BaseSegmentor):
-    """CAT-Seg, and with a neck and its two losses InfoCLIP (arXiv 2511.15967).
+    """CAT-Seg, with a neck and its two losses InfoCLIP (arXiv 2511.15967), or another distillation.
 
     The vocabulary belongs to the data set being run: :class:`~infoclip_mmseg.engine.VocabularyHook`
     hands it over, :meth:`set_vocabulary` sets it by hand, and assigning ``dataset_meta``, as
@@ -39,6 +40,9 @@ class OpenVocabSegmentor(VocabularyMixin, BaseSegmentor):
         neck: :class:`LPAM`, shared by teacher and student; None trains without a teacher.
         loss_ib: :class:`InfoBottleneckLoss` on the teacher's alignment map, or None.
         loss_mi: :class:`MITransferLoss` between both alignment maps, or None.
+        loss_distill: More losses between teacher and student, each a registered
+            :class:`~infoclip_mmseg.losses.DistillationLoss`. Those that compare relation maps get
+            the neck's, or without a neck the plain cosine cost volume.
         input_size: Size in pixels to which every view is resized before CLIP; an int or (h, w),
             multiples of the patch.
         templates: Prompt templates with one ``{}`` each.
@@ -58,6 +62,7 @@ class OpenVocabSegmentor(VocabularyMixin, BaseSegmentor):
         neck: dict | None = None,
         loss_ib: dict | None = None,
         loss_mi: dict | None = None,
+        loss_distill: Sequence[dict] | None = None,
         input_size: int | Sequence[int] = 384,
         templates: Sequence[str] = DEFAULT_TEMPLATES,
         synonyms: str = 'first',
@@ -83,8 +88,8 @@ class OpenVocabSegmentor(VocabularyMixin, BaseSegmentor):
         self.decode_head = MODELS.build({**sizes, **decode_head})
         if neck is not None:
             self.neck = MODELS.build({'embed_dim': embed_dim, **neck})
-        self.loss_ib = MODELS.build(loss_ib) if loss_ib else None
-        self.loss_mi = MODELS.build(loss_mi) if loss_mi else None
+        losses = [loss_ib, loss_mi, *(loss_distill or ())]
+        self.distillation_losses = build_losses([loss for loss in losses if loss])
         self.input_size = pair(input_size)
         self.templates, self.synonyms = tuple(templates), synonyms
         self.test_cfg = {**DEFAULT_TEST_CFG, **(test_cfg or {})}
@@ -110,7 +115,7 @@ class OpenVocabSegmentor(VocabularyMixin, BaseSegmentor):
         return self.decode_head(self.extract_feat(inputs), text)
 
     def loss(self, inputs: Tensor, data_samples: SampleList) -> dict[str, Tensor]:
-        """Task loss and, with a neck, both alignment losses.
+        """Task loss and the losses between teacher and student, if there are any.
 
         Args:
             inputs: Normalised images (B, 3, h, w).
@@ -118,7 +123,7 @@ class OpenVocabSegmentor(VocabularyMixin, BaseSegmentor):
 
         Raises:
             ValueError: A label lies outside the vocabulary, or an image is smaller than a patch.
-            RuntimeError: There is a neck but no teacher.
+            RuntimeError: There is a neck or a distillation loss but no teacher.
         """
         check_image_sizes(inputs, data_samples, self.backbone.patch_size)
         check_labels(data_samples, self.prompts.num_classes, self.decode_head.ignore_index)
@@ -128,12 +133,15 @@ class OpenVocabSegmentor(VocabularyMixin, BaseSegmentor):
         features = self.extract_feat(inputs)
         text = self.backbone.embed_prompts(self.prompts)
         losses = add_prefix(self.decode_head.loss(features, text, labels), 'decode')
-        if self.with_neck:
+        if self.with_neck or len(self.distillation_losses) > 0:
             losses.update(self.alignment_loss(inputs, features.dense, text))
         return losses
 
     def alignment_loss(self, inputs: Tensor, dense: Tensor, text: Tensor) -> dict[str, Tensor]:
-        """Compress the teacher's alignment map and transfer it to the student (paper, section 3).
+        """Losses that hold the student to the teacher.
+
+        InfoCLIP compresses the teacher's alignment map and transfers it to the student (paper,
+        section 3).
 
         Args:
             inputs: Normalised images (B, 3, h, w).
@@ -142,24 +150,17 @@ class OpenVocabSegmentor(VocabularyMixin, BaseSegmentor):
         """
         if self.teacher is None:
             raise RuntimeError(
-                'the model has a neck but no teacher: add dict(type="FrozenTeacherHook") to '
-                'custom_hooks, or set neck, loss_ib and loss_mi to None to train without one'
+                'the model has a neck or a distillation loss but no teacher: add '
+                'dict(type="FrozenTeacherHook") to custom_hooks, or set neck, loss_ib, loss_mi and '
+                'loss_distill to None to train without one'
             )
-        teacher_dense, teacher_text = self.teacher.encode(
-            resize(inputs, self.input_size), self.prompts
-        )
-        image = teacher_dense.flatten(2).transpose(1, 2)
+        images = resize(inputs, self.input_size)
+        teacher_dense, teacher_text = self.teacher.encode(images, self.prompts)
+        relate = self.neck if self.with_neck else None
         # One embedding a class: the mean over its prompts.
-        teacher_text, text = teacher_text.mean(dim=1), text.mean(dim=1)
-        relation_teacher = self.neck(image, teacher_text)
-        relation_student = self.neck(dense.flatten(2).transpose(1, 2), text)
-
-        losses = {}
-        if self.loss_ib is not None:
-            losses['loss_ib'] = self.loss_ib(relation_teacher, image, teacher_text)
-        if self.loss_mi is not None:
-            losses['loss_mi'] = self.loss_mi(relation_teacher, relation_student)
-        return losses
+        teacher = Branch(teacher_dense, teacher_text.mean(dim=1), relate)
+        student = Branch(dense, text.mean(dim=1), relate)
+        return distill(teacher, student, self.distillation_losses)
 
     # Inference ------------------------------------------------------------------------------
 

@@ -9,7 +9,14 @@ import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from infoclip_mmseg.losses import InfoBottleneckLoss, MITransferLoss
+from infoclip_mmseg.losses import (
+    InfoBottleneckLoss,
+    KLDistillationLoss,
+    MITransferLoss,
+    RepresentationCompensationLoss,
+    SelfDistillationLoss,
+    cosine_relation,
+)
 from infoclip_mmseg.models.lpam import LPAM
 
 BATCH, POSITIONS, CLASSES, CHANNELS = 4, 6, 5, 8
@@ -27,8 +34,19 @@ class Distillation(nn.Module):
         self.bottleneck = InfoBottleneckLoss()
         self.transfer = MITransferLoss(loss_weight=0.7)
 
+    def rivals(self, image, text):
+        """The losses that InfoCLIP is compared with, on plain cosines and a grid of 2 x 3."""
+        tuned = self.student(image)
+        cosines = cosine_relation(image, text), cosine_relation(tuned, self.student(text))
+        grids = [x.mT.unflatten(2, (2, 3)) for x in (image, tuned)]
+        means = KLDistillationLoss()(*cosines) + SelfDistillationLoss()(*grids)
+        means = means + RepresentationCompensationLoss(scales=(1, 2))(*grids)
+        return {'cosine_mi': self.transfer(*cosines), 'means': means}
+
     def forward(self, image, text):
         teacher = self.lpam(image, text)
+        if self.loss in ('cosine_mi', 'means'):
+            return self.rivals(image, text)[self.loss] + 0 * teacher.sum()
         student = self.lpam(self.student(image), self.student(text))
         ib, mi = self.bottleneck(teacher, image, text), self.transfer(teacher, student)
         # the student enters each loss, so that every parameter of DDP has a gradient
@@ -75,7 +93,7 @@ def main():
         )
     results = {
         (loss, text, split): run_case(rank, world_size, loss, text, split)
-        for loss in ('ib', 'mi', 'both')
+        for loss in ('ib', 'mi', 'both', 'cosine_mi', 'means')
         for text in ('shared', 'image')
         for split in SPLITS
     }

@@ -54,6 +54,26 @@ def test_two_ranks_equal_one_process_with_the_joint_batch(runs, loss, text, spli
             torch.testing.assert_close(rank[name], expected, atol=1e-6, rtol=1e-5, msg=name)
 
 
+@pytest.mark.parametrize('text', ['shared', 'image'])
+@pytest.mark.parametrize('split', ['equal', 'unequal'])
+def test_information_of_plain_cosines_sees_the_joint_batch(runs, text, split):
+    joint, *ranks = (run['cosine_mi', text, split] for run in runs)
+    assert joint['student.weight'].abs().max() > 1e-4
+    for rank in ranks:
+        for name, expected in joint.items():
+            torch.testing.assert_close(rank[name], expected, atol=1e-6, rtol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize('text', ['shared', 'image'])
+def test_losses_that_are_means_over_images_average_over_equal_ranks(runs, text):
+    joint, *ranks = (run['means', text, 'equal'] for run in runs)
+    assert joint['student.weight'].abs().max() > 1e-4
+    torch.testing.assert_close(sum(rank['loss'] for rank in ranks) / 2, joint['loss'])
+    for rank in ranks:
+        for name in ('student.weight', 'student.bias'):
+            torch.testing.assert_close(rank[name], joint[name], atol=1e-6, rtol=1e-5)
+
+
 def test_other_shapes_on_another_rank_are_refused_on_all(runs):
     for run in runs[1:]:
         assert 'the same number of classes on every rank' in run['mismatch']

@@ -141,6 +141,73 @@ def test_distilled_training_step(toy, dtype):
     assert all(p.grad is None for p in model.teacher.encoder.parameters())
 
 
+RIVALS = {
+    'KL': dict(loss_distill=[dict(type='KLDistillationLoss', temperature=0.01)]),
+    'MAFT': dict(loss_distill=[dict(type='SelfDistillationLoss')]),
+    'MAFT+': dict(loss_distill=[dict(type='RepresentationCompensationLoss')]),
+    'cost-volume MI': dict(loss_distill=[dict(type='MITransferLoss')]),
+    'LPAM + KL': dict(neck=dict(type='LPAM'), loss_distill=[dict(type='KLDistillationLoss')]),
+}
+
+
+@pytest.mark.parametrize('name', RIVALS)
+@pytest.mark.parametrize('classes', [2, 12])
+def test_training_step_with_another_distillation(toy, name, classes):
+    model = toy(input_size=(32, 48), **RIVALS[name]).train()
+    model.set_vocabulary([f'word {i}' for i in range(classes)])
+    model.teacher = FrozenTeacher.from_student(model.backbone)
+    images, labels = torch.randn(2, 3, 40, 48), samples(2, classes, (40, 48))
+    [key] = {'loss_kl', 'loss_sd', 'loss_rc', 'loss_mi'} & set(model(images, labels, mode='loss'))
+    with torch.no_grad():
+        for parameter in model.backbone.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter), alpha=0.02)
+    losses = model(images, labels, mode='loss')
+    losses[key].backward()
+    trained = {n for n, p in model.named_parameters() if p.grad is not None and p.grad.any()}
+    towers = {'.'.join(n.split('.')[:3]) for n in trained}
+    expected = {'backbone.clip.visual'}
+    if key in ('loss_kl', 'loss_mi'):
+        expected.add('backbone.clip.transformer')
+    if 'neck' in RIVALS[name]:
+        expected |= {f'neck.{part}.weight' for part in ('query_proj', 'key_proj')}
+    assert expected <= towers
+    assert not any(n.startswith('decode_head') for n in trained)
+    assert all(p.grad is None for p in model.teacher.encoder.parameters())
+    if key != 'loss_mi':
+        one = model(images[:1], labels[:1], mode='loss')[key]
+        assert one.isfinite() and one.item() != pytest.approx(losses[key].item(), rel=1e-4)
+
+
+@pytest.mark.parametrize('name', ['KL', 'MAFT', 'MAFT+', 'LPAM + KL'])
+def test_distillation_costs_nothing_before_the_student_moves(toy, name):
+    model = toy(**RIVALS[name]).eval()
+    model.set_vocabulary(WORDS)
+    model.teacher = FrozenTeacher.from_student(model.backbone)
+    losses = model(torch.randn(2, 3, 48, 48), samples(2, 3, (48, 48)), mode='loss')
+    [value] = [losses[k] for k in losses if k.startswith('loss_')]
+    assert value.item() == pytest.approx(0, abs=1e-6)
+
+
+def test_a_loss_may_be_named_in_either_way(toy):
+    losses = dict(loss_ib=dict(type='InfoBottleneckLoss'), loss_mi=dict(type='MITransferLoss'))
+    results = []
+    for config in (losses, dict(loss_distill=list(losses.values()))):
+        model = toy(neck=dict(type='LPAM'), **config).train()
+        model.set_vocabulary(WORDS)
+        model.teacher = FrozenTeacher.from_student(model.backbone)
+        torch.manual_seed(1)
+        results.append(model(torch.randn(2, 3, 48, 48), samples(2, 3, (48, 48)), mode='loss'))
+    assert results[0] == results[1]
+
+
+def test_a_distillation_loss_needs_a_teacher(toy):
+    model = toy(**RIVALS['MAFT']).train()
+    model.set_vocabulary(WORDS)
+    with pytest.raises(RuntimeError, match='FrozenTeacherHook'):
+        model(torch.randn(1, 3, 48, 48), samples(1, 3, (48, 48)), mode='loss')
+
+
 def test_save_and_load(model, toy, tmp_path):
     torch.save(model.state_dict(), tmp_path / 'model.pth')
     other = toy(seed=5).eval()
