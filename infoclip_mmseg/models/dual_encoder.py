@@ -13,7 +13,7 @@ from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from open_clip.transformer import QuickGELU
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from infoclip_mmseg.models.clip_model import autocast_dtype, build_clip, interpolate_positions

@@ -75,8 +75,8 @@ def pack_prompts(tokens: Tensor, ends: Tensor, causal: bool) -> PackedPrompts:
     lengths = ends + 1 if causal else torch.full_like(ends, width)
     # What lies behind the end neither counts nor makes two prompts different.
     cut = tokens.masked_fill(columns >= lengths[:, None], 0)
-    rows, order = torch.unique(torch.cat([lengths[:, None], ends[:, None], cut], 1), dim=0,
-                               return_inverse=True)  # fmt: skip
+    keys = torch.cat([lengths[:, None], ends[:, None], cut], dim=1)
+    rows, order = torch.unique(keys, dim=0, return_inverse=True)
     lengths, ends, tokens = rows[:, 0], rows[:, 1], rows[:, 2:]
 
     prefix = 0

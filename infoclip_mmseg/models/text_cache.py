@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterable
@@ -30,13 +31,11 @@ def digest(*parts: str | Tensor) -> str:
             continue
         part = part.detach()
         total.update(f't{part.dtype}{tuple(part.shape)}'.encode())
-        total.update(part.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        total.update(part.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()
 
 
-def weights_key(
-    parameters: Iterable[tuple[str, Tensor]], architecture: tuple[object, ...]
-) -> str:
+def weights_key(parameters: Iterable[tuple[str, Tensor]], architecture: tuple[object, ...]) -> str:
     """Key of a text tower.
 
     Args:
@@ -80,14 +79,13 @@ def recall(folder: str, key: str, shape: tuple[int, ...], encode: Callable[[], T
             print_log(f'text embeddings of {shape[0]} classes read from {path}', logger='current')
             return found
         except (SafetensorError, OSError, ValueError) as error:
-            print_log(f'{path} cannot be used and is made again: {error}', 'current', 30)
+            _warn(f'{path} cannot be used and is made again: {error}')
     embeddings = encode()
     try:
         _write(path, key, embeddings)
         print_log(f'text embeddings of {shape[0]} classes written to {path}', logger='current')
     except OSError as error:
-        print_log(f'text embeddings are not cached, {path} cannot be written: {error}', 'current',
-                  30)  # fmt: skip
+        _warn(f'text embeddings are not cached, {path} cannot be written: {error}')
     return embeddings
 
 
@@ -124,3 +122,7 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def _warn(message: str) -> None:
+    print_log(message, logger='current', level=logging.WARNING)

@@ -56,12 +56,10 @@ def read_out_block(block: Any, x: Tensor, layout: PackedLayout) -> Tensor:
         (n, C), a row a prompt.
     """
     attention, normed = block.attn, block.ln_1(x)
-    q, k, v = (
-        attention.query(normed[layout.ends]),
-        attention.key(normed),
-        attention.value(normed),
-    )
-    out = packed_attention(*(attention.split_heads(t) for t in (q, k, v)), layout)
+    q = attention.split_heads(attention.query(normed[layout.ends]))
+    k = attention.split_heads(attention.key(normed))
+    v = attention.split_heads(attention.value(normed))
+    out = packed_attention(q, k, v, layout)
     x = x[layout.ends] + block.ls_1(attention.out_proj(out.flatten(-2)))
     return x + block.ls_2(block.mlp(block.ln_2(x)))
 
