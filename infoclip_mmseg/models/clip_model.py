@@ -70,12 +70,3 @@ def interpolate_positions(
     grid = grid.T.unflatten(1, tuple(source))[None].float()
     grid = F.interpolate(grid, size=tuple(target), mode='bicubic', align_corners=False)
     return torch.cat([cls, grid[0].flatten(1).T.to(cls.dtype)])
-
-
-def autocast_dtype(device: str) -> torch.dtype | None:
-    """Dtype of the autocast region that is active on a device type, None outside of one."""
-    if hasattr(torch, 'get_autocast_dtype'):  # torch >= 2.4
-        return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-    if device == 'cuda':
-        return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None
-    return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,39 +12,85 @@ from torch import Tensor
 UNDECODED_LOGIT = -100.0
 
 
+# Similarities that are held at a time while the classes of an image are chosen.
+_CHUNK = 1 << 22
+
+
+class ClassLogits(NamedTuple):
+    """Logits of the classes that were decoded.
+
+    Attributes:
+        logits: (B, k, h, w).
+        classes: Index of each of them in the vocabulary (B, k), ascending; None where all T classes
+            were decoded, k = T.
+    """
+
+    logits: Tensor
+    classes: Tensor | None
+
+
 def cost_volume(image: Tensor, text: Tensor) -> Tensor:
     """Cosine similarity of every position with every prompt (CAT-Seg, Eq. 1).
 
     Args:
         image: Dense image embeddings (B, C, H, W).
-        text: Text embeddings (T, P, C), shared by the batch.
+        text: Text embeddings, (T, P, C) shared by the batch or (B, T, P, C).
 
     Returns:
         Cost volume (B, T, P, H, W), values in -1..1.
     """
     image = F.normalize(image, dim=1)
     text = F.normalize(text, dim=-1).to(image.dtype)
-    volume = text.flatten(0, 1) @ image.flatten(2)
-    return volume.unflatten(1, text.shape[:2]).unflatten(-1, image.shape[-2:])
+    volume = text.flatten(-3, -2) @ image.flatten(2)
+    return volume.unflatten(1, text.shape[-3:-1]).unflatten(-1, image.shape[-2:])
 
 
-def top_classes(volume: Tensor, k: int) -> Tensor:
-    """The k classes of each image with the highest maximal similarity.
+def top_cost_volume(
+    image: Tensor, text: Tensor, limit: int
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Cost volume of the classes that each image is most similar to.
+
+    The volume of all classes is never held: similarities of a large vocabulary are looked at a
+    chunk at a time, without gradients, and the volume is computed for those that are kept.
 
     Args:
-        volume: Cost volume (B, T, P, H, W).
-        k: How many to keep; at most T.
+        image: Dense image embeddings (B, C, H, W).
+        text: Text embeddings (T, P, C).
+        limit: Classes to keep, those with the highest maximal similarity; 0 keeps all.
 
     Returns:
-        Class indices (B, k), ascending.
+        Cost volume (B, k, P, H, W), text embeddings (B or 1, k, P, C), and the classes (B, k) or
+        None where all were kept.
     """
-    return volume.detach().amax(dim=(2, 3, 4)).topk(k, dim=1).indices.sort(dim=1).values
+    if not 0 < limit < len(text):
+        return cost_volume(image, text), text[None], None
+    classes = top_classes(max_similarity(image, text), limit)
+    text = text[classes]
+    return cost_volume(image, text), text, classes
 
 
-def gather_classes(volume: Tensor, text: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-    """Cost volume (B, k, P, H, W) and text embeddings (B, k, P, C) of the chosen classes (B, k)."""
-    rows = torch.arange(len(volume), device=volume.device)[:, None]
-    return volume[rows, classes], text[classes]
+@torch.no_grad()
+def max_similarity(image: Tensor, text: Tensor, chunk: int = _CHUNK) -> Tensor:
+    """Highest cosine similarity (B, T) of each class with a position of each image.
+
+    Args:
+        image: Dense image embeddings (B, C, H, W).
+        text: Text embeddings (T, P, C).
+        chunk: Similarities that are held at a time.
+    """
+    positions = F.normalize(image, dim=1).flatten(2).transpose(1, 2).contiguous()
+    step = max(1, chunk // (positions.shape[0] * positions.shape[1] * text.shape[1]))
+    best = []
+    for part in text.split(step):
+        part = F.normalize(part, dim=-1).to(image.dtype)
+        similarity = F.linear(positions, part.flatten(0, 1)).amax(dim=1)
+        best.append(similarity.unflatten(1, part.shape[:2]).amax(dim=2))
+    return torch.cat(best, dim=1)
+
+
+def top_classes(similarity: Tensor, k: int) -> Tensor:
+    """Indices (B, k), ascending, of the k highest of (B, T) similarities of each image."""
+    return similarity.topk(k, dim=1).indices.sort(dim=1).values
 
 
 def scatter_logits(logits: Tensor, classes: Tensor, num_classes: int) -> Tensor:

@@ -12,12 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from infoclip_mmseg.models.aggregation import AggregationLayer, GuidedUpsampling
-from infoclip_mmseg.models.cost_volume import (
-    cost_volume,
-    gather_classes,
-    scatter_logits,
-    top_classes,
-)
+from infoclip_mmseg.models.cost_volume import ClassLogits, scatter_logits, top_cost_volume
 from infoclip_mmseg.models.dual_encoder import ImageFeatures
 
 # Positions of class maps (of all classes together) that a CPU works on at a time.
@@ -146,17 +141,16 @@ class CATSegHead(BaseModule):
         Returns:
             Logits (B, T, 4H, 4W); classes beyond the ``pad_len`` most similar ones get -100.
         """
-        self._check(features, text)
-        volume, classes = cost_volume(features.dense, text), None
-        num_classes = volume.shape[1]
-        text = text[None]
-        if 0 < self.pad_len < num_classes:
-            classes = top_classes(volume, self.pad_len)
-            volume, text = gather_classes(volume, text[0], classes)
+        logits, classes = self.decode(features, text)
+        return logits if classes is None else scatter_logits(logits, classes, len(text))
 
+    def decode(self, features: ImageFeatures, text: Tensor) -> ClassLogits:
+        """Logits (B, k, 4H, 4W) of the decoded classes only; arguments as in :meth:`forward`."""
+        self._check(features, text)
+        volume, text, classes = top_cost_volume(features.dense, text, self.pad_len)
         x = self.aggregate(self.embed_cost(volume), features.dense, text)
         logits = self.upsample(x, self.upsample_guidance(features.blocks))
-        return logits if classes is None else scatter_logits(logits, classes, num_classes)
+        return ClassLogits(logits, classes)
 
     def embed_cost(self, volume: Tensor) -> Tensor:
         """Cost volume (B, T, P, H, W) to features (B, T, H, W, hidden_dim)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import open_clip
@@ -12,15 +13,23 @@ from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from open_clip.transformer import QuickGELU
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from infoclip_mmseg.models.clip_model import autocast_dtype, build_clip, interpolate_positions
+from infoclip_mmseg.models.clip_model import build_clip, interpolate_positions
 from infoclip_mmseg.models.dense_modes import DENSE_MODES
 from infoclip_mmseg.models.finetune import apply_finetune_policy
 from infoclip_mmseg.models.pretrained import find_weights, load_clip_weights
 from infoclip_mmseg.models.prompts import PromptSet
 from infoclip_mmseg.models.split_attention import split_attention
+from infoclip_mmseg.models.text_cache import recall, vocabulary_key, weights_key
+from infoclip_mmseg.models.text_tower import (
+    Progress,
+    describe_tower,
+    encode_in_batches,
+    encode_tokens,
+    text_parameters,
+)
 
 Tokenizer = Callable[[list[str]], Tensor]
 
@@ -56,6 +65,11 @@ class CLIPDualEncoder(BaseModule):
         dense_mode: A key of ``DENSE_MODES``.
         out_blocks: 0-based image blocks whose outputs are returned; None takes the last block of
             the first and of the second third (blocks 3 and 7 of 12, 7 and 15 of 24, as CAT-Seg).
+        text_batch_size: Prompts that go through the text tower together where no gradients are
+            needed; progress is logged.
+        text_cache_dir: Folder in which text embeddings are kept between runs, each file keyed by
+            the tower's weights and the prompts; None keeps them in memory only. Training that
+            changes the text tower never reads from it.
         with_cp: Recompute activations of each block in the backward pass (activation
             checkpointing).
         init_cfg: See ``mmengine.model.BaseModule``.
@@ -71,6 +85,8 @@ class CLIPDualEncoder(BaseModule):
         finetune: str = 'attention',
         dense_mode: str = 'catseg',
         out_blocks: Sequence[int] | None = None,
+        text_batch_size: int = 256,
+        text_cache_dir: str | None = None,
         with_cp: bool = False,
         init_cfg: dict | None = None,
     ) -> None:
@@ -81,6 +97,10 @@ class CLIPDualEncoder(BaseModule):
         self.pretrained = pretrained
         self.finetune = finetune
         self.dense_mode = dense_mode
+        if text_batch_size < 1:
+            raise ValueError(f'text_batch_size must be at least 1, got {text_batch_size}')
+        self.text_batch_size = text_batch_size
+        self.text_cache_dir = text_cache_dir
         self.with_cp = with_cp
         self.clip = cast(Any, split_attention(build_clip(model_name)))
         layers = len(self.clip.visual.transformer.resblocks)
@@ -186,36 +206,24 @@ class CLIPDualEncoder(BaseModule):
     def encode_text(self, tokens: Tensor) -> Tensor:
         """Text embeddings (n, C), not normalised, of token ids (n, L).
 
-        A causal tower that reads the end token cannot see what follows it, so columns after the
-        last end token of the batch are cut; the result is the same.
+        See :func:`~infoclip_mmseg.models.text_tower.encode_tokens`.
         """
-        tower = self.text_tower
-        ends, length = self._end_positions(tokens)
-        tokens = tokens[:, :length]
-        x = tower.token_embedding(tokens) + tower.positional_embedding[:length]
-        mask = None if tower.attn_mask is None else tower.attn_mask[:length, :length]
-        for block in tower.transformer.resblocks:
-            x = self._run(block, x, attn_mask=mask)
-        rows = torch.arange(len(x), device=x.device)
-        pooled = tower.ln_final(x[rows, ends])
-        projection = tower.text_projection
-        if projection is None:
-            return pooled
-        return projection(pooled) if isinstance(projection, nn.Linear) else pooled @ projection
+        return encode_tokens(self.text_tower, tokens, self._run)
 
     def embed_prompts(self, prompts: PromptSet) -> Tensor:
         """L2-normalised text embeddings (T, P, C); synonyms are averaged and normalised again.
 
         Embeddings are cached where the text tower cannot change under them: in evaluation, or when
-        it is frozen.
+        it is frozen. Those are computed outside autocast, once, so that mixed precision costs no
+        accuracy in them.
         """
         if self._text_is_trained():
             return self._embed_prompts(prompts)
         key = (prompts, self._text_version())
         if key not in self._text_cache:
             self._text_cache.clear()
-            with torch.no_grad():
-                self._text_cache[key] = self._embed_prompts(prompts)
+            with torch.no_grad(), torch.autocast(key[1][0].type, enabled=False):
+                self._text_cache[key] = self._recall_prompts(prompts)
         return self._text_cache[key]
 
     def train(self, mode: bool = True) -> CLIPDualEncoder:
@@ -224,52 +232,46 @@ class CLIPDualEncoder(BaseModule):
             self._text_cache.clear()
         return super().train(mode)
 
+    def _recall_prompts(self, prompts: PromptSet) -> Tensor:
+        """:meth:`_embed_prompts` by way of the cache on disk."""
+        if self.text_cache_dir is None:
+            return self._embed_prompts(prompts)
+        weights = weights_key(text_parameters(self.clip), describe_tower(self.text_tower))
+        device, dtype, _ = self._text_version()
+        key = vocabulary_key(weights, prompts, self._tokenize(prompts.texts), dtype)
+        shape = (prompts.num_classes, prompts.num_templates, self.embed_dim)
+        encode = partial(self._embed_prompts, prompts)
+        return recall(self.text_cache_dir, key, shape, encode).to(device)
+
     def _embed_prompts(self, prompts: PromptSet) -> Tensor:
-        tokens = self._tokenize(prompts.texts)
-        embeddings = F.normalize(self.encode_text(tokens).float(), dim=-1)
+        tokens, texts = self._tokenize(prompts.texts), prompts.texts
+        batch_size = len(texts) if torch.is_grad_enabled() else self.text_batch_size
+        embeddings = encode_in_batches(self._embed_tokens, tokens, texts, batch_size, Progress())
         slots = prompts.num_classes * prompts.num_templates
-        if len(prompts.texts) != slots:
+        if len(texts) != slots:
             owners = torch.tensor(prompts.owners, device=embeddings.device)
             zeros = embeddings.new_zeros(slots, embeddings.shape[-1])
             embeddings = F.normalize(zeros.index_add(0, owners, embeddings), dim=-1)
         return embeddings.unflatten(0, (prompts.num_classes, prompts.num_templates))
 
-    def _tokenize(self, texts: tuple[str, ...]) -> Tensor:
-        if texts not in self._token_cache:
-            self._token_cache = {texts: self.tokenizer(list(texts))}
-        return self._token_cache[texts].to(self.clip.visual.conv1.weight.device)
+    def _embed_tokens(self, tokens: Tensor) -> Tensor:
+        """L2-normalised embeddings (n, C), float32, of token ids (n, L)."""
+        return F.normalize(self.encode_text(tokens).float(), dim=-1)
 
-    def _text_parameters(self) -> list[nn.Parameter]:
-        visual = {id(parameter) for parameter in self.clip.visual.parameters()}
-        return [p for p in self.clip.parameters() if id(p) not in visual]
+    def _tokenize(self, texts: tuple[str, ...]) -> Tensor:
+        """Token ids (n, L) on the CPU."""
+        if texts not in self._token_cache:
+            self._token_cache = {texts: self.tokenizer(list(texts)).int()}
+        return self._token_cache[texts]
 
     def _text_is_trained(self) -> bool:
-        trained = any(parameter.requires_grad for parameter in self._text_parameters())
+        trained = any(parameter.requires_grad for _, parameter in text_parameters(self.clip))
         return trained and (self.training or torch.is_grad_enabled())
 
     def _text_version(self) -> tuple[Any, ...]:
         weight = self.text_tower.token_embedding.weight
-        device = weight.device.type
-        dtype = autocast_dtype(device) or weight.dtype
-        return (
-            weight.device,
-            dtype,
-            tuple((p.data_ptr(), p._version) for p in self._text_parameters()),
-        )
-
-    def _end_positions(self, tokens: Tensor) -> tuple[Tensor, int]:
-        """Column that is pooled for each row, and how many columns the tower needs."""
-        tower, length = self.text_tower, tokens.shape[1]
-        pool = getattr(tower, 'pool_type', None) or tower.text_pool_type
-        if pool == 'argmax':
-            ends = tokens.argmax(dim=-1)
-        elif pool == 'eos':
-            eos = getattr(tower, 'eos_id', None) or tower.text_eos_id
-            ends = (tokens == eos).int().argmax(dim=-1)
-        else:
-            column = 0 if pool == 'first' else length - 1
-            return tokens.new_full((len(tokens),), column), length
-        return ends, length if tower.attn_mask is None else int(ends.max()) + 1
+        versions = tuple((p.data_ptr(), p._version) for _, p in text_parameters(self.clip))
+        return weight.device, weight.dtype, versions
 
     def _embed_patches(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Tokens (B, 1 + N, width) that enter the first block, and the grid (H, W)."""

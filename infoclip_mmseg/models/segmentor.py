@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
-from mmengine.structures import PixelData
 from mmseg.models.segmentors import BaseSegmentor
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
@@ -16,17 +14,16 @@ from torch import Tensor
 from infoclip_mmseg.losses.distillation import Branch, build_losses, distill
 from infoclip_mmseg.models.checks import check_image_sizes, check_labels
 from infoclip_mmseg.models.dual_encoder import ImageFeatures
+from infoclip_mmseg.models.inference import DEFAULT_TEST_CFG, InferenceMixin
 from infoclip_mmseg.models.prompts import DEFAULT_TEMPLATES, PromptSet
-from infoclip_mmseg.models.sliding_window import check_mode, pair, resize, slide_inference, unpad
+from infoclip_mmseg.models.sliding_window import check_mode, pair, resize
 from infoclip_mmseg.models.teacher import FrozenTeacher
-from infoclip_mmseg.models.vocabulary import VocabularyMixin
 
 SampleList = list[SegDataSample]
-DEFAULT_TEST_CFG = dict(mode='slide', size=640, window=384, overlap=0.333, view_batch_size=4)
 
 
 @MODELS.register_module()
-class OpenVocabSegmentor(VocabularyMixin, BaseSegmentor):
+class OpenVocabSegmentor(InferenceMixin, BaseSegmentor):
     """CAT-Seg, with a neck and its two losses InfoCLIP (arXiv 2511.15967), or another distillation.
 
     The vocabulary belongs to the data set being run: :class:`~infoclip_mmseg.engine.VocabularyHook`
@@ -48,7 +45,9 @@ class OpenVocabSegmentor(VocabularyMixin, BaseSegmentor):
         templates: Prompt templates with one ``{}`` each.
         synonyms: ``'first'`` or ``'average'``; see :func:`build_prompts`.
         test_cfg: ``mode`` ('slide' or 'whole') and, for 'slide', ``size`` (working size in pixels),
-            ``window``, ``overlap`` and ``view_batch_size``; see :func:`slide_inference`.
+            ``window``, ``overlap`` and ``view_batch_size``; see
+            :mod:`~infoclip_mmseg.models.sliding_window`. Predictions hold a map of every class only
+            where there are at most ``max_dense_classes``.
         train_cfg: Not used; mmseg passes it.
         data_preprocessor: Usually :class:`OpenVocabDataPreProcessor` with CLIP's mean and std.
         pretrained: Overrides ``backbone.pretrained`` where given, as in mmseg's segmentors.
@@ -162,117 +161,6 @@ class OpenVocabSegmentor(VocabularyMixin, BaseSegmentor):
         student = Branch(dense, text.mean(dim=1), relate)
         return distill(teacher, student, self.distillation_losses)
 
-    # Inference ------------------------------------------------------------------------------
-
-    def predict(self, inputs: Tensor, data_samples: SampleList | None = None) -> SampleList:
-        """Label maps at the original size of each image.
-
-        Args:
-            inputs: Normalised images (B, 3, h, w).
-            data_samples: B samples whose metainfo tells padding, flip and ``ori_shape``.
-
-        Returns:
-            The samples with ``pred_sem_seg`` (1, h, w) and ``seg_logits`` (T, h, w), which here are
-            probabilities.
-
-        Raises:
-            ValueError: An image is smaller than a patch, or a ground-truth label lies outside the
-                vocabulary.
-        """
-        if data_samples is None:
-            data_samples = [SegDataSample() for _ in inputs]
-        check_image_sizes(inputs, data_samples, self.backbone.patch_size)
-        check_labels(data_samples, self.prompts.num_classes, self.decode_head.ignore_index)
-        images = [unpad(image, s.metainfo) for image, s in zip(inputs, data_samples)]
-        if len({image.shape for image in images}) == 1:
-            maps: Tensor | list[Tensor] = self.probabilities(
-                torch.stack(images), self.test_cfg['mode']
-            )
-        else:
-            maps = [self.probabilities(image[None], self.test_cfg['mode'])[0] for image in images]
-        for image, probability, sample in zip(images, maps, data_samples):
-            meta = sample.metainfo
-            if meta.get('flip'):
-                axis = {'horizontal': 2, 'vertical': 1}[meta['flip_direction']]
-                probability = probability.flip(axis)
-            size = meta.get('ori_shape', image.shape[-2:])
-            probability = resize(probability[None], tuple(size))[0]
-            sample.seg_logits = PixelData(data=probability)
-            sample.pred_sem_seg = PixelData(data=self._label_map(probability))
-        return data_samples
-
-    def probabilities(self, inputs: Tensor, mode: str = 'slide') -> Tensor:
-        """Class probabilities of normalised images (B, 3, h, w).
-
-        Returns:
-            (B, T, *test_cfg.size) in mode 'slide', (B, T, h', w') at the head's resolution in mode
-            'whole'; float32.
-        """
-        if mode == 'whole':
-            return self.encode_decode(inputs).float().sigmoid()
-        cfg = self.test_cfg
-        return slide_inference(
-            inputs,
-            self.encode_decode,
-            size=pair(cfg['size']),
-            window=pair(cfg['window']),
-            overlap=cfg['overlap'],
-            view_batch_size=cfg['view_batch_size'],
-        )
-
-    @torch.no_grad()
-    def segment(
-        self, images: Tensor, classes: Sequence[str] | None = None, mode: str = 'slide'
-    ) -> Tensor:
-        """Segment plain tensors, without mmseg's pipelines and samples.
-
-        Runs as in evaluation, whatever mode the model is in.
-
-        Args:
-            images: RGB images (B, 3, h, w), 0..255, of any size.
-            classes: Words to choose from, for this call only; None takes the current vocabulary.
-            mode: ``'slide'`` or ``'whole'``.
-
-        Returns:
-            Mode 'slide': probabilities (B, T, *test_cfg.size), float32. Mode 'whole': the head's
-            logits (B, T, h', w') after resizing the images to ``input_size``.
-
-        Raises:
-            ValueError: Unknown mode, images of the wrong form or smaller than a patch.
-        """
-        check_mode(mode)
-        if images.ndim != 4 or images.shape[1] != 3:
-            raise ValueError(f'images must be (B, 3, h, w) RGB, got {tuple(images.shape)}')
-        check_image_sizes(images, [], self.backbone.patch_size)
-        preprocessor = self.data_preprocessor
-        images = images.to(preprocessor.mean.device, torch.float32)
-        images = (images - preprocessor.mean) / preprocessor.std
-        with self._evaluating(classes):
-            return self.encode_decode(images) if mode == 'whole' else self.probabilities(images)
-
-    @contextmanager
-    def _evaluating(self, classes: Sequence[str] | None) -> Iterator[None]:
-        """Evaluation mode and, where given, another vocabulary, both undone on exit."""
-        training, prompts, meta = self.training, self._prompts, self._dataset_meta
-        try:
-            if training:
-                self.eval()
-            if classes is not None:
-                self.set_vocabulary(classes)
-            yield
-        finally:
-            self._prompts, self._dataset_meta = prompts, meta
-            self.decode_head.num_classes = prompts.num_classes if prompts else 0
-            self._set_ignore_index((meta or {}).get('ignore_index'))
-            if training:
-                self.train()
-
     def _forward(self, inputs: Tensor, data_samples: SampleList | None = None) -> Tensor:
         """Logits (B, T, h', w') at the head's resolution."""
         return self.encode_decode(inputs)
-
-    def _label_map(self, probability: Tensor) -> Tensor:
-        """Probabilities (T, h, w) to labels (1, h, w); a single class is thresholded."""
-        if len(probability) == 1:
-            return (probability > self.decode_head.threshold).long()
-        return probability.argmax(dim=0, keepdim=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from infoclip_mmseg.models.cost_volume import ClassLogits
 
 Size = tuple[int, int]
 MODES = ('slide', 'whole')
@@ -18,6 +20,22 @@ class View(NamedTuple):
 
     image: int
     corner: tuple[int, int] | None
+
+
+class Layout(NamedTuple):
+    """Windows over an image, followed by the whole image.
+
+    Attributes:
+        size: Working height and width in pixels.
+        window: Height and width of a window.
+        corners: (top, left) of each window; the whole image is the view after the last.
+        cover: How many windows cover each pixel (*size).
+    """
+
+    size: Size
+    window: Size
+    corners: list[tuple[int, int]]
+    cover: Tensor
 
 
 def pair(size: int | Sequence[int]) -> Size:
@@ -67,50 +85,61 @@ def window_corners(size: Size, window: Size, overlap: float) -> list[tuple[int, 
     return [(top, left) for top in rows for left in columns]
 
 
-def slide_inference(
-    images: Tensor,
-    predict: Callable[[Tensor], Tensor],
-    size: Size,
-    window: Size,
-    overlap: float,
-    view_batch_size: int,
-) -> Tensor:
-    """Mean of windows and whole image (CAT-Seg, section 4.2).
-
-    Images are resized to ``size``. Windows of it and the whole image, resized to a window, go
-    through ``predict`` at most ``view_batch_size`` at a time. Probabilities are averaged where
-    windows overlap, and then with those of the whole image.
+def sliding_layout(images: Tensor, size: Size, window: Size, overlap: float) -> Layout:
+    """Windows of a size over images of another.
 
     Args:
-        images: Images (B, 3, h, w).
-        predict: Views (b, 3, *window) -> logits (b, T, h', w').
+        images: Images, which tell the device.
         size: Working height and width in pixels.
         window: Window height and width in pixels; cut to ``size`` where larger.
         overlap: See :func:`window_corners`.
-        view_batch_size: Views that go through the model together.
-
-    Returns:
-        Probabilities (B, T, *size), float32.
     """
     window = (min(window[0], size[0]), min(window[1], size[1]))
     corners = window_corners(size, window, overlap)
-    working, whole = resize(images, size), resize(images, window)
-    views = [View(b, corner) for b in range(len(images)) for corner in (*corners, None)]
-    total: Tensor | None = None
-    count = images.new_zeros(size, dtype=torch.float32)
+    cover = images.new_zeros(size, dtype=torch.float32)
     for top, left in corners:
-        count[top : top + window[0], left : left + window[1]] += 1
+        cover[top : top + window[0], left : left + window[1]] += 1
+    return Layout(size, window, corners, cover)
 
+
+def sliding_logits(
+    images: Tensor,
+    predict: Callable[[Tensor], ClassLogits],
+    layout: Layout,
+    view_batch_size: int,
+) -> Iterator[ClassLogits]:
+    """Logits of the windows of each image and of the whole image, resized to a window.
+
+    Args:
+        images: Images (B, 3, h, w).
+        predict: Views (b, 3, *window) -> logits (b, k, h', w') and their classes (b, k) or None.
+        layout: Where the views lie.
+        view_batch_size: Views, of one or of several images, that go through the model together.
+
+    Yields:
+        For each image, as soon as it is finished, logits (V, k, h', w') and classes (V, k) or None.
+    """
+    working, whole = resize(images, layout.size), resize(images, layout.window)
+    corners = (*layout.corners, None)
+    views = [View(b, corner) for b in range(len(images)) for corner in corners]
+    done: list[ClassLogits] = []
     for start in range(0, len(views), view_batch_size):
         batch = views[start : start + view_batch_size]
-        crops = torch.stack([_crop(working, whole, view, window) for view in batch])
-        probabilities = resize(predict(crops).float(), window).sigmoid()
-        if total is None:
-            total = probabilities.new_zeros(len(images), probabilities.shape[1], *size)
-        for view, probability in zip(batch, probabilities):
-            _accumulate(total[view.image], view, probability, window, count)
-    assert total is not None
-    return total
+        crops = torch.stack([_crop(working, whole, view, layout.window) for view in batch])
+        logits, classes = predict(crops)
+        done += [
+            ClassLogits(logits[i], None if classes is None else classes[i])
+            for i in range(len(batch))
+        ]
+        while len(done) >= len(corners):
+            yield _stack(done[: len(corners)])
+            del done[: len(corners)]
+
+
+def _stack(views: list[ClassLogits]) -> ClassLogits:
+    classes = [view.classes for view in views if view.classes is not None]
+    logits = torch.stack([view.logits for view in views])
+    return ClassLogits(logits, torch.stack(classes) if classes else None)
 
 
 def _crop(working: Tensor, whole: Tensor, view: View, window: Size) -> Tensor:
@@ -118,15 +147,3 @@ def _crop(working: Tensor, whole: Tensor, view: View, window: Size) -> Tensor:
         return whole[view.image]
     top, left = view.corner
     return working[view.image, :, top : top + window[0], left : left + window[1]]
-
-
-def _accumulate(
-    total: Tensor, view: View, probability: Tensor, window: Size, count: Tensor
-) -> None:
-    """Add half of a view's share to ``total`` (T, *size)."""
-    if view.corner is None:
-        total += resize(probability[None], (total.shape[-2], total.shape[-1]))[0] / 2
-        return
-    top, left = view.corner
-    region = (slice(top, top + window[0]), slice(left, left + window[1]))
-    total[(slice(None), *region)] += probability / (2 * count[region])

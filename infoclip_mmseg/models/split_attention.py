@@ -7,6 +7,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from infoclip_mmseg.models.packing import PackedLayout, packed_attention
+
 
 class SplitAttention(nn.Module):
     """Drop-in for the self-attention of open_clip's blocks with the packed projection split.
@@ -43,24 +45,34 @@ class SplitAttention(nn.Module):
         """Values (B, L, C) of tokens (B, L, C)."""
         return F.linear(x, self.v_proj_weight, self.in_proj_bias[2 * self.embed_dim :])
 
-    def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+    def split_heads(self, x: Tensor) -> Tensor:
+        """(..., C) to (..., heads, C // heads)."""
+        return x.unflatten(-1, (self.num_heads, -1))
 
     def forward(
-        self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, **_: Any
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | PackedLayout | None = None,
+        **_: Any,
     ) -> tuple[Tensor, None]:
         """Self-attention with the call signature that open_clip's blocks use.
 
         Args:
-            query, key, value: Tokens (B, L, C), the same tensor.
-            attn_mask: Additive mask (L, L).
+            query, key, value: Tokens (B, L, C), the same tensor; or (N, C) of packed prompts.
+            attn_mask: Additive mask (L, L), or where packed prompts lie.
 
         Returns:
-            Tokens (B, L, C), and None in place of attention weights.
+            Tokens as they came, and None in place of attention weights.
         """
-        q, k, v = (self._heads(x) for x in (self.query(query), self.key(key), self.value(value)))
+        projected = (self.query(query), self.key(key), self.value(value))
+        q, k, v = (self.split_heads(x) for x in projected)
         if attn_mask is not None:
             attn_mask = attn_mask.to(q.dtype)
+        if isinstance(attn_mask, PackedLayout):
+            return self.out_proj(packed_attention(q, k, v, attn_mask).flatten(-2)), None
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask)
         return self.out_proj(out.transpose(1, 2).flatten(2)), None
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from infoclip_mmseg.models import CATSegHead, ImageFeatures
 from infoclip_mmseg.models.attention import GuidedWindowAttention, linear_attention, window_mask
-from infoclip_mmseg.models.cost_volume import cost_volume, scatter_logits, top_classes
+from infoclip_mmseg.models.cost_volume import (
+    cost_volume,
+    max_similarity,
+    scatter_logits,
+    top_classes,
+)
 
 
 @pytest.fixture
@@ -98,7 +102,7 @@ def test_cost_volume_and_top_classes():
     volume = cost_volume(image, text)
     expected = F.cosine_similarity(image[1, :, 2, 3], text[4, 1], dim=0)
     torch.testing.assert_close(volume[1, 4, 1, 2, 3], expected)
-    classes = top_classes(volume, 2)
+    classes = top_classes(max_similarity(image, text), 2)
     best = volume.amax((2, 3, 4)).sort(descending=True).indices[:, :2].sort().values
     assert torch.equal(classes, best)
     logits = torch.randn(2, 2, 5, 5)

@@ -117,3 +117,24 @@ def test_loss_and_gradients(model, golden, with_cp):
             assert error < 1e-3, f'{key}: {error:.2e}'
             checked += 1
     assert checked == 6
+
+
+@pytest.mark.parametrize('classes', [5, 12])
+@pytest.mark.parametrize('class_chunk', [None, 3])
+def test_bfloat16(model, golden, classes, class_chunk):
+    """Mixed precision: 2e-2 of the logits' norm, the same classes decoded."""
+    model.eval().set_vocabulary(NAMES[:classes])
+    model.decode_head.class_chunk = class_chunk
+    with torch.no_grad(), torch.autocast('cpu', dtype=torch.bfloat16):
+        logits = model.encode_decode(normalise(model, golden['image'])).float()
+    expected = golden[f'logits_{classes}_pool1']
+    decoded = expected != -100
+    assert torch.equal(logits != -100, decoded)
+    error = (logits - expected)[decoded].norm() / expected[decoded].norm()
+    assert error < 2e-2, f'error {error:.2e}'
+
+
+def test_slide_in_bfloat16(model, golden):
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        probability = model.segment(golden['slide_image'][None])
+    torch.testing.assert_close(probability, golden['slide_prob_5'], rtol=0, atol=2e-2)

@@ -1,0 +1,147 @@
+"""Prompts of different lengths packed without padding, for a transformer (pure functions).
+
+Linear layers, norms and MLPs treat every token alike, so the tokens of all prompts are laid one
+after the other in one (N, C) matrix. Only attention needs to know which belong together. Prompts
+lie sorted by length, so those of one length are a contiguous block that attention takes as a batch.
+Behind a causal mask the tokens that all prompts begin with have the same activations in each of
+them: they are in the matrix once, in its first rows, and every prompt attends to their keys and
+values.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class PackedLayout(NamedTuple):
+    """Where the tokens of packed prompts lie; takes the place of an attention mask.
+
+    Attributes:
+        prefix: Tokens that all prompts share; they are rows 0..prefix.
+        groups: ``(prompts, own tokens of each)`` of every length, in the order of the rows.
+        ends: Row of the token that is read out, for each prompt in the order of the rows (n,).
+        mask: Additive causal mask (L, L) over positions, or None where all tokens see each other.
+    """
+
+    prefix: int
+    groups: tuple[tuple[int, int], ...]
+    ends: Tensor
+    mask: Tensor | None
+
+    def to(self, dtype: torch.dtype) -> PackedLayout:
+        """The layout with its mask in ``dtype``; open_clip's blocks cast what they take as mask."""
+        return self if self.mask is None else self._replace(mask=self.mask.to(dtype))
+
+
+class PackedPrompts(NamedTuple):
+    """Prompts ready for the tower.
+
+    Attributes:
+        tokens: Token ids (N,) of all rows.
+        positions: Position (N,) of each row in its prompt.
+        ends: As in :class:`PackedLayout`.
+        order: For each prompt of the input its place among the packed ones (m,); equal prompts have
+            the same.
+        prefix, groups: As in :class:`PackedLayout`.
+    """
+
+    tokens: Tensor
+    positions: Tensor
+    ends: Tensor
+    order: Tensor
+    prefix: int
+    groups: tuple[tuple[int, int], ...]
+
+
+def pack_prompts(tokens: Tensor, ends: Tensor, causal: bool) -> PackedPrompts:
+    """Sort, deduplicate and pack prompts.
+
+    Args:
+        tokens: Token ids (m, L).
+        ends: Column (m,) that is read out of each prompt.
+        causal: Whether tokens see only what precedes them. Then everything behind the column that
+            is read is cut, and the common beginning is packed once.
+
+    Returns:
+        The packed prompts, on the device of ``tokens``.
+    """
+    width = tokens.shape[1]
+    columns = torch.arange(width, device=tokens.device)
+    lengths = ends + 1 if causal else torch.full_like(ends, width)
+    # What lies behind the end neither counts nor makes two prompts different.
+    cut = tokens.masked_fill(columns >= lengths[:, None], 0)
+    keys = torch.cat([lengths[:, None], ends[:, None], cut], dim=1)
+    rows, order = torch.unique(keys, dim=0, return_inverse=True)
+    lengths, ends, tokens = rows[:, 0], rows[:, 1], rows[:, 2:]
+
+    prefix = 0
+    if causal and len(rows) > 1:
+        common = (tokens == tokens[:1]).all(dim=0).cumprod(dim=0).sum()
+        prefix = int(torch.minimum(common, ends.min()))
+    own = (columns >= prefix) & (columns < lengths[:, None])
+    counts = lengths - prefix
+    first = prefix + counts.cumsum(dim=0) - counts
+    lengths_and_counts = torch.unique_consecutive(counts, return_counts=True)
+    groups = tuple((n, length) for length, n in zip(*(x.tolist() for x in lengths_and_counts)))
+    return PackedPrompts(
+        torch.cat([tokens[0, :prefix], tokens[own]]),
+        torch.cat([columns[:prefix], columns.expand_as(own)[own]]),
+        first + ends - prefix,
+        order,
+        prefix,
+        groups,
+    )
+
+
+def packed_attention(q: Tensor, k: Tensor, v: Tensor, layout: PackedLayout) -> Tensor:
+    """Attention within each prompt, and of each prompt to the shared beginning.
+
+    Args:
+        q, k, v: Rows of packed prompts (N, heads, D). ``q`` may hold the rows ``layout.ends`` only,
+            (n, heads, D), which see their whole prompt.
+        layout: Where the prompts lie.
+
+    Returns:
+        As ``q``.
+    """
+    prefix, mask = layout.prefix, layout.mask
+    only_ends = len(q) != len(k)
+    key_prefix, value_prefix = (x[None, :prefix].transpose(1, 2) for x in (k, v))
+    out = []
+    if prefix and not only_ends:
+        query = q[None, :prefix].transpose(1, 2)
+        sub = None if mask is None else mask[:prefix, :prefix]
+        out.append(_attend(query, key_prefix, value_prefix, sub))
+    starts = [prefix]
+    for prompts, length in layout.groups:
+        starts.append(starts[-1] + prompts * length)
+    done = 0
+    for (prompts, length), (start, stop) in zip(layout.groups, pairwise(starts)):
+        key, value = (_prompts(x[start:stop], prompts) for x in (k, v))
+        if prefix:
+            key = torch.cat([key_prefix.expand(prompts, -1, -1, -1), key], dim=2)
+            value = torch.cat([value_prefix.expand(prompts, -1, -1, -1), value], dim=2)
+        if only_ends:
+            query, sub = q[done : done + prompts, :, None], None
+        else:
+            query = _prompts(q[start:stop], prompts)
+            sub = None if mask is None else mask[prefix : prefix + length, : prefix + length]
+        out.append(_attend(query, key, value, sub))
+        done += prompts
+    return torch.cat(out)
+
+
+def _prompts(x: Tensor, prompts: int) -> Tensor:
+    """Rows (prompts * length, heads, D) to (prompts, heads, length, D)."""
+    return x.unflatten(0, (prompts, -1)).transpose(1, 2)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """Rows (n * length, heads, D) of attention over (n, heads, length, D)."""
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    return out.transpose(1, 2).flatten(0, 1)
