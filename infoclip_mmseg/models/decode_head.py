@@ -161,7 +161,8 @@ class CATSegHead(BaseModule):
         """Aggregation layers.
 
         Args:
-            x: Embedded cost volume (B, T, H, W, hidden_dim).
+            x: Embedded cost volume (B, T, H, W, hidden_dim); overwritten where no gradients are
+                recorded.
             dense: Dense image embeddings (B, C, H, W).
             text: Text embeddings (B or 1, T, P, C).
 
@@ -215,7 +216,14 @@ class CATSegHead(BaseModule):
         chunk = self._chunk(x, dim)
         if chunk >= x.shape[dim]:
             return self._run(function, x, *args)
-        return torch.cat([self._run(function, part, *args) for part in x.split(chunk, dim)], dim)
+        parts = []
+        for part in x.split(chunk, dim):
+            out = self._run(function, part, *args)
+            # Without gradients features of the same size take the place of their input.
+            parts.append(out if torch.is_grad_enabled() or out.shape != part.shape else None)
+            if parts[-1] is None:
+                part.copy_(out)
+        return x if parts[0] is None else torch.cat(parts, dim)
 
     def _chunk(self, x: Tensor, dim: int) -> int:
         if dim == 1 and self.class_chunk is not None:

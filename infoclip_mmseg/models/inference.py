@@ -27,7 +27,7 @@ from infoclip_mmseg.models.vocabulary import VocabularyMixin
 SampleList = list[SegDataSample]
 FLIP_AXES = {'horizontal': -1, 'vertical': -2}
 DEFAULT_TEST_CFG = dict(
-    mode='slide', size=640, window=384, overlap=0.333, view_batch_size=4, max_dense_classes=1024
+    mode='slide', size=640, window=384, overlap=0.333, view_batch_size=None, max_dense_classes=1024
 )
 
 
@@ -159,7 +159,9 @@ class InferenceMixin(VocabularyMixin):
                 yield ViewLogits(logits[b : b + 1], own, num_classes, None)
             return
         layout = sliding_layout(inputs, pair(cfg['size']), pair(cfg['window']), cfg['overlap'])
-        views = sliding_logits(inputs, self._decode, layout, cfg['view_batch_size'])
+        # Batches of views fill an accelerator; on a CPU they only take memory.
+        batch_size = cfg['view_batch_size'] or (1 if inputs.device.type == 'cpu' else 4)
+        views = sliding_logits(inputs, self._decode, layout, batch_size)
         for logits, classes in views:
             yield ViewLogits(logits, classes, num_classes, layout)
 

@@ -45,7 +45,7 @@ class OpenVocabSegmentor(InferenceMixin, BaseSegmentor):
         templates: Prompt templates with one ``{}`` each.
         synonyms: ``'first'`` or ``'average'``; see :func:`build_prompts`.
         test_cfg: ``mode`` ('slide' or 'whole') and, for 'slide', ``size`` (working size in pixels),
-            ``window``, ``overlap`` and ``view_batch_size``; see
+            ``window``, ``overlap`` and ``view_batch_size`` (None: 1 on a CPU, else 4); see
             :mod:`~infoclip_mmseg.models.sliding_window`. Predictions hold a map of every class only
             where there are at most ``max_dense_classes``.
         train_cfg: Not used; mmseg passes it.

@@ -39,6 +39,6 @@ model = dict(
     input_size=384,  # every view is resized to this before CLIP
     templates=('A photo of a {} in the scene',),
     # Image resized to 640 x 640, windows of 384 overlapping by a third, plus the whole image.
-    test_cfg=dict(mode='slide', size=(640, 640), window=384, overlap=0.333, view_batch_size=4),
+    test_cfg=dict(mode='slide', size=(640, 640), window=384, overlap=0.333),
 )
 custom_hooks = [dict(type='VocabularyHook'), dict(type='NonFiniteLossHook')]
