@@ -40,7 +40,8 @@ class SwinBlock(nn.Module):
 
     def guide(self, guidance: Tensor) -> Tensor:
         """Guidance (B, H, W, G) to what it adds in each window (B, 1, S, L, 3C)."""
-        window, shift = window_layout(*guidance.shape[1:3], self.window_size, self.shift)
+        height, width = guidance.shape[1:3]
+        window, shift = window_layout(height, width, self.window_size, self.shift)
         return to_windows(self.attn.guide(guidance)[:, None], window, shift)
 
     def forward(self, x: Tensor, guided: Tensor) -> Tensor:
@@ -189,8 +190,10 @@ class GuidedUpsampling(nn.Module):
         Returns:
             (B, 1, out_channels, 2H, 2W); it holds the part of the upsampling's bias too.
         """
-        bias = self.up.bias.to(guidance.dtype)[:, None, None]
-        bias = bias.expand(len(guidance), -1, *guidance.shape[2:])
+        assert self.up.bias is not None
+        bias = self.up.bias.to(guidance.dtype)[:, None, None].expand(
+            len(guidance), -1, *guidance.shape[2:]
+        )
         return self.conv1(torch.cat([bias, guidance], dim=1))[:, None]
 
     def forward(self, x: Tensor, guided: Tensor) -> Tensor:

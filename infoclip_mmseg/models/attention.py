@@ -193,15 +193,16 @@ class GuidedClassAttention(_GuidedProjection):
             Features (B, N, T, C).
         """
         heads = self._heads(self.project(x, guided).flatten(0, 1))
-        rows: list = [None] * self.num_heads
+        rows: list[tuple[Tensor, Tensor, int] | None] = [None] * self.num_heads
         if padding is not None:
             token, token_guided, count = padding
             padded = self._heads(self.project(token, token_guided)[None])
             rows = [(key, value, count) for _, key, value in padded]
-        out = [linear_attention(*qkv, row) for qkv, row in zip(heads, rows)]
+        out = [linear_attention(q, k, v, row) for (q, k, v), row in zip(heads, rows)]
         return torch.cat(out, dim=-1).unflatten(0, x.shape[:2])
 
-    def _heads(self, qkv: Tensor) -> list[tuple[Tensor, ...]]:
+    def _heads(self, qkv: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
         """(..., 3C) to the (..., D) queries, keys and values of each head."""
         parts = qkv.split(self.v.in_features // self.num_heads, dim=-1)
-        return [parts[head :: self.num_heads] for head in range(self.num_heads)]
+        heads = self.num_heads
+        return list(zip(parts[:heads], parts[heads : 2 * heads], parts[2 * heads :]))

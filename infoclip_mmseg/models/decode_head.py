@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -173,6 +174,7 @@ class CATSegHead(BaseModule):
         text_guidance = self.text_proj(F.normalize(text.mean(dim=2), dim=-1))
         pooling_size = self.pooling_size if self.training else 1
         for layer in self.layers:
+            assert isinstance(layer, AggregationLayer)
             x = self._run_chunks(layer.spatial, x, 1, *layer.spatial.guide(appearance))
             if pooling_size == 1:
                 x = self._run_chunks(layer.classes, x, 2, text_guidance, pooling_size)
@@ -187,7 +189,7 @@ class CATSegHead(BaseModule):
     def upsample(self, x: Tensor, guidance: Sequence[Tensor]) -> Tensor:
         """Features (B, T, H, W, C) and guidance at 2x and 4x the grid to logits (B, T, 4H, 4W)."""
         guided = [
-            stage.guide(proj(g))
+            cast(GuidedUpsampling, stage).guide(proj(g))
             for stage, proj, g in zip(self.decoder, self.decoder_guidance_proj, guidance)
         ]
         return self._run_chunks(self._decode, x, 1, *guided)
@@ -211,19 +213,22 @@ class CATSegHead(BaseModule):
             x = stage(x, stage_guided)
         return self.conv_seg(x)[:, 0].unflatten(0, shape)
 
-    def _run_chunks(self, function, x: Tensor, dim: int, *args) -> Tensor:
+    def _run_chunks(
+        self, function: Callable[..., Tensor], x: Tensor, dim: int, *args: Any
+    ) -> Tensor:
         """Run ``function(x, *args)`` on parts of ``x`` (B, T, H, W, C) along T (1) or H (2)."""
         chunk = self._chunk(x, dim)
         if chunk >= x.shape[dim]:
             return self._run(function, x, *args)
-        parts = []
+        parts: list[Tensor] = []
         for part in x.split(chunk, dim):
             out = self._run(function, part, *args)
             # Without gradients features of the same size take the place of their input.
-            parts.append(out if torch.is_grad_enabled() or out.shape != part.shape else None)
-            if parts[-1] is None:
+            if not torch.is_grad_enabled() and out.shape == part.shape:
                 part.copy_(out)
-        return x if parts[0] is None else torch.cat(parts, dim)
+            else:
+                parts.append(out)
+        return torch.cat(parts, dim) if parts else x
 
     def _chunk(self, x: Tensor, dim: int) -> int:
         if dim == 1 and self.class_chunk is not None:
@@ -232,7 +237,7 @@ class CATSegHead(BaseModule):
             return x.shape[dim]
         return max(1, CPU_CHUNK * x.shape[dim] // x[..., 0].numel())
 
-    def _run(self, function, *args):
+    def _run(self, function: Callable[..., Tensor], *args: Any) -> Tensor:
         if self.with_cp and self.training and torch.is_grad_enabled():
             return checkpoint(function, *args, use_reentrant=False)
         return function(*args)
