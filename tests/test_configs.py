@@ -244,7 +244,7 @@ def test_pipelines_for_inference_and_augmentation_build(path):
     assert cfg.test_pipeline == cfg.test_dataloader.dataset.pipeline
     Compose(cfg.test_pipeline)
     Compose(cfg.tta_pipeline)
-    assert cfg.tta_model.type == 'SegTTAModel'
+    assert cfg.tta_model.type == 'OpenVocabTTAModel'
 
 
 def test_learning_rates_and_weight_decay_of_the_recipe():

@@ -8,6 +8,7 @@ from infoclip_mmseg.models.lpam import LPAM
 from infoclip_mmseg.models.prompts import PromptSet, build_prompts
 from infoclip_mmseg.models.segmentor import OpenVocabSegmentor
 from infoclip_mmseg.models.teacher import FrozenTeacher
+from infoclip_mmseg.models.tta import OpenVocabTTAModel
 
 __all__ = [
     'LPAM',
@@ -18,6 +19,7 @@ __all__ = [
     'ImageFeatures',
     'OpenVocabDataPreProcessor',
     'OpenVocabSegmentor',
+    'OpenVocabTTAModel',
     'PromptSet',
     'build_prompts',
 ]

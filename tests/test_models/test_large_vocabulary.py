@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmseg.structures import SegDataSample
 
-from infoclip_mmseg.models import class_maps
+from infoclip_mmseg.models import OpenVocabTTAModel, class_maps
 from infoclip_mmseg.models.cost_volume import (
     cost_volume,
     max_similarity,
@@ -141,6 +141,24 @@ def test_chosen_volume_equals_that_of_all_classes():
     for limit in (0, 30, 31):
         volume, own_text, own_classes = top_cost_volume(image, text, limit)
         assert own_classes is None and torch.equal(volume, full) and own_text.shape[0] == 1
+
+
+def test_augmentation_needs_the_maps_of_all_classes(model):
+    wrapper = OpenVocabTTAModel(module=model)
+    images = [torch.randint(0, 256, (3, 60, 50)) for _ in range(2)]
+    metas = [
+        dict(ori_shape=(60, 50), img_path='a.png', flip=flip, flip_direction='horizontal')
+        for flip in (False, True)
+    ]
+    data = dict(
+        inputs=[[image] for image in images],
+        data_samples=[[SegDataSample(metainfo=meta)] for meta in metas],
+    )
+    with torch.no_grad():
+        assert wrapper.test_step(data)[0].pred_sem_seg.shape == (60, 50)
+        model.test_cfg['max_dense_classes'] = 20
+        with pytest.raises(ValueError, match='at most 20 classes, got 21'):
+            wrapper.test_step(data)
 
 
 def test_memory_does_not_grow_with_the_vocabulary(model):
