@@ -62,6 +62,7 @@ class Built:
             model = MODELS.build(config).to(self.setting.device)
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise BenchmarkError(f'no model from {self.setting.config!r}: {error}') from error
+        check_view_size(view_size(model), model.backbone.patch_size)
         model.set_vocabulary(class_names(self.setting.num_classes))
         return model
 
@@ -71,12 +72,16 @@ class Built:
         Raises:
             SkippedError: The config has no use for a teacher.
         """
-        if self.cfg.model.get('neck') is None:
-            raise SkippedError('the config has no neck: nothing is distilled')
+        self.need_neck()
         model = self.model()
         model.teacher = FrozenTeacher.from_student(model.backbone).to(self.setting.device)
         model.teacher.share_with(model.backbone)
         return model
+
+    def need_neck(self) -> None:
+        """Raise a SkippedError where the config distils nothing."""
+        if self.cfg.model.get('neck') is None:
+            raise SkippedError('the config has no neck: nothing is distilled')
 
     def optimizer(self, model: Any) -> Any:
         """The config's optimizer wrapper, in the setting's precision.
@@ -120,6 +125,16 @@ def view_size(model: Any) -> tuple[int, int]:
     """Height and width in pixels of the views that CLIP gets."""
     height, width = model.input_size
     return int(height), int(width)
+
+
+def check_view_size(size: tuple[int, int], patch: tuple[int, int]) -> None:
+    """Raise a BenchmarkError for views that are not whole patches."""
+    if any(side % step for side, step in zip(size, patch)):
+        near = max(round(size[0] / patch[0]), 1) * patch[0]
+        raise BenchmarkError(
+            f'views of {size[0]} x {size[1]} pixels are no multiple of the patch of {patch[0]} x '
+            f'{patch[1]}; the nearest image size is {near}'
+        )
 
 
 def read_config(setting: Setting) -> Config:

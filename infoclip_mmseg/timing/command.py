@@ -91,12 +91,7 @@ def make_plan(args: argparse.Namespace, sides: Sequence[Side]) -> Plan:
     Raises:
         BenchmarkError: Options do not go together, or can't be had here.
     """
-    numbers = dict(repeats=args.repeats, rounds=args.rounds or 1, batch_size=args.batch_size)
-    numbers.update(num_classes=args.num_classes, threads=args.threads or 1, warmup=args.warmup + 1)
-    wrong = [name.replace('_', '-') for name, value in numbers.items() if value < 1]
-    if wrong or min(args.memory_batches) < 1:
-        names = ', '.join(f'--{name}' for name in wrong or ['memory-batches'])
-        raise BenchmarkError(f'{names} must be positive (--warmup: not negative)')
+    check_numbers(args)
     sweeps = read_sweeps(args.sweep)
     if sweeps and MEMORY in (args.parts or ()):
         raise BenchmarkError('--parts memory is a table of its own; leave out --sweep')
@@ -104,10 +99,23 @@ def make_plan(args: argparse.Namespace, sides: Sequence[Side]) -> Plan:
     check_device(args.device)
     if args.allocator != 'default' and sys.platform != 'linux':
         raise BenchmarkError("--allocator sets variables of glibc; leave it at 'default' here")
+    parts = args.parts or (() if sweeps else DEFAULT_PARTS)
+    return Plan(
+        sides=sides,
+        base=make_base(args),
+        allocators=ALLOCATORS if args.allocator == 'both' else (args.allocator,),
+        parts=[part for part in parts if part != MEMORY],
+        sweeps=sweeps,
+        rounds=args.rounds or min(len(sides), 2),
+    )
+
+
+def make_base(args: argparse.Namespace) -> Setting:
+    """The setting that all measurements share, still without part and config."""
     limit = available_memory() * MEMORY_SHARE
     if args.max_memory is not None:
         limit = args.max_memory * 1e9
-    base = Setting(
+    return Setting(
         part='',
         config='',
         tree='',
@@ -122,15 +130,22 @@ def make_plan(args: argparse.Namespace, sides: Sequence[Side]) -> Plan:
         repeats=args.repeats,
         max_memory=int(limit) or None,
     )
-    parts = args.parts or (() if sweeps else DEFAULT_PARTS)
-    return Plan(
-        sides=sides,
-        base=base,
-        allocators=ALLOCATORS if args.allocator == 'both' else (args.allocator,),
-        parts=[part for part in parts if part != MEMORY],
-        sweeps=sweeps,
-        rounds=args.rounds or min(len(sides), 2),
-    )
+
+
+def check_numbers(args: argparse.Namespace) -> None:
+    """Check that counts are positive.
+
+    Raises:
+        BenchmarkError: One is not.
+    """
+    positive = ('repeats', 'rounds', 'batch_size', 'num_classes', 'image_size', 'threads')
+    values = {name: getattr(args, name) for name in (*positive, 'max_memory')}
+    wrong = [name for name, value in values.items() if value is not None and value <= 0]
+    if min(args.memory_batches) < 1:
+        wrong.append('memory_batches')
+    if wrong or args.warmup < 0:
+        names = ', '.join(f'--{name.replace("_", "-")}' for name in wrong or ['warmup'])
+        raise BenchmarkError(f'{names}: expected a positive number (--warmup: 0 or more)')
 
 
 def check_device(device: str) -> None:

@@ -27,7 +27,8 @@ EIGEN_ALPHA = 2.001
 def lpam(setting: Setting, clock: Clock) -> Task:
     """The relation maps of teacher and student."""
     built = Built(setting)
-    model = built.taught_model()
+    built.need_neck()
+    model = built.model()
     images, words = _embeddings(setting, model)
     wanted = [*images, *words, *model.neck.parameters()]
 

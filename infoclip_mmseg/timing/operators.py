@@ -10,6 +10,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 GROUPS: dict[str, tuple[str, ...]] = {
+    'interpolation and pooling': ('upsample', 'interpolate', 'pool'),
     'attention': ('scaled_dot_product', 'flash_attention', 'efficient_attention', 'fmha', 'flash_'),
     'convolution': ('conv', 'slow_conv', 'cudnn', 'implicit_gemm', 'wgrad', 'dgrad'),
     'matrix products': ('mm', 'matmul', 'linear', 'einsum', 'gemm', 'dot', 'cublas', 'nvjet'),
@@ -20,7 +21,6 @@ GROUPS: dict[str, tuple[str, ...]] = {
         *('memcpy', 'memset', 'where', 'flip', 'resize', 'im2col', 'unfold'),
     ),
     'softmax and norms': ('softmax', 'norm'),
-    'interpolation and pooling': ('upsample', 'interpolate', 'pool'),
     'elementwise and sums': (
         *('add', 'mul', 'sub', 'div', 'gelu', 'relu', 'elu', 'sigmoid', 'exp', 'log', 'sqrt'),
         *('pow', 'square', 'sum', 'mean', 'max', 'min', 'clamp', 'threshold', 'neg', 'abs', 'eq'),

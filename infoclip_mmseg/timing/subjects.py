@@ -17,7 +17,7 @@ from infoclip_mmseg.timing.inputs import random_text
 from infoclip_mmseg.timing.loss_subjects import entropy, losses, lpam
 from infoclip_mmseg.timing.measure import Clock, Task, forward_backward
 from infoclip_mmseg.timing.operators import count_flops, profile_operators
-from infoclip_mmseg.timing.settings import Setting, SkippedError
+from infoclip_mmseg.timing.settings import Setting
 
 ENCODED_NAMES = 2000
 """Inference against more names takes random embeddings instead of encoding all of them first."""
@@ -36,8 +36,7 @@ def train(setting: Setting, clock: Clock) -> Task:
 def train_plain(setting: Setting, clock: Clock) -> Task:
     """A training step without teacher, LPAM and alignment losses."""
     built = Built(setting)
-    if built.cfg.model.get('neck') is None:
-        raise SkippedError('the config has no neck: it is the same as train')
+    built.need_neck()
     return _training(built, built.model(distill=False), clock)
 
 

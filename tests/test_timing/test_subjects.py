@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import time
+
+import pytest
+import torch
+
+from infoclip_mmseg.models.decode_head import CATSegHead
+from infoclip_mmseg.timing import loss_subjects, subjects
+from infoclip_mmseg.timing.measure import Clock
+from infoclip_mmseg.timing.operators import count_flops, group_of, profile_operators
+from infoclip_mmseg.timing.results import MAIN_SECTION
+from infoclip_mmseg.timing.settings import BenchmarkError, SkippedError
+from infoclip_mmseg.timing.subjects import SUBJECTS
+
+TIMED = [name for name in SUBJECTS if not name.startswith('profile') and name != 'memory']
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    monkeypatch.setattr(loss_subjects, 'ENTROPY_SAMPLES', 16)
+    monkeypatch.setitem(subjects.MATRIX_SIDE, 'cpu', 32)
+
+
+@pytest.mark.parametrize('part', TIMED)
+def test_every_part_fills_its_main_section(run_part, part):
+    _, seconds = run_part(part)
+    assert seconds[MAIN_SECTION[part]][0] > 0
+    assert all(len(values) == 1 for values in seconds.values())
+
+
+def test_a_training_step_is_forward_backward_and_optimizer(run_part):
+    task, seconds = run_part('train')
+    parts = [seconds[name][0] for name in ('forward', 'backward', 'optimizer')]
+    assert seconds['step'][0] >= sum(parts) > 0.9 * seconds['step'][0]
+    assert task.images == 2
+    assert 0 < task.info['trained'] < task.info['parameters']
+
+
+def test_training_changes_the_weights_and_uses_the_teacher(toy_setting, monkeypatch):
+    built = []
+    build = subjects.Built.taught_model
+    monkeypatch.setattr(
+        subjects.Built, 'taught_model', lambda self: built.append(build(self)) or built[-1]
+    )
+    task = SUBJECTS['train'](toy_setting('train'), Clock())
+    model = built[0]
+    before = model.neck.query_proj.weight.clone()
+    task.call()
+    assert not torch.equal(before, model.neck.query_proj.weight)
+    assert model.teacher is not None
+
+
+def test_a_slower_head_makes_its_parts_slower_and_no_others(run_part, monkeypatch):
+    quick = {part: run_part(part)[1][MAIN_SECTION[part]][0] for part in ('head', 'image')}
+    forward = CATSegHead.forward
+
+    def slow(self, *args):
+        time.sleep(0.5)
+        return forward(self, *args)
+
+    monkeypatch.setattr(CATSegHead, 'forward', slow)
+    assert run_part('head')[1]['view'][0] > quick['head'] + 0.4
+    assert run_part('image')[1]['view'][0] < quick['image'] + 0.4
+    assert run_part('inference')[1]['image'][0] > 0.5
+
+
+@pytest.mark.parametrize('part', ['train_plain', 'teacher', 'lpam'])
+def test_without_a_neck_there_is_nothing_to_distil(run_part, part):
+    with pytest.raises(SkippedError, match='has no neck'):
+        run_part(part, distill=False)
+
+
+def test_losses_of_a_model_without_neck_are_the_task_loss(run_part):
+    assert {name.split(',')[0] for name in run_part('losses')[1]} == {
+        *('task', 'compression', 'transfer')
+    }
+    assert {name.split(',')[0] for name in run_part('losses', distill=False)[1]} == {'task'}
+
+
+def test_text_is_encoded_anew_in_every_call(toy_setting):
+    clock = Clock()
+    task = SUBJECTS['text'](toy_setting('text', num_classes=300), clock)
+    for _ in range(3):
+        task.call()
+    # A cached call takes some microseconds.
+    assert min(clock.seconds['embeddings']) > 1e-3
+
+
+def test_large_vocabularies_get_random_text(run_part, monkeypatch):
+    monkeypatch.setattr(subjects, 'ENCODED_NAMES', 5)
+    _, seconds = run_part('inference', num_classes=6)
+    assert seconds['image'][0] > 0
+
+
+def test_image_size_is_of_crops_in_training_and_of_the_whole_in_inference(toy_setting):
+    setting = toy_setting('train', image_size=64)
+    training, inference = subjects.Built(setting), subjects.Built(setting, working_size=True)
+    model = training.model()
+    assert model.input_size == (64, 64)
+    assert training.crops(model)['inputs'][0].shape == (3, 64, 64)
+    model = inference.model()
+    assert model.input_size == (48, 48) and model.test_cfg['size'] == (64, 64)
+    assert inference.photos()['inputs'][0].shape == (3, 64, 64)
+
+
+def test_a_size_of_broken_patches_is_refused_with_the_nearest(run_part):
+    with pytest.raises(BenchmarkError, match='nearest image size is 48'):
+        run_part('image', image_size=50)
+
+
+def test_bf16_runs_under_autocast(run_part, monkeypatch):
+    seen = []
+    forward = CATSegHead.forward
+
+    def watch(self, features, text):
+        seen.append((torch.is_autocast_enabled('cpu'), features.dense.dtype))
+        return forward(self, features, text)
+
+    monkeypatch.setattr(CATSegHead, 'forward', watch)
+    for part in ('train', 'inference', 'head'):
+        run_part(part, dtype='bf16')
+    assert all(entry == (True, torch.bfloat16) for entry in seen) and len(seen) >= 3
+
+
+def test_a_missing_or_foreign_config_is_named(run_part, toy_setting):
+    with pytest.raises(BenchmarkError, match='no model of type OpenVocabSegmentor'):
+        run_part('image', model=dict(type='EncoderDecoder'))
+    setting = toy_setting('image', cfg_options={'model.backbone.model_name': 'ViT-X'})
+    with pytest.raises(BenchmarkError, match='no model from'):
+        SUBJECTS['image'](setting, Clock())
+
+
+def test_profiles_say_where_the_time_goes(run_part):
+    task, _ = run_part('profile_inference')
+    groups = task.info['operators']['groups']
+    assert groups['matrix products'] > 0 and groups['convolution'] > 0
+    assert groups['attention'] > 0 and groups['softmax and norms'] > 0
+    assert 0 < len(task.info['operators']['operators']) <= 15
+    assert task.info['flops'] > 1e6
+
+
+def test_groups_of_operators():
+    expected = {
+        'aten::addmm': 'matrix products',
+        'aten::_scaled_dot_product_flash_attention_for_cpu': 'attention',
+        'aten::mkldnn_convolution': 'convolution',
+        'aten::copy_': 'copies and layout',
+        'aten::native_layer_norm': 'softmax and norms',
+        'aten::_softmax': 'softmax and norms',
+        'aten::upsample_bilinear2d': 'interpolation and pooling',
+        'aten::gelu': 'elementwise and sums',
+        'AccumulateGrad': 'other',
+    }
+    assert {name: group_of(name) for name in expected} == expected
+
+
+def test_shares_follow_the_work():
+    a, big = torch.randn(400, 400), torch.randn(1 << 20)
+    assert _largest(lambda: a @ a @ a) == 'matrix products'
+    assert _largest(lambda: [big.clone() for _ in range(5)]) == 'copies and layout'
+
+
+def _largest(call) -> str:
+    groups = profile_operators(call, 'cpu')['groups']
+    return max(groups, key=groups.get)
+
+
+def test_flops_of_known_operators():
+    a = torch.randn(10, 20)
+    assert count_flops(lambda: a @ a.T) == 2 * 10 * 20 * 10
+    q = torch.randn(2, 3, 8, 4)
+    attention = torch.nn.functional.scaled_dot_product_attention
+    assert count_flops(lambda: attention(q, q, q)) == 2 * 2 * 2 * 3 * 8 * 8 * 4
