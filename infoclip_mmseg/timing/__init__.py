@@ -8,6 +8,7 @@ measure.py    seconds and peak memory
 building.py   the model of a measurement
 subjects.py   the parts that can be measured; loss_subjects.py: LPAM, losses, entropies
 operators.py  shares of operators, through torch.profiler
+flops.py      floating-point operations
 worker.py     one measurement in a process of its own
 runs.py       starts these processes in turn, for several sides
 worktree.py   another commit of this clone as a side

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
-from torch.utils.flop_counter import FlopCounterMode
 
 GROUPS: dict[str, tuple[str, ...]] = {
     'interpolation and pooling': ('upsample', 'interpolate', 'pool'),
@@ -23,12 +23,13 @@ GROUPS: dict[str, tuple[str, ...]] = {
     'softmax and norms': ('softmax', 'norm'),
     'elementwise and sums': (
         *('add', 'mul', 'sub', 'div', 'gelu', 'relu', 'elu', 'sigmoid', 'exp', 'log', 'sqrt'),
-        *('pow', 'square', 'sum', 'mean', 'max', 'min', 'clamp', 'threshold', 'neg', 'abs', 'eq'),
-        *('ne', 'lt', 'gt', 'le', 'ge', 'bitwise', 'logical', 'reciprocal', 'cross_entropy'),
+        *('pow', 'square', 'sum', 'mean', 'max', 'min', 'clamp', 'threshold', 'neg', 'abs'),
+        *('bitwise', 'logical', 'reciprocal', 'cross_entropy'),
         *('elementwise', 'reduce', 'topk', 'sort', 'lerp', 'foreach', 'adam', 'cumsum'),
     ),
 }
 """Group to parts of operator names. The first group with a match counts, so order matters."""
+COMPARISONS = ('eq', 'ne', 'lt', 'gt', 'le', 'ge')
 OTHER = 'other'
 LONGEST = 15
 
@@ -36,6 +37,8 @@ LONGEST = 15
 def group_of(operator: str) -> str:
     """Group of an operator's or kernel's name, such as 'aten::addmm'."""
     name = operator.rsplit('::', 1)[-1].lower()
+    if name.rstrip('_') in COMPARISONS:
+        return 'elementwise and sums'
     return next((g for g, parts in GROUPS.items() if any(part in name for part in parts)), OTHER)
 
 
@@ -70,33 +73,11 @@ def group_operators(rows: Sequence[tuple[str, float, int]]) -> dict[str, Any]:
     return dict(groups=seconds, operators=[list(row) for row in longest])
 
 
-def count_flops(call: Callable[[], object]) -> int:
-    """Floating-point operations of a call's matrix products, convolutions and attention."""
-    attention = torch.ops.aten
-    mapping: dict[Any, Any] = {}
-    for name, products in (('', 2), ('_backward', 5)):
-        operator = f'_scaled_dot_product_flash_attention_for_cpu{name}'
-        if hasattr(attention, operator):
-            mapping[getattr(attention, operator)] = _attention_flops(products, bool(name))
-    with FlopCounterMode(display=False, custom_mapping=mapping) as counter:
-        call()
-    return int(counter.get_total_flops())
-
-
-def _attention_flops(products: int, backward: bool) -> Callable[..., int]:
-    """FLOPs of attention that consists of so many matrix products."""
-
-    def flops(*shapes: Any, out_shape: Any = None, **_: Any) -> int:
-        query, key = shapes[1:3] if backward else shapes[:2]
-        batch, heads, length, width = query
-        return products * 2 * batch * heads * length * key[2] * width
-
-    return flops
-
-
 def _self_seconds(event: Any, device: str) -> float:
     if device == 'cpu':
         return event.self_cpu_time_total / 1e6
+    if event.device_type != DeviceType.CPU:  # a kernel, whose time its operator has as well
+        return 0.0
     # torch 2.1 has the older name.
     microseconds = getattr(event, 'self_device_time_total', None)
     return (event.self_cuda_time_total if microseconds is None else microseconds) / 1e6

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from infoclip_mmseg.timing.building import Built
+from infoclip_mmseg.timing.flops import count_flops
 from infoclip_mmseg.timing.inputs import random_text
 from infoclip_mmseg.timing.loss_subjects import entropy, losses, lpam
 from infoclip_mmseg.timing.measure import Clock, Task, forward_backward
-from infoclip_mmseg.timing.operators import count_flops, profile_operators
+from infoclip_mmseg.timing.operators import profile_operators
 from infoclip_mmseg.timing.settings import Setting
 
 ENCODED_NAMES = 2000

@@ -8,7 +8,7 @@ import torch
 from infoclip_mmseg.models.decode_head import CATSegHead
 from infoclip_mmseg.timing import loss_subjects, subjects
 from infoclip_mmseg.timing.measure import Clock
-from infoclip_mmseg.timing.operators import count_flops, group_of, profile_operators
+from infoclip_mmseg.timing.operators import group_of, profile_operators
 from infoclip_mmseg.timing.results import MAIN_SECTION
 from infoclip_mmseg.timing.settings import BenchmarkError, SkippedError
 from infoclip_mmseg.timing.subjects import SUBJECTS
@@ -150,7 +150,8 @@ def test_groups_of_operators():
         'aten::_softmax': 'softmax and norms',
         'aten::upsample_bilinear2d': 'interpolation and pooling',
         'aten::gelu': 'elementwise and sums',
-        'AccumulateGrad': 'other',
+        'aten::le': 'elementwise and sums',
+        'cudaLaunchKernel': 'other',
     }
     assert {name: group_of(name) for name in expected} == expected
 
@@ -164,11 +165,3 @@ def test_shares_follow_the_work():
 def _largest(call) -> str:
     groups = profile_operators(call, 'cpu')['groups']
     return max(groups, key=groups.get)
-
-
-def test_flops_of_known_operators():
-    a = torch.randn(10, 20)
-    assert count_flops(lambda: a @ a.T) == 2 * 10 * 20 * 10
-    q = torch.randn(2, 3, 8, 4)
-    attention = torch.nn.functional.scaled_dot_product_attention
-    assert count_flops(lambda: attention(q, q, q)) == 2 * 2 * 2 * 3 * 8 * 8 * 4
