@@ -22,7 +22,8 @@ from infoclip_mmseg.timing.inputs import (
 )
 from infoclip_mmseg.timing.settings import BenchmarkError, Setting, SkippedError
 
-TEACHING = ('neck', 'loss_ib', 'loss_mi')
+TEACHING = ('neck', 'loss_ib', 'loss_mi', 'loss_distill')
+"""Keys of a model's config, any of which asks for a teacher."""
 PHOTO = (480, 640)
 """Height and width of the image file that inference stands for, as most of COCO's."""
 SHORT_SIDE = 640
@@ -52,12 +53,12 @@ class Built:
         """The segmentor with its vocabulary, on its device.
 
         Args:
-            distill: False leaves out LPAM and the alignment losses.
+            distill: False leaves out LPAM and the losses between teacher and student.
         """
         torch.manual_seed(0)
         config = dict(self.cfg.model)
         if not distill:
-            config.update(dict.fromkeys(TEACHING))
+            config.update({key: None for key in TEACHING if key in config})
         try:
             model = MODELS.build(config).to(self.setting.device)
         except (TypeError, KeyError, ValueError, AttributeError) as error:
@@ -72,16 +73,17 @@ class Built:
         Raises:
             SkippedError: The config has no use for a teacher.
         """
-        self.need_neck()
+        if not self.distils:
+            raise SkippedError('the config has neither neck nor distillation losses')
         model = self.model()
         model.teacher = FrozenTeacher.from_student(model.backbone).to(self.setting.device)
         model.teacher.share_with(model.backbone)
         return model
 
-    def need_neck(self) -> None:
-        """Raise a SkippedError where the config distils nothing."""
-        if self.cfg.model.get('neck') is None:
-            raise SkippedError('the config has no neck: nothing is distilled')
+    @property
+    def distils(self) -> bool:
+        """Whether the model learns from a teacher."""
+        return any(self.cfg.model.get(key) for key in TEACHING)
 
     def optimizer(self, model: Any) -> Any:
         """The config's optimizer wrapper, in the setting's precision.

@@ -10,25 +10,29 @@ from functools import partial
 from typing import Any
 
 import torch
+from mmseg.registry import MODELS
 from torch import Tensor
 
 from infoclip_mmseg.losses.entropy import gram_matrix, mutual_information
 from infoclip_mmseg.timing.building import Built, view_size
 from infoclip_mmseg.timing.inputs import random_labels, random_text
 from infoclip_mmseg.timing.measure import Clock, Task, forward_backward
-from infoclip_mmseg.timing.settings import Setting
+from infoclip_mmseg.timing.settings import Setting, SkippedError
 
 ENTROPY_SAMPLES = 2304
 """Positions of four 384 views."""
 EIGEN_ALPHA = 2.001
 """An order that needs eigenvalues and gives almost the value of order 2."""
+Call = tuple[Callable[[], Any], list[Tensor]]
+"""A function, and the tensors whose gradients are asked for."""
 
 
 def lpam(setting: Setting, clock: Clock) -> Task:
     """The relation maps of teacher and student."""
     built = Built(setting)
-    built.need_neck()
     model = built.model()
+    if not model.with_neck:
+        raise SkippedError('the config has no neck')
     images, words = _embeddings(setting, model)
     wanted = [*images, *words, *model.neck.parameters()]
 
@@ -45,26 +49,10 @@ def lpam(setting: Setting, clock: Clock) -> Task:
 
 
 def losses(setting: Setting, clock: Clock) -> Task:
-    """Each loss on random input of real size."""
+    """Each loss of the config."""
     built = Built(setting)
     model = built.model().train()
-    size = view_size(model)
-    rows, columns = _grid(model)
-    labels = random_labels(setting.batch_size, size, setting.num_classes).to(setting.device)
-    shape = (setting.batch_size, setting.num_classes, 4 * rows, 4 * columns)
-    logits = torch.randn(shape, device=setting.device, requires_grad=True)
-    head = model.decode_head
-    calls: dict[str, tuple[Callable[[], Tensor], list[Tensor]]] = {
-        'task': (lambda: sum(head.loss_by_feat(logits, labels).values()), [logits])
-    }
-    if model.with_neck:
-        images, words = _embeddings(setting, model)
-        maps = [model.neck(v, t).detach().requires_grad_() for v, t in zip(images, words)]
-        if model.loss_ib is not None:
-            bottleneck = (maps[0], images[0].detach(), words[0].detach())
-            calls['compression'] = (lambda: model.loss_ib(*bottleneck), maps[:1])
-        if model.loss_mi is not None:
-            calls['transfer'] = (lambda: model.loss_mi(*maps), maps)
+    calls = {'task': _task_loss(setting, model), **_distillation_losses(built, model)}
 
     def call() -> None:
         for name, (function, wanted) in calls.items():
@@ -72,6 +60,49 @@ def losses(setting: Setting, clock: Clock) -> Task:
                 forward_backward(clock, name, function, wanted)
 
     return Task(call, setting.batch_size)
+
+
+def _task_loss(setting: Setting, model: Any) -> Call:
+    rows, columns = _grid(model)
+    labels = random_labels(setting.batch_size, view_size(model), setting.num_classes)
+    labels = labels.to(setting.device)
+    shape = (setting.batch_size, setting.num_classes, 4 * rows, 4 * columns)
+    logits = torch.randn(shape, device=setting.device, requires_grad=True)
+    head = model.decode_head
+    return lambda: sum(head.loss_by_feat(logits, labels).values()), [logits]
+
+
+def _distillation_losses(built: Built, model: Any) -> dict[str, Call]:
+    """The losses between teacher and student, on given relation maps or embeddings."""
+    config, setting = built.cfg.model, built.setting
+    images, words = _embeddings(setting, model)
+    calls: dict[str, Call] = {}
+    if model.with_neck:
+        maps = [model.neck(v, t).detach().requires_grad_() for v, t in zip(images, words)]
+        if config.get('loss_ib'):
+            bottleneck = MODELS.build(config.loss_ib)
+            fixed = (images[0].detach(), words[0].detach())
+            calls['compression'] = (lambda: bottleneck(maps[0], *fixed), maps[:1])
+        if config.get('loss_mi'):
+            transfer = MODELS.build(config.loss_mi)
+            calls['transfer'] = (lambda: transfer(*maps), maps)
+    for loss_config in config.get('loss_distill') or ():
+        loss = MODELS.build(loss_config)
+        function = partial(_distil, loss, images, words, _grid(model), model)
+        calls[loss_config['type']] = (function, [images[1], words[1]])
+    return calls
+
+
+def _distil(
+    loss: Any, images: list[Tensor], words: list[Tensor], grid: tuple[int, int], model: Any
+) -> Tensor:
+    """A loss of the common interface, with the relation maps that it asks for."""
+    from infoclip_mmseg.losses.distillation import Branch
+
+    relate = model.neck if model.with_neck else None
+    dense = [image.transpose(1, 2).unflatten(2, grid) for image in images]
+    teacher, student = (Branch(v, t, relate) for v, t in zip(dense, words))
+    return loss.distill(teacher, student)
 
 
 def entropy(setting: Setting, clock: Clock) -> Task:

@@ -27,7 +27,12 @@ from infoclip_mmseg.timing.settings import DTYPES, Setting
 
 BATCHES = (1, 2, 4, 8)
 GRADIENT_BYTES = 4
-CHECKPOINTING = ('model.backbone.with_cp', 'model.decode_head.with_cp')
+CHECKPOINTING = {
+    'off': {'model.backbone.with_cp': False, 'model.decode_head.with_cp': False},
+    'head': {'model.backbone.with_cp': False, 'model.decode_head.with_cp': True},
+    'all': {'model.backbone.with_cp': True, 'model.decode_head.with_cp': True},
+}
+"""Where activations are recomputed in the backward pass, and the options for that."""
 Load = tuple[int, int]
 """Images of a batch and classes."""
 
@@ -37,7 +42,7 @@ class Row(NamedTuple):
 
     side: Side
     dtype: str
-    checkpointing: bool
+    checkpointing: str
 
 
 class Cell(NamedTuple):
@@ -108,7 +113,7 @@ def memory_guide(
     cells = []
     for side in sides:
         for dtype in DTYPES:
-            for checkpointing in (False, True):
+            for checkpointing in CHECKPOINTING:
                 row = Row(side, dtype, checkpointing)
                 cells += _fill(row, base, batches, limit, run)
     return cells
@@ -116,7 +121,7 @@ def memory_guide(
 
 def count_jobs(sides: int, batches: int) -> int:
     """At most how many measurements :func:`memory_guide` makes."""
-    return sides * len(DTYPES) * 2 * (len(probe_loads(8)) + batches)
+    return sides * len(DTYPES) * len(CHECKPOINTING) * (len(probe_loads(8)) + batches)
 
 
 def _fill(
@@ -152,7 +157,7 @@ def _fill(
 
 
 def _job(row: Row, base: Setting, load: Load) -> Job:
-    options = {**base.cfg_options, **dict.fromkeys(CHECKPOINTING, row.checkpointing)}
+    options = {**base.cfg_options, **CHECKPOINTING[row.checkpointing]}
     setting = replace(
         base,
         part='memory',

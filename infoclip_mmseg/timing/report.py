@@ -226,7 +226,7 @@ def _guide_text(cells: Sequence[Cell]) -> str:
             f'{own[b].peak / 1e9:.1f}' if own[b].measured else f'*{own[b].peak / 1e9:.1f}*'
             for b in batches
         ]
-        rows.append([row.side.label, row.dtype, 'on' if row.checkpointing else 'off', *texts])
+        rows.append([row.side.label, row.dtype, row.checkpointing, *texts])
     header = ['config', 'precision', 'checkpointing', *(f'batch {batch}' for batch in batches)]
     note = 'GB. Upright: measured; *in italics*: computed, see infoclip_mmseg/timing/memory.py.'
     return f'{markdown_table(header, rows)}\n\n{note}'

@@ -18,7 +18,7 @@ from infoclip_mmseg.timing.inputs import random_text
 from infoclip_mmseg.timing.loss_subjects import entropy, losses, lpam
 from infoclip_mmseg.timing.measure import Clock, Task, forward_backward
 from infoclip_mmseg.timing.operators import profile_operators
-from infoclip_mmseg.timing.settings import Setting
+from infoclip_mmseg.timing.settings import Setting, SkippedError
 
 ENCODED_NAMES = 2000
 """Inference against more names takes random embeddings instead of encoding all of them first."""
@@ -30,14 +30,14 @@ Subject = Callable[[Setting, Clock], Task]
 def train(setting: Setting, clock: Clock) -> Task:
     """A training step as the config has it."""
     built = Built(setting)
-    distilled = built.cfg.model.get('neck') is not None
-    return _training(built, built.taught_model() if distilled else built.model(), clock)
+    return _training(built, built.taught_model() if built.distils else built.model(), clock)
 
 
 def train_plain(setting: Setting, clock: Clock) -> Task:
-    """A training step without teacher, LPAM and alignment losses."""
+    """A training step without teacher, LPAM and the losses that need them."""
     built = Built(setting)
-    built.need_neck()
+    if not built.distils:
+        raise SkippedError('nothing is distilled: it is the same as with the teacher')
     return _training(built, built.model(distill=False), clock)
 
 
@@ -148,8 +148,7 @@ def matrix(setting: Setting, clock: Clock) -> Task:
 def memory(setting: Setting, clock: Clock) -> Task:
     """A training step whose optimizer already has its state, for its peak memory."""
     built = Built(setting)
-    distilled = built.cfg.model.get('neck') is not None
-    model = built.taught_model() if distilled else built.model()
+    model = built.taught_model() if built.distils else built.model()
     return _training(built, model, clock, with_state=True)
 
 

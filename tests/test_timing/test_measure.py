@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -72,3 +75,24 @@ def test_environment_sets_allocator_and_threads():
     assert kept['MALLOC_TOP_PAD_'] == str(256 << 20)
     assert kept['OMP_NUM_THREADS'] == '2'
     assert 'MALLOC_ARENA_MAX' not in kept
+
+
+LIMITED = """
+import torch
+from infoclip_mmseg.timing.measure import limit_memory, resident_bytes
+from infoclip_mmseg.timing.worker import out_of_memory
+limit_memory(resident_bytes() + (1 << 30))
+torch.ones(1 << 20)
+try:
+    torch.ones(1 << 30)
+except RuntimeError as error:
+    print(out_of_memory(error))
+"""
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='needs a limit of private memory')
+def test_allocations_beyond_the_limit_fail_and_are_recognised():
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, '-W', 'ignore', '-c', LIMITED]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert done.stdout.strip().endswith('True'), done.stderr

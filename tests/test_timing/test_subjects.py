@@ -5,7 +5,7 @@ import time
 import pytest
 import torch
 
-from infoclip_mmseg.models.decode_head import CATSegHead
+from infoclip_mmseg.models.dual_encoder import CLIPDualEncoder
 from infoclip_mmseg.timing import loss_subjects, subjects
 from infoclip_mmseg.timing.measure import Clock
 from infoclip_mmseg.timing.operators import group_of, profile_operators
@@ -51,24 +51,34 @@ def test_training_changes_the_weights_and_uses_the_teacher(toy_setting, monkeypa
     assert model.teacher is not None
 
 
-def test_a_slower_head_makes_its_parts_slower_and_no_others(run_part, monkeypatch):
-    quick = {part: run_part(part)[1][MAIN_SECTION[part]][0] for part in ('head', 'image')}
-    forward = CATSegHead.forward
+def test_a_slower_image_tower_makes_its_parts_slower_and_no_others(run_part, monkeypatch):
+    def seconds() -> list[float]:
+        parts = ('image', 'inference', 'losses')
+        return [run_part(part)[1][MAIN_SECTION[part]][0] for part in parts]
 
-    def slow(self, *args):
-        time.sleep(0.5)
-        return forward(self, *args)
+    quick = seconds()
+    encode = CLIPDualEncoder.encode_image
 
-    monkeypatch.setattr(CATSegHead, 'forward', slow)
-    assert run_part('head')[1]['view'][0] > quick['head'] + 0.4
-    assert run_part('image')[1]['view'][0] < quick['image'] + 0.4
-    assert run_part('inference')[1]['image'][0] > 0.5
+    def slow(self, images):
+        time.sleep(1.0)
+        return encode(self, images)
+
+    monkeypatch.setattr(CLIPDualEncoder, 'encode_image', slow)
+    image, inference, losses = (new - old for new, old in zip(seconds(), quick))
+    assert image > 0.7 and inference > 0.7 > losses
 
 
 @pytest.mark.parametrize('part', ['train_plain', 'teacher', 'lpam'])
 def test_without_a_neck_there_is_nothing_to_distil(run_part, part):
-    with pytest.raises(SkippedError, match='has no neck'):
+    with pytest.raises(SkippedError, match='neck|nothing is distilled'):
         run_part(part, distill=False)
+
+
+def test_losses_without_a_neck_have_a_teacher_too(run_part):
+    model = dict(loss_distill=[dict(type='MITransferLoss')])
+    for part in ('train', 'train_plain', 'teacher'):
+        run_part(part, distill=False, model=model)
+    assert 'MITransferLoss' in run_part('losses', distill=False, model=model)[1]
 
 
 def test_losses_of_a_model_without_neck_are_the_task_loss(run_part):
@@ -109,18 +119,20 @@ def test_a_size_of_broken_patches_is_refused_with_the_nearest(run_part):
         run_part('image', image_size=50)
 
 
-def test_bf16_runs_under_autocast(run_part, monkeypatch):
-    seen = []
-    forward = CATSegHead.forward
+@pytest.mark.parametrize('part', ['train', 'inference', 'image', 'teacher'])
+@pytest.mark.parametrize('dtype', ['fp32', 'bf16'])
+def test_the_precision_is_that_asked_for(run_part, monkeypatch, part, dtype):
+    seen = set()
+    encode = CLIPDualEncoder.encode_image
 
-    def watch(self, features, text):
-        seen.append((torch.is_autocast_enabled('cpu'), features.dense.dtype))
-        return forward(self, features, text)
+    def watch(self, images):
+        features = encode(self, images)
+        seen.add(features.dense.dtype)
+        return features
 
-    monkeypatch.setattr(CATSegHead, 'forward', watch)
-    for part in ('train', 'inference', 'head'):
-        run_part(part, dtype='bf16')
-    assert all(entry == (True, torch.bfloat16) for entry in seen) and len(seen) >= 3
+    monkeypatch.setattr(CLIPDualEncoder, 'encode_image', watch)
+    run_part(part, dtype=dtype)
+    assert seen == {torch.bfloat16 if dtype == 'bf16' else torch.float32}
 
 
 def test_a_missing_or_foreign_config_is_named(run_part, toy_setting):
