@@ -3,7 +3,8 @@
 from infoclip_mmseg.apis.images import ImageError, read_image
 from infoclip_mmseg.apis.inferencer import OpenVocabInferencer
 from infoclip_mmseg.apis.prediction import Prediction
-from infoclip_mmseg.apis.sources import count_pictures, list_sources
+from infoclip_mmseg.apis.reading import count_pictures
+from infoclip_mmseg.apis.sources import list_sources
 from infoclip_mmseg.apis.words import parse_words
 from infoclip_mmseg.evaluation.overlays import draw_overlay
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import urllib.error
 import urllib.request
 from http.client import HTTPException
+from typing import Any
 from urllib.parse import urlsplit
 
 from infoclip_mmseg.apis.images import ImageError
@@ -71,6 +72,8 @@ def check_scheme(url: str) -> None:
 
 
 class _WebRedirect(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, req, fp, code, msg, headers, newurl):  # type: ignore[no-untyped-def]
+    def redirect_request(
+        self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: Any
+    ) -> Any:
         check_scheme(newurl)
         return super().redirect_request(req, fp, code, msg, headers, newurl)

@@ -18,8 +18,10 @@ RGB = NDArray[np.uint8]
 MAX_PIXELS = 80_000_000
 # What is opened. Not EPS, which Pillow hands to Ghostscript, nor other formats for programs.
 FORMATS = ('JPEG', 'MPO', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM', 'JPEG2000', 'AVIF')
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff', '.ppm', '.pgm')
-SUFFIXES += ('.pbm', '.jp2', '.avif', '.mpo')
+SUFFIXES = (
+    *('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff', '.ppm', '.pgm', '.pbm'),
+    *('.jp2', '.avif', '.mpo'),
+)
 PAPER = (255, 255, 255)
 """What shows through transparent pixels, RGB 0..255."""
 

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.logging import print_log
 from numpy.typing import NDArray
 
 from infoclip_mmseg.apis.images import ImageError
 from infoclip_mmseg.apis.loading import build_pipeline, find_config, load_segmentor, pick_device
-from infoclip_mmseg.apis.prediction import Prediction, make_prediction, save_prediction
-from infoclip_mmseg.apis.sources import Limits, Picture, Source, list_sources, open_source
+from infoclip_mmseg.apis.maps import Maps, join_maps, name_labels, read_maps
+from infoclip_mmseg.apis.prediction import Prediction, save_prediction
+from infoclip_mmseg.apis.reading import (
+    UNREADABLE,
+    Limits,
+    OnError,
+    Picture,
+    check_on_error,
+    read_pictures,
+)
+from infoclip_mmseg.apis.sources import Source, list_sources
 from infoclip_mmseg.apis.tiles import MAX_ASPECT, Tile, make_tiles
 from infoclip_mmseg.apis.words import Background, Words, plan_words
 from infoclip_mmseg.evaluation.overlays import draw_overlay
@@ -30,7 +38,6 @@ MAX_SCORE_BYTES = 2 << 30
 # Pixels of a label map that the model makes; maps of larger images are enlarged from it. The
 # model's own maps are far smaller (640 x 640 as published).
 MAX_LABEL_PIXELS = 16_000_000
-OnError = str | Callable[[str, Exception], None]
 
 
 @dataclass(frozen=True)
@@ -158,8 +165,7 @@ class OpenVocabInferencer:
             raise ValueError(f'batch_size must be 1 or more, got {batch_size}')
         if not 0 <= opacity <= 1:
             raise ValueError(f'opacity must be 0..1, got {opacity}')
-        if not callable(on_error) and on_error not in ('raise', 'skip'):
-            raise ValueError(f"on_error must be 'raise', 'skip' or a function, got {on_error!r}")
+        check_on_error(on_error)
         limits = replace(self.limits, frame_step=frame_step)
         words = self.plan(classes, background)
         sources = inputs if _are_sources(inputs) else list_sources(inputs)
@@ -191,25 +197,25 @@ class OpenVocabInferencer:
         options: _Options,
         on_error: OnError,
     ) -> Iterator[Prediction]:
+        check = partial(self._check, words=words, options=options)
+        pictures = read_pictures(sources, limits, check, on_error)
         waiting: list[tuple[Picture, list[Tile]]] = []
-        for source in sources:
+        failure: Exception | None = None
+        while True:
             try:
-                for picture in open_source(source, limits):
-                    self._check(picture, words, options)
-                    size = picture.image.shape
-                    waiting.append((picture, make_tiles(size[0], size[1], self.max_aspect)))
-                    if sum(len(tiles) for _, tiles in waiting) >= options.batch_size:
-                        yield from self._finish(waiting, words, options)
-                        waiting = []
-            except (ImageError, OSError) as error:
-                if on_error == 'raise':
-                    yield from self._finish(waiting, words, options)
-                    raise
-                if callable(on_error):
-                    on_error(source.name, error)
-                else:
-                    print_log(f'skipped: {error}', logger='current', level=logging.WARNING)
-        yield from self._finish(waiting, words, options)
+                picture = next(pictures, None)
+            except UNREADABLE as error:  # raised when what was read before is finished
+                picture, failure = None, error
+            if picture is not None:
+                size = picture.image.shape
+                waiting.append((picture, make_tiles(size[0], size[1], self.max_aspect)))
+            if picture is None or sum(len(t) for _, t in waiting) >= options.batch_size:
+                yield from self._finish(waiting, words, options)
+                waiting = []
+            if picture is None:
+                break
+        if failure is not None:
+            raise failure
 
     def _check(self, picture: Picture, words: Words, options: _Options) -> None:
         height, width = picture.image.shape[:2]
@@ -235,14 +241,14 @@ class OpenVocabInferencer:
     ) -> Iterator[Prediction]:
         """Predict the pictures that wait, draw and write."""
         parts = [(picture, tile) for picture, tiles in waiting for tile in tiles]
-        maps: list[_Maps] = []
+        maps: list[Maps] = []
         for start in range(0, len(parts), options.batch_size):
             batch = parts[start : start + options.batch_size]
             maps += self._predict(batch, words, options.return_scores)
         for picture, tiles in waiting:
             own, maps = maps[: len(tiles)], maps[len(tiles) :]
-            found = _join(picture.image.shape[:2], tiles, own)
-            prediction = _name_labels(picture, found, words, options.return_scores)
+            found = join_maps(picture.image.shape[:2], tiles, own)
+            prediction = name_labels(picture, found, words, options.return_scores)
             if options.return_vis or options.out_dir is not None:
                 drawn = draw_overlay(
                     picture.image,
@@ -260,7 +266,7 @@ class OpenVocabInferencer:
 
     def _predict(
         self, parts: Sequence[tuple[Picture, Tile]], words: Words, return_scores: bool
-    ) -> list[_Maps]:
+    ) -> list[Maps]:
         """Maps of tiles at their own size."""
         data: dict[str, list[Any]] = dict(inputs=[], data_samples=[])
         sizes = []
@@ -276,7 +282,7 @@ class OpenVocabInferencer:
             dense = len(words.model_names) if return_scores else 0
             self.model.test_cfg['max_dense_classes'] = dense
             samples = self.model.test_step(data)
-        return [_read(sample, size, return_scores) for sample, size in zip(samples, sizes)]
+        return [read_maps(sample, size, return_scores) for sample, size in zip(samples, sizes)]
 
     def _prepare(self, image: NDArray[np.uint8], name: str) -> dict[str, Any]:
         height, width = image.shape[:2]
@@ -292,61 +298,6 @@ class OpenVocabInferencer:
             return nullcontext()
         dtype = torch.float16 if self.device.type == 'cuda' else torch.bfloat16
         return torch.autocast(self.device.type, dtype=dtype)
-
-
-@dataclass(frozen=True)
-class _Maps:
-    """Of an image or tile (h, w): winners and their probabilities, and perhaps all of them."""
-
-    winner: NDArray[np.int64]
-    probability: NDArray[np.float32]
-    dense: NDArray[np.float32] | None
-
-
-def _read(sample: Any, size: tuple[int, int], return_scores: bool) -> _Maps:
-    """Maps of a sample, enlarged to ``size`` where the model made smaller ones."""
-    winner = sample.pred_sem_seg.data[0].cpu().numpy()
-    probability = sample.pred_probability.data[0].float().cpu().numpy()
-    dense = sample.seg_logits.data.float().cpu().numpy() if return_scores else None
-    if winner.shape != tuple(size):
-        rows = np.arange(size[0]) * winner.shape[0] // size[0]
-        columns = np.arange(size[1]) * winner.shape[1] // size[1]
-        grid = np.ix_(rows, columns)
-        winner, probability = winner[grid], probability[grid]
-        if dense is not None:
-            dense = dense[:, rows[:, None], columns]
-    return _Maps(winner, probability, dense)
-
-
-def _join(size: tuple[int, int], tiles: Sequence[Tile], maps: Sequence[_Maps]) -> _Maps:
-    """Put the maps of tiles together."""
-    if len(tiles) == 1:
-        return maps[0]
-    first = maps[0].dense
-    winner = np.empty(size, np.int64)
-    probability = np.empty(size, np.float32)
-    dense = None if first is None else np.empty((len(first), *size), np.float32)
-    for tile, own in zip(tiles, maps):
-        top, bottom, left, right = tile.kept
-        y, x = tile.seen[0], tile.seen[2]
-        inner = (slice(top - y, bottom - y), slice(left - x, right - x))
-        outer = (slice(top, bottom), slice(left, right))
-        winner[outer], probability[outer] = own.winner[inner], own.probability[inner]
-        if dense is not None and own.dense is not None:
-            dense[(slice(None), *outer)] = own.dense[(slice(None), *inner)]
-    return _Maps(winner, probability, dense)
-
-
-def _name_labels(picture: Picture, maps: _Maps, words: Words, return_scores: bool) -> Prediction:
-    """From the model's words to the names of the results."""
-    winner = maps.winner if len(words.model_names) > 1 else np.zeros_like(maps.winner)
-    labels = words.slots[winner]
-    if words.threshold is not None:
-        labels = np.where(maps.probability > words.threshold, labels, len(words.classes))
-    scores = None if maps.dense is None else maps.dense[words.owners]
-    return make_prediction(
-        picture.name, picture.stem, labels, maps.probability, words, scores, return_scores
-    )
 
 
 def _are_sources(inputs: Any) -> bool:

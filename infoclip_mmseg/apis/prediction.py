@@ -143,5 +143,10 @@ def save_prediction(prediction: Prediction, out_dir: Path) -> None:
         (out_dir / 'vis').mkdir(exist_ok=True)
         picture = Image.fromarray(prediction.visualization)
         picture.save(out_dir / 'vis' / f'{prediction.stem}.jpg', quality=92, subsampling=0)
-    text = json.dumps(prediction.to_dict(), ensure_ascii=False, indent=1)
-    (folder / f'{prediction.stem}.json').write_text(text + '\n', encoding='utf-8')
+    write_json(folder / f'{prediction.stem}.json', prediction.to_dict())
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write JSON in UTF-8; bytes of file names that are no text become escapes."""
+    text = json.dumps(content, ensure_ascii=False, indent=1) + '\n'
+    path.write_text(text, encoding='utf-8', errors='backslashreplace')

@@ -78,6 +78,11 @@ def load_classes(classes: str | Sequence[str]) -> list[str]:
         FileNotFoundError: A string without semicolons that names neither a vocabulary nor a file.
         TypeError, ValueError: See :func:`check_names`.
     """
+    if not isinstance(classes, Sequence):
+        raise TypeError(
+            "classes must be a list of words, a string 'cat; dog', a vocabulary's name or a file, "
+            f'got {classes!r:.200}'
+        )
     if not isinstance(classes, str):
         return list(check_names(classes))
     if ';' in classes or '\n' in classes:
@@ -144,7 +149,11 @@ def _read_background(background: Background) -> tuple[list[str], float | None]:
         return [], None
     if isinstance(background, str):
         return list(check_names(parse_words(background))), None
-    if isinstance(background, (int, float)) and not isinstance(background, bool):
+    if isinstance(background, bool) or not isinstance(background, (int, float, Sequence)):
+        raise TypeError(
+            f'background must be None, a list of words or a probability, got {background!r:.200}'
+        )
+    if isinstance(background, (int, float)):
         if not 0 <= background <= 1:
             raise ValueError(
                 f'background={background}: a threshold is a probability, 0..1; words for the '

@@ -13,10 +13,10 @@ _MISSING = '\U0010ffff'
 
 
 def font_and_text(text: str, size: int) -> tuple[Any, str]:
-    """A font for a text, and the text as that font can draw it.
+    r"""A font for a text, and the text as that font can draw it.
 
     The first of these that has all letters: Pillow's own font, the one that Matplotlib comes with,
-    those of the system. Where none has, missing letters are written as escapes (``\\u732b``).
+    those of the system. Where none has, missing letters are written as escapes (``\u732b``).
 
     Args:
         text: One line; control characters are escaped too.

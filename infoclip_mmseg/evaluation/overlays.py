@@ -43,7 +43,7 @@ def blend(
         opacity: 0 shows the image, 1 the colours only.
     """
     colours = colour_labels(labels, palette)
-    return cv2.addWeighted(image, 1 - opacity, colours, opacity, 0)
+    return np.asarray(cv2.addWeighted(image, 1 - opacity, colours, opacity, 0), np.uint8)
 
 
 def draw_overlay(

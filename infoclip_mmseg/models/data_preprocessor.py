@@ -45,7 +45,7 @@ class OpenVocabDataPreProcessor(SegDataPreProcessor):
         for image, sample in zip(images, samples):
             right, bottom = width - image.shape[-1], height - image.shape[-2]
             padded.append(F.pad(image, (0, right, 0, bottom), value=self.pad_val))
-            padding = (0, right, 0, bottom)
+            padding: tuple[int, ...] = (0, right, 0, bottom)
             if self.test_cfg:  # which may have padded the image already
                 padding = tuple(map(sum, zip(padding, sample.metainfo['img_padding_size'])))
             sample.set_metainfo(dict(img_padding_size=padding, pad_shape=(height, width)))
