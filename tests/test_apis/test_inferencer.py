@@ -92,12 +92,12 @@ def test_words_set_by_hand_do_not_stay(inferencer, world):
     assert np.array_equal(result.labels, expected.labels)
 
 
-def test_text_cache_on_disk(world, tmp_path):
+def test_text_cache_on_disk(inferencer, world, tmp_path):
     image = bgr(world['images'][0])
+    cached = OpenVocabInferencer(device='cpu', text_cache_dir=str(tmp_path))
     for words in (WORDS, OTHERS, WORDS):
-        cached = OpenVocabInferencer(device='cpu', text_cache_dir=str(tmp_path))
         (result,) = cached(image, words, return_scores=True)
-        (expected,) = OpenVocabInferencer(device='cpu')(image, words, return_scores=True)
+        (expected,) = inferencer(image, words, return_scores=True)
         np.testing.assert_allclose(result.scores, expected.scores, atol=1e-6)
     assert len(list(tmp_path.glob('*.safetensors'))) == 2
 
