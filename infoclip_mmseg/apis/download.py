@@ -5,7 +5,6 @@ from __future__ import annotations
 import urllib.error
 import urllib.request
 from http.client import HTTPException
-from typing import Any
 from urllib.parse import urlsplit
 
 from infoclip_mmseg.apis.images import ImageError
@@ -39,7 +38,8 @@ def fetch(url: str, max_bytes: int = MAX_BYTES, timeout: float = 20.0) -> bytes:
         urllib.request.ProxyHandler,
         urllib.request.HTTPDefaultErrorHandler,
         urllib.request.HTTPErrorProcessor,
-        _WebRedirect,
+        urllib.request.HTTPRedirectHandler,
+        urllib.request.UnknownHandler,
     )
     for handler in handlers:
         opener.add_handler(handler())
@@ -69,11 +69,3 @@ def check_scheme(url: str) -> None:
             f'{url}: addresses of scheme {scheme!r} are not opened, only http and https; pass '
             'local files as paths'
         )
-
-
-class _WebRedirect(urllib.request.HTTPRedirectHandler):
-    def redirect_request(
-        self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: Any
-    ) -> Any:
-        check_scheme(newurl)
-        return super().redirect_request(req, fp, code, msg, headers, newurl)

@@ -69,4 +69,4 @@ def _load(path: str | None, size: int) -> Any:
 
 
 def _escape(letter: str) -> str:
-    return letter.encode('ascii', 'backslashreplace').decode()
+    return letter.encode('unicode_escape').decode()
