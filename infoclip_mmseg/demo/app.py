@@ -106,9 +106,6 @@ def build_page(engine: DemoEngine, examples: Sequence[Example]) -> gr.Blocks:
                 button = gr.Button('Segment', variant='primary', elem_id='ic-segment')
             with gr.Column(scale=3, min_width=300, elem_classes='ic-outputs'):
                 result = gr.HTML(HINT, elem_id='ic-result', js_on_load=None)
-                opacity = gr.Slider(
-                    0, 100, 60, step=1, label='Opacity of the colours, %', elem_id='ic-opacity'
-                )
         inputs = [image, words, background]
         private = dict(api_visibility='private', show_progress='minimal')
         segment = partial(answer, engine)
@@ -117,8 +114,6 @@ def build_page(engine: DemoEngine, examples: Sequence[Example]) -> gr.Blocks:
         gallery.click(
             lambda i: (str(examples[i].path), examples[i].words, ''), gallery, inputs, **private
         ).then(segment, inputs, result, **private).then(**show)
-        for event in (opacity.input, opacity.release):
-            event(None, opacity, None, js='(v) => window.icOpacity(v)', **private)
     return page
 
 

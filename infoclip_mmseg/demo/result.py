@@ -55,7 +55,8 @@ def render_result(outcome: Outcome) -> str:
         f'<img class="ic-labels" src="{colours}" alt="labels in colour" draggable="false">'
         '<img class="ic-heat" alt="heat map" draggable="false" hidden>'
         '<span class="ic-tip" hidden></span></div>'
-        f'<p class="ic-status">{_status(outcome)}</p>'
+        f'<div class="ic-status"><span>{_status(outcome)}</span><label>Opacity '
+        '<input class="ic-opacity" type="range" min="0" max="100" value="60"></label></div>'
         f'<div class="ic-legend" aria-label="legend">{"".join(map(_chip, enumerate(entries)))}'
         f'{_rest(rest)}</div>'
         '<div class="ic-maps"><p class="ic-hint">Click a word or a place in the picture: heat maps '
@@ -110,7 +111,11 @@ def _maps_of(outcome: Outcome, entry: Entry) -> list[dict[str, object]]:
 def _map(title: str, heat: Heat | None, reason: str) -> dict[str, object]:
     if heat is None:
         return dict(title=title, reason=reason)
-    return dict(title=title, uri=heat.uri, low=f'{heat.low:.3g}', high=f'{heat.high:.3g}')
+    return dict(title=title, uri=heat.uri, low=_short(heat.low), high=_short(heat.high))
+
+
+def _short(value: float) -> str:
+    return f'{value:.2f}' if abs(value) < 10 else f'{value:.3g}'
 
 
 def _patches(values: NDArray[np.float32], ratio: float) -> NDArray[np.float32]:

@@ -1,13 +1,12 @@
 () => {
   // Everything is delegated from the document: results come and go.
   const root = document.documentElement;
-  window.icOpacity = (percent) => {
-    root.style.setProperty('--ic-opacity', percent / 100);
-  };
+  let percent = 60;
 
-  // On a small screen the result is below what was typed.
+  // After each result. On a small screen it is below what was typed.
   window.icShow = () => {
     const result = document.querySelector('#ic-result');
+    for (const input of document.querySelectorAll('.ic-opacity')) input.value = percent;
     if (result && result.getBoundingClientRect().top > window.innerHeight * 0.6)
       result.scrollIntoView({ behavior: 'smooth', block: 'start' });
   };
@@ -101,6 +100,12 @@
       const place = placeAt(result, event);
       if (place !== null) select(result, place);
     }
+  });
+
+  document.addEventListener('input', (event) => {
+    if (!event.target.matches('.ic-opacity')) return;
+    percent = Number(event.target.value);
+    root.style.setProperty('--ic-opacity', percent / 100);
   });
 
   document.addEventListener('mousemove', (event) => {
