@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from mmengine.dist import broadcast
 from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
 from mmseg.registry import HOOKS
 
 from infoclip_mmseg.engine.unwrap import unwrap_segmentor
-from infoclip_mmseg.models.teacher import FrozenTeacher
+from infoclip_mmseg.models.teacher import attach_teacher
 
 
 @HOOKS.register_module()
@@ -37,19 +36,17 @@ class FrozenTeacherHook(Hook):
         if not isinstance(runner._train_loop, BaseLoop) or self._fingerprint is not None:
             return
         model = unwrap_segmentor(runner.model, 'teacher')
-        teacher = FrozenTeacher.from_student(model.backbone)
-        for tensor in teacher.encoder.state_dict().values():
-            broadcast(tensor)
+        teacher = attach_teacher(model)
         if teacher.encoder.pretrained is None:
             runner.logger.warning(
                 'model.backbone.pretrained is None: the teacher has random weights and guards '
                 'nothing; set it to pretrained CLIP weights for anything but a trial run'
             )
-        model.teacher = teacher
         self._fingerprint = teacher.fingerprint()
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """On resume, check that the run goes on with the teacher it started with."""
+        self.before_run(runner)  # MMEngine's FlexibleRunner reads the checkpoint before that
         recorded = checkpoint.get('meta', {}).get('teacher')
         if not (runner._resume and recorded and self._fingerprint):
             return
