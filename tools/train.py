@@ -26,8 +26,8 @@ from infoclip_mmseg.engine.checkpoint import (
     install_safe_loader,
 )
 from infoclip_mmseg.engine.launch import (
-    add_common_arguments,
     LostRankError,
+    add_common_arguments,
     check_file,
     keep_freed_memory,
     load_config,

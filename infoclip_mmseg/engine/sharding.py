@@ -107,9 +107,7 @@ def shard_like(value: Tensor, parameter: Tensor) -> Tensor:
 
     value = value.to(parameter.device)
     # Every rank has read the file, so that nothing need be sent.
-    return distribute_tensor(
-        value, parameter.device_mesh, parameter.placements, src_data_rank=None
-    )
+    return distribute_tensor(value, parameter.device_mesh, parameter.placements, src_data_rank=None)
 
 
 @STRATEGIES.register_module()
