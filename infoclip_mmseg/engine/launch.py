@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
@@ -86,7 +87,8 @@ def start_on_cpu(cfg: Config) -> None:
     if cfg.launcher == 'slurm':
         _read_slurm_variables()
     timeout = cfg.get('env_cfg', {}).get('dist_cfg', {}).get('timeout')
-    options = {} if timeout is None else dict(timeout=timedelta(seconds=timeout))
+    # PyTorch 2.1 takes no timeout=None.
+    options: dict[str, Any] = {} if timeout is None else dict(timeout=timedelta(seconds=timeout))
     distributed.init_process_group('gloo', **options)
     cfg.setdefault(
         'model_wrapper_cfg',

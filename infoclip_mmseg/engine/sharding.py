@@ -94,7 +94,7 @@ def gather_state(state: Any) -> Any:
     return whole.detach().cpu() if is_main_process() else None
 
 
-def shard_like(value: Tensor, parameter: Tensor) -> Tensor:
+def shard_like(value: Tensor, parameter: Any) -> Tensor:
     """The own part of a whole tensor where the parameter is sharded, else the tensor as it is.
 
     Args:
@@ -192,7 +192,7 @@ class FullyShardedStrategy(DDPStrategy):
         """As in MMEngine, but the whole state is read to the CPU and not to every card."""
         return super().resume(filename, **{**kwargs, 'map_location': 'cpu'})
 
-    def save_checkpoint(  # type: ignore[override]
+    def save_checkpoint(
         self,
         filename: str,
         *,

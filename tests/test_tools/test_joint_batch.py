@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -46,9 +47,14 @@ def runs(tmp_path_factory) -> Path:
     env = {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
     command = [sys.executable, WORKER, 'jobs.json']
     with (folder / 'log.txt').open('w') as log:
-        status = subprocess.run(
-            command, cwd=folder, env=env, stdout=log, stderr=log, timeout=900
-        ).returncode
+        worker = subprocess.Popen(
+            command, cwd=folder, env=env, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        status = worker.wait(timeout=1800)
+    finally:
+        if worker.poll() is None:  # with the ranks that it has forked
+            os.killpg(worker.pid, signal.SIGKILL)
     assert status == 0, (folder / 'log.txt').read_text()[-5000:]
     return folder
 
