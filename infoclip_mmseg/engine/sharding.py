@@ -122,10 +122,18 @@ class FullyShardedStrategy(DDPStrategy):
         shard_size: See :func:`shard_model`. On several machines with slow links between them, the
             number of GPUs in each.
         **kwargs: See ``mmengine._strategy.DDPStrategy``.
+
+    Raises:
+        ValueError: The run was not started by a launcher.
     """
 
     def __init__(self, *, shard_size: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        if not self.distributed:
+            raise ValueError(
+                'fully sharded training runs in processes that a launcher starts: '
+                'tools/dist_train.sh CONFIG GPUS, also for one GPU, or tools/slurm_train.sh'
+            )
         self.shard_size = shard_size
         self._trains = False
 

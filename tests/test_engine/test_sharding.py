@@ -11,7 +11,13 @@ from torch import distributed
 
 from infoclip_mmseg.engine.amp import enable_amp
 from infoclip_mmseg.engine.optim import GroupedClip, gradient_norm
-from infoclip_mmseg.engine.sharding import gather_state, shard_like, shard_model, shard_units
+from infoclip_mmseg.engine.sharding import (
+    FullyShardedStrategy,
+    gather_state,
+    shard_like,
+    shard_model,
+    shard_units,
+)
 
 HAS_FSDP = tuple(map(int, torch.__version__.split('.')[:2])) >= (2, 7)
 needs_fsdp = pytest.mark.skipif(not HAS_FSDP, reason='needs torch 2.7')
@@ -77,6 +83,11 @@ def test_norm_and_clip_of_sharded_gradients(group, norm_type):
 def test_a_shard_size_that_does_not_divide_is_refused():
     with pytest.raises(ValueError, match='shard_size=2 must divide the number of ranks, .* is 1'):
         shard_model(torch.nn.Linear(1, 1), shard_size=2)
+
+
+def test_a_run_without_a_launcher_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r'tools/dist_train\.sh CONFIG GPUS'):
+        FullyShardedStrategy(work_dir=str(tmp_path), env_kwargs=dict(launcher='none'))
 
 
 def test_an_old_pytorch_is_refused(monkeypatch):

@@ -1,12 +1,14 @@
 """Runs programs of tools/ with several ranks each: ``python rank_worker.py JOBS.json``.
 
-The file holds a list of [ranks, port, program, arguments]. The ranks are forked, so that PyTorch
+The file holds a list of [ranks, launcher, port, program, arguments]. The ranks are forked, so that PyTorch
 and MMSegmentation are imported once for all of them. Losses and gradient norms of each iteration,
 averaged over ranks, go to losses.json in the working folder.
 """
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import importlib.util
 import json
 import os
@@ -14,7 +16,6 @@ import sys
 import traceback
 from pathlib import Path
 
-import matplotlib.pyplot  # noqa: F401  (imported once, and not by every rank)
 import torch
 from mmengine.config import Config
 from mmengine.dist import all_reduce, is_main_process
@@ -22,6 +23,8 @@ from mmengine.hooks import Hook
 from mmseg.registry import HOOKS
 
 ROOT = Path(__file__).resolve().parents[2]
+# Imported once here, and not by every rank.
+IMPORTS = ('matplotlib.pyplot', 'torch.distributed.tensor', 'torch.distributed.fsdp')
 # The layout of the config in logs and checkpoints takes most of the time of such a short run.
 Config.pretty_text = property(lambda cfg: repr(cfg._cfg_dict))
 
@@ -64,22 +67,24 @@ def run_rank(program: str, arguments: list[str]) -> int:
     return 0
 
 
-def run_job(ranks: int, port: int, program: str, arguments: list[str]) -> bool:
+def launch_variables(launcher: str, rank: int, ranks: int, port: int) -> dict[str, str]:
+    """What a launcher tells a rank; Slurm leaves the first host to scontrol."""
+    numbers = (str(rank), str(rank), str(ranks))
+    if launcher == 'slurm':
+        names = ('SLURM_PROCID', 'SLURM_LOCALID', 'SLURM_NTASKS')
+        return dict(zip(names, numbers), SLURM_NODELIST='n[1-2]', MASTER_PORT=str(port))
+    address = dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
+    return dict(zip(('RANK', 'LOCAL_RANK', 'WORLD_SIZE'), numbers), **address)
+
+
+def run_job(ranks: int, launcher: str, port: int, program: str, arguments: list[str]) -> bool:
     """Whether all ranks of a job ended well."""
-    if ranks > 1:
-        arguments = [*arguments, '--launcher', 'pytorch']
     pids = []
     for rank in range(ranks):
         pid = os.fork()
         if pid == 0:
-            os.environ.update(
-                RANK=str(rank),
-                LOCAL_RANK=str(rank),
-                WORLD_SIZE=str(ranks),
-                MASTER_ADDR='127.0.0.1',
-                MASTER_PORT=str(port),
-            )
-            status = run_rank(program, arguments)
+            os.environ.update(launch_variables(launcher, rank, ranks, port))
+            status = run_rank(program, [*arguments, '--launcher', launcher])
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(status)
@@ -89,6 +94,10 @@ def run_job(ranks: int, port: int, program: str, arguments: list[str]) -> bool:
 
 
 if __name__ == '__main__':
+    sys.path.insert(0, str(ROOT))
+    for name in ('infoclip_mmseg', *IMPORTS):
+        with contextlib.suppress(ImportError):  # the last ones differ by version
+            importlib.import_module(name)
     for job in json.loads(Path(sys.argv[1]).read_text()):
         if not run_job(*job):
             sys.exit(f'failed: {job}')

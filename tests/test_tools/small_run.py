@@ -6,10 +6,12 @@ import socket
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 FSDP = '_base_/fsdp.py'
+HAS_FSDP = tuple(map(int, torch.__version__.split('.')[:2])) >= (2, 7)
 CLASSES = ('wall', 'sky', 'tree', 'door', 'lamp')
 CONFIG = """
 _base_ = {bases}

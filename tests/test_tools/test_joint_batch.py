@@ -11,9 +11,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_run import FSDP, free_port, write_config, write_images
+from small_run import FSDP, HAS_FSDP, free_port, write_config, write_images
 
 WORKER = Path(__file__).with_name('rank_worker.py')
+
+SCONTROL = """#!/bin/sh
+[ "$*" = "show hostnames n[1-2]" ] && printf 'localhost\\nelsewhere\\n'
+"""
 
 pytestmark = pytest.mark.slow
 
@@ -28,23 +32,32 @@ def runs(tmp_path_factory) -> Path:
     full_fsdp = write_config(folder, 'full_fsdp', FSDP, finetune='full', with_cp=True)
     jobs = []
 
-    def train(name: str, ranks: int, config: str, *options: str, extra: tuple = ()) -> None:
+    def train(name: str, ranks: int, config: str, *options: str, **kwargs) -> None:
         options = (f'train_dataloader.batch_size={4 // ranks}', *options)
-        arguments = [config, '--work-dir', name, *extra, '--cfg-options', *options]
-        jobs.append((ranks, free_port(), 'train', arguments))
+        arguments = [config, '--work-dir', name, '--cfg-options', *options]
+        if 'resume' in kwargs:
+            arguments += ['--resume', kwargs['resume']]
+        launcher = kwargs.get('launcher', 'pytorch' if ranks > 1 else 'none')
+        jobs.append((ranks, launcher, free_port(), 'train', arguments))
 
     train('one', 1, ddp)
     train('one-full', 1, full)
-    for ranks in (2, 4):
-        train(f'ddp-{ranks}', ranks, ddp)
-        train(f'fsdp-{ranks}', ranks, fsdp)
+    train('ddp-2', 2, ddp)
+    train('ddp-4', 4, ddp, launcher='slurm')
+    train('fsdp-2', 2, fsdp)
+    train('fsdp-4', 4, fsdp)
     train('fsdp-full-2x2', 4, full_fsdp, 'strategy.shard_size=2')
-    train('fsdp-from-ddp', 2, fsdp, extra=('--resume', 'ddp-2/iter_2.pth'))
-    train('one-from-fsdp', 1, ddp, extra=('--resume', 'fsdp-4/iter_2.pth'))
+    train('fsdp-from-ddp', 2, fsdp, resume='ddp-2/iter_2.pth')
+    train('one-from-fsdp', 1, ddp, resume='fsdp-4/iter_2.pth')
     test = [fsdp, 'fsdp-2/iter_4.pth', '--work-dir', 'tested']
-    jobs.append((1, free_port(), 'test', test))
+    jobs.append((1, 'none', free_port(), 'test', test))
+    if not HAS_FSDP:
+        jobs = [job for job in jobs if not any('fsdp' in argument for argument in job[-1])]
     (folder / 'jobs.json').write_text(json.dumps(jobs))
-    env = {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
+    (folder / 'scontrol').write_text(SCONTROL)
+    (folder / 'scontrol').chmod(0o755)
+    env = {**os.environ, 'PATH': f'{folder}{os.pathsep}{os.environ["PATH"]}'}
+    env = {**env, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
     command = [sys.executable, WORKER, 'jobs.json']
     with (folder / 'log.txt').open('w') as log:
         worker = subprocess.Popen(
@@ -57,6 +70,11 @@ def runs(tmp_path_factory) -> Path:
             os.killpg(worker.pid, signal.SIGKILL)
     assert status == 0, (folder / 'log.txt').read_text()[-5000:]
     return folder
+
+
+def skip_without_fsdp(name: str) -> None:
+    if 'fsdp' in name and not HAS_FSDP:
+        pytest.skip('fully sharded training needs torch 2.7')
 
 
 def losses(folder: Path) -> list[dict[str, float]]:
@@ -83,6 +101,7 @@ def compare(got: list[dict[str, float]], expected: list[dict[str, float]]) -> No
     ],
 )
 def test_losses_and_weights_are_those_of_the_joint_batch(runs, name, joint):
+    skip_without_fsdp(name)
     expected = losses(runs / joint)
     assert all(abs(step['loss'] - expected[0]['loss']) > 1e-3 for step in expected[1:])
     compare(losses(runs / name), expected)
@@ -101,10 +120,13 @@ def test_losses_and_weights_are_those_of_the_joint_batch(runs, name, joint):
 
 @pytest.mark.parametrize('name', ['fsdp-from-ddp', 'one-from-fsdp'])
 def test_a_checkpoint_is_resumed_with_and_without_sharding(runs, name):
+    skip_without_fsdp(name)
     compare(losses(runs / name), losses(runs / 'one')[2:])
 
 
 def test_one_process_tests_a_checkpoint_of_sharded_training(runs):
+    skip_without_fsdp('fsdp-2')
+
     def figures(name: str) -> dict[str, float]:
         log = next((runs / name).glob('*/*.json')).read_text()
         return json.loads(log.splitlines()[-1])

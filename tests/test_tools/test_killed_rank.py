@@ -13,22 +13,6 @@ from pathlib import Path
 import pytest
 from small_run import ROOT, free_port, write_config, write_images
 
-SRUN = """#!{python}
-import os, subprocess, sys
-arguments = sys.argv[1:]
-ranks = int(arguments[arguments.index('--ntasks') + 1])
-program = arguments[arguments.index('{python}'):]
-env = dict(os.environ, SLURM_NTASKS=str(ranks), SLURM_NODELIST='n[1-2]')
-tasks = []
-for rank in range(ranks):
-    one = dict(env, SLURM_PROCID=str(rank), SLURM_LOCALID=str(rank))
-    tasks.append(subprocess.Popen(program, env=one))
-sys.exit(max(task.wait() for task in tasks))
-"""
-SCONTROL = """#!/bin/sh
-[ "$*" = "show hostnames n[1-2]" ] && printf 'localhost\\nelsewhere\\n'
-"""
-
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
@@ -98,20 +82,6 @@ def test_sigkill_of_a_rank_ends_the_job_and_it_resumes(folder):
     assert sorted(got) == [last + 1, last + 2]
     for step in got.keys() & before.keys():
         assert got[step] == pytest.approx(before[step], abs=2e-4)
-
-
-@pytest.mark.slow
-def test_slurm_starts_as_many_tasks_as_gpus(folder):
-    for name, text in (('srun', SRUN.format(python=sys.executable)), ('scontrol', SCONTROL)):
-        (folder / name).write_text(text)
-        (folder / name).chmod(0o755)
-    path = f'{folder}{os.pathsep}{os.environ["PATH"]}'
-    script = [ROOT / 'tools/slurm_train.sh', 'part', 'job', 'run.py']
-    run = dict(cwd=folder, capture_output=True, text=True, timeout=600)
-    process = subprocess.run([*script, *options(3)], env=environment(GPUS='2', PATH=path), **run)
-    assert process.returncode == 0, process.stderr[-2000:]
-    assert sorted(losses(process.stdout)) == [1, 2, 3]
-    assert 'GPU number: 2' in process.stdout
 
 
 @pytest.mark.parametrize('script', ['slurm_train.sh', 'slurm_test.sh'])
