@@ -2,49 +2,58 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import open_clip
 import pytest
 import torch
-from conftest import CLIP_MEAN, CLIP_STD, DATA, TOY_CLIP, fill
 from safetensors.torch import load_file
 
 from infoclip_mmseg.models import CLIPDualEncoder
 from infoclip_mmseg.models.dense_modes import ATTENTIONS, DENSE_MODES
 
+DATA = Path(__file__).parents[1] / 'data'
 TRAINING_FREE = [*ATTENTIONS, *(f'{name}_residual' for name in ATTENTIONS)]
 
 
-def clip_and_encoder(mode: str) -> tuple[open_clip.CLIP, CLIPDualEncoder]:
-    """open_clip's toy model with the golden fill in its image tower, and the encoder on it."""
-    clip = open_clip.CLIP(**TOY_CLIP).eval()
-    state = clip.state_dict()
-    for key, value in state.items():
-        if key.startswith('visual.'):
-            state[key] = fill(key, list(value.shape))
-    clip.load_state_dict(state)
-    encoder = CLIPDualEncoder(TOY_CLIP, dense_mode=mode, finetune='frozen').eval()
-    encoder.clip.load_state_dict(state)
-    return clip, encoder
+@pytest.fixture
+def toy_clip(toy_cfg):
+    return toy_cfg()['backbone']['model_name']
 
 
-def normalise(images: torch.Tensor) -> torch.Tensor:
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
-    return (images - mean) / std
+@pytest.fixture
+def build(toy_clip, fill_rule):
+    """Gives open_clip's toy model with the golden fill in its image tower, and an encoder on it."""
+
+    def build_pair(mode: str) -> tuple[open_clip.CLIP, CLIPDualEncoder]:
+        clip = open_clip.CLIP(**toy_clip).eval()
+        state = clip.state_dict()
+        for key, value in state.items():
+            if key.startswith('visual.'):
+                state[key] = fill_rule(key, list(value.shape))
+        clip.load_state_dict(state)
+        encoder = CLIPDualEncoder(toy_clip, dense_mode=mode, finetune='frozen').eval()
+        encoder.clip.load_state_dict(state)
+        return clip, encoder
+
+    return build_pair
 
 
-def test_the_modes_that_configs_may_name():
+def test_the_modes_that_configs_may_name(toy_clip):
     assert set(DENSE_MODES) == {'catseg', *TRAINING_FREE}
     with pytest.raises(ValueError, match="dense_mode must be one of .*'clearclip'.*'dense'"):
-        CLIPDualEncoder(TOY_CLIP, dense_mode='dense')
+        CLIPDualEncoder(toy_clip, dense_mode='dense')
 
 
 @pytest.mark.parametrize('mode', TRAINING_FREE)
-def test_golden_numbers_of_the_published_tower(mode):
+def test_golden_numbers_of_the_published_tower(build, toy_cfg, mode):
     golden = load_file(str(DATA / 'dense_modes.safetensors'))
+    preprocessor = toy_cfg()['data_preprocessor']
+    mean, std = (torch.tensor(preprocessor[k]).view(3, 1, 1) for k in ('mean', 'std'))
     name, _, residual = mode.partition('_')
     expected = golden[f'dense_{name}_{residual or "noresidual"}']
-    _, encoder = clip_and_encoder(mode)
-    dense = encoder.encode_image(normalise(golden['image'])).dense
+    _, encoder = build(mode)
+    dense = encoder.encode_image((golden['image'] - mean) / std).dense
     assert dense.shape == (2, 32, 4, 4)
     error = (dense.flatten(2).transpose(1, 2) - expected).abs().max()
     assert error < 1e-4 * expected.std()
@@ -85,8 +94,8 @@ def formula(clip: open_clip.CLIP, images: torch.Tensor, mode: str) -> torch.Tens
 
 
 @pytest.mark.parametrize('mode', TRAINING_FREE)
-def test_formula_on_the_modules_of_open_clip(mode):
-    clip, encoder = clip_and_encoder(mode)
+def test_formula_on_the_modules_of_open_clip(build, mode):
+    clip, encoder = build(mode)
     images = torch.randn(3, 3, 32, 32)
     expected = formula(clip, images, mode)
     features = encoder.encode_image(images)
@@ -95,8 +104,8 @@ def test_formula_on_the_modules_of_open_clip(mode):
     torch.testing.assert_close(features.cls, expected[:, 0], rtol=0, atol=1e-5)
 
 
-def test_vanilla_with_its_residual_is_clip_itself():
-    clip, encoder = clip_and_encoder('vanilla_residual')
+def test_vanilla_with_its_residual_is_clip_itself(build):
+    clip, encoder = build('vanilla_residual')
     images = torch.randn(2, 3, 32, 32)
     features = encoder.encode_image(images)
     torch.testing.assert_close(features.cls, clip.encode_image(images), rtol=0, atol=1e-5)
@@ -104,8 +113,8 @@ def test_vanilla_with_its_residual_is_clip_itself():
 
 
 @pytest.mark.parametrize('mode', TRAINING_FREE)
-def test_the_images_of_a_batch_do_not_mix(mode):
-    _, encoder = clip_and_encoder(mode)
+def test_the_images_of_a_batch_do_not_mix(build, mode):
+    _, encoder = build(mode)
     images = torch.randn(3, 3, 32, 48)
     both = encoder.encode_image(images).dense
     alone = torch.cat([encoder.encode_image(image[None]).dense for image in images])
