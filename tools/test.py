@@ -43,7 +43,7 @@ from infoclip_mmseg.evaluation.benchmarks import (
 )
 from infoclip_mmseg.evaluation.benchmarks.run import FOLDER
 
-WITHOUT_WEIGHTS = ('CosineHead',)
+WITHOUT_WEIGHTS = ('CosineHead', 'ZeroShotHead')
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -9,6 +9,7 @@ from infoclip_mmseg.models.prompts import PromptSet, build_prompts
 from infoclip_mmseg.models.segmentor import OpenVocabSegmentor
 from infoclip_mmseg.models.teacher import FrozenTeacher
 from infoclip_mmseg.models.tta import OpenVocabTTAModel
+from infoclip_mmseg.models.zero_shot_head import ZeroShotHead
 
 __all__ = [
     'LPAM',
@@ -21,5 +22,6 @@ __all__ = [
     'OpenVocabSegmentor',
     'OpenVocabTTAModel',
     'PromptSet',
+    'ZeroShotHead',
     'build_prompts',
 ]
