@@ -3,7 +3,10 @@
 from infoclip_mmseg.models.cosine_head import CosineHead
 from infoclip_mmseg.models.data_preprocessor import OpenVocabDataPreProcessor
 from infoclip_mmseg.models.decode_head import CATSegHead
+from infoclip_mmseg.models.distillation import Distillation
+from infoclip_mmseg.models.distilled_segmentor import distilled_segmentor
 from infoclip_mmseg.models.dual_encoder import CLIPDualEncoder, ImageFeatures
+from infoclip_mmseg.models.guidance import AppearanceGuidance
 from infoclip_mmseg.models.lpam import LPAM
 from infoclip_mmseg.models.prompts import PromptSet, build_prompts
 from infoclip_mmseg.models.segmentor import OpenVocabSegmentor
@@ -11,13 +14,16 @@ from infoclip_mmseg.models.teacher import FrozenTeacher
 
 __all__ = [
     'LPAM',
+    'AppearanceGuidance',
     'CATSegHead',
     'CLIPDualEncoder',
     'CosineHead',
+    'Distillation',
     'FrozenTeacher',
     'ImageFeatures',
     'OpenVocabDataPreProcessor',
     'OpenVocabSegmentor',
     'PromptSet',
     'build_prompts',
+    'distilled_segmentor',
 ]
