@@ -19,8 +19,8 @@ class FrozenTeacherHook(Hook):
     ``pretrained=None`` they are the student's initial random weights, which a resumed run builds
     again from the same seed. Tensors that the student does not train are shared with it.
     Checkpoints hold the teacher's fingerprint, never its weights; a resumed run must have the same
-    fingerprint. Of a ``DistilledSegmentor``, whose state dict is the student's alone, they also hold
-    LPAM's weights, as ``checkpoint['distillation']``.
+    fingerprint. Of a ``DistilledSegmentor``, whose state dict is the student's alone, they also
+    hold LPAM's weights, as ``checkpoint['distillation']``.
 
     Validation and test do not need a teacher and do not build one.
 

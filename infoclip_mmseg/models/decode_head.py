@@ -44,9 +44,9 @@ class CATSegHead(BaseModule):
     Args:
         embed_dim: Channels of image and text embeddings.
         guidance_in_channels: Channels of the two block maps.
-        guidance_channels: Channels of three guidance maps of another backbone, coarse to fine, as in
-            the first version of CAT-Seg: the first guides aggregation, the others upsampling. The
-            segmentor hands them over in place of the block maps
+        guidance_channels: Channels of three guidance maps of another backbone, coarse to fine, as
+            in the first version of CAT-Seg: the first guides aggregation, the others upsampling.
+            The segmentor hands them over in place of the block maps
             (:class:`~infoclip_mmseg.models.guidance.AppearanceGuidance`); ``guidance_in_channels``
             and ``decoder_guidance_dims`` are then not used. None: CLIP guides itself.
         hidden_dim: Channels of the embedded cost volume.

@@ -122,9 +122,10 @@ class Distillation(nn.Module):
             images = resize(images, self.input_size)
         teacher_dense, teacher_text = teacher.encode(images, self.prompts)
         teacher_text = teacher_text.mean(dim=1)
-        dense = self._project(match_grid(read_dense(read, self.taps), teacher_dense.shape[-2:]))
+        grid = (teacher_dense.shape[-2], teacher_dense.shape[-1])
+        dense = self._project(match_grid(read_dense(read, self.taps), grid))
         text = read_text(read, self.taps, self.prompts.num_classes)
-        neck = self.parts['neck'] if 'neck' in self.parts else None
+        neck = dict(self.parts.items()).get('neck')
         return distill(
             Branch(teacher_dense, teacher_text, neck),
             Branch(dense, teacher_text if text is None else text, neck),
@@ -164,5 +165,7 @@ def _embed_dim(model_name: str | dict) -> int:
     """Width of the embeddings of an open_clip model, without building it."""
     config = open_clip.get_model_config(model_name) if isinstance(model_name, str) else model_name
     if config is None:
-        raise ValueError(f'distillation.teacher.model_name={model_name!r} is not known to open_clip')
+        raise ValueError(
+            f'distillation.teacher.model_name={model_name!r} is not known to open_clip'
+        )
     return config['embed_dim']

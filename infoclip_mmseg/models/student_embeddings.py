@@ -68,9 +68,7 @@ def read_dense(read: Mapping[str, Any], taps: Mapping[str, Tap]) -> Tensor:
     """
     tap = taps[DENSE]
     if MASKS in taps:
-        dense = spread_queries(
-            pick(read, DENSE, tap, (3,)), pick(read, MASKS, taps[MASKS], (4,))
-        )
+        dense = spread_queries(pick(read, DENSE, tap, (3,)), pick(read, MASKS, taps[MASKS], (4,)))
     else:
         dense = pick(read, DENSE, tap, (4,))
     if torch.is_grad_enabled() and not dense.requires_grad:

@@ -22,17 +22,15 @@ class Tap(NamedTuple):
     Attributes:
         module: Path of a submodule, such as ``'decode_head.conv_seg'``.
         side: ``'output'``, or ``'input'`` for the module's first positional argument.
-        index: Steps from there to the tensor through tuples, lists and dicts, such as ``(0, -1)``.
+        steps: Steps from there to the tensor through tuples, lists and dicts, such as ``(0, -1)``.
     """
 
     module: str
     side: str = 'output'
-    index: tuple[int | str, ...] = ()
+    steps: tuple[int | str, ...] = ()
 
 
-def make_tap(
-    module: str, side: str = 'output', index: int | str | Sequence[int | str] = ()
-) -> Tap:
+def make_tap(module: str, side: str = 'output', index: int | str | Sequence[int | str] = ()) -> Tap:
     """A tap from the keys of a config.
 
     Raises:
@@ -113,18 +111,18 @@ def pick(read: Mapping[str, Any], name: str, tap: Tap, dims: tuple[int, ...]) ->
             f'module {tap.module!r} did not run in the loss of the student; name one that does'
         )
     value = read[name]
-    for step in ((0,) if tap.side == 'input' else ()) + tap.index:
+    for step in ((0,) if tap.side == 'input' else ()) + tap.steps:
         try:
             value = value[step]
         except (IndexError, KeyError, TypeError) as error:
             raise ValueError(
-                f'the {tap.side} of {tap.module!r} has no entry {tap.index}: it is '
+                f'the {tap.side} of {tap.module!r} has no entry {tap.steps}: it is '
                 f'{_describe(read[name])}'
             ) from error
     if not isinstance(value, Tensor) or value.dim() not in dims:
         raise ValueError(
-            f'the {tap.side} of {tap.module!r} at index {tap.index} is {_describe(value)}, expected '
-            f'a tensor of {" or ".join(map(str, dims))} dimensions; set module, side and index'
+            f'the {tap.side} of {tap.module!r} at index {tap.steps} is {_describe(value)}, '
+            f'expected a tensor of {" or ".join(map(str, dims))} dimensions; set module, side and index'
         )
     return value
 

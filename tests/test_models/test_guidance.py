@@ -86,9 +86,7 @@ def test_the_guidance_decides_not_the_block_maps(toy):
 def test_the_backbone_sees_images_in_its_own_normalisation(toy, monkeypatch):
     model = guided(toy).eval()
     seen = []
-    monkeypatch.setattr(
-        model.guidance.backbone, 'forward', lambda x: seen.append(x) or (x, x, x)
-    )
+    monkeypatch.setattr(model.guidance.backbone, 'forward', lambda x: seen.append(x) or (x, x, x))
     pixels = torch.randint(0, 256, (1, 3, 48, 48)).float()
     clip = (pixels - model.data_preprocessor.mean) / model.data_preprocessor.std
     model.extract_feat(clip)
@@ -127,9 +125,7 @@ def test_four_maps_or_wrong_channels_are_clear_errors(toy):
 @pytest.mark.parametrize('bgr_to_rgb', [True, False])
 def test_renormalised_images_are_those_of_the_other_preprocessor(bgr_to_rgb):
     mean, std = [123.0, 117.0, 104.0], [58.0, 57.0, 56.0]
-    ours = MODELS.build(
-        dict(type='SegDataPreProcessor', mean=mean, std=std, bgr_to_rgb=bgr_to_rgb)
-    )
+    ours = MODELS.build(dict(type='SegDataPreProcessor', mean=mean, std=std, bgr_to_rgb=bgr_to_rgb))
     clip = MODELS.build(
         dict(type='SegDataPreProcessor', mean=CLIP_MEAN, std=CLIP_STD, bgr_to_rgb=True)
     )
