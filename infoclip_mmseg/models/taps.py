@@ -122,7 +122,8 @@ def pick(read: Mapping[str, Any], name: str, tap: Tap, dims: tuple[int, ...]) ->
     if not isinstance(value, Tensor) or value.dim() not in dims:
         raise ValueError(
             f'the {tap.side} of {tap.module!r} at index {tap.steps} is {_describe(value)}, '
-            f'expected a tensor of {" or ".join(map(str, dims))} dimensions; set module, side and index'
+            f'expected a tensor of {" or ".join(map(str, dims))} dimensions; set module, side and '
+            'index'
         )
     return value
 
