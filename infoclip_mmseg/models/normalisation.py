@@ -35,7 +35,9 @@ def normalisation_of(preprocessor: Any) -> Normalisation:
         preprocessor: mmseg's ``SegDataPreProcessor`` or a subclass. One without mean and standard
             deviation leaves images as they are.
     """
-    rgb = bool(getattr(preprocessor, '_channel_conversion', False))
+    # mmsegmentation 1.2.2 has its own attribute, the maintained fork that of its base class.
+    names = ('channel_conversion', '_channel_conversion')
+    rgb = any(getattr(preprocessor, name, False) for name in names)
     if not getattr(preprocessor, '_enable_normalize', False):
         return Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), rgb)
     return Normalisation(
