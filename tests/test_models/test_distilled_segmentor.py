@@ -185,6 +185,36 @@ def test_the_student_trains_as_if_alone_at_weight_zero(toy_cfg):
 
 
 @pytest.mark.parametrize(
+    'loss',
+    [
+        'KLDistillationLoss',
+        'SelfDistillationLoss',
+        'RepresentationCompensationLoss',
+        'MITransferLoss',
+    ],
+)
+@pytest.mark.parametrize('neck', [None, dict(type='LPAM')], ids=['cosine', 'LPAM'])
+def test_any_distillation_loss_reaches_the_student(toy_cfg, loss, neck):
+    config = config_of(toy_cfg, neck=neck, loss_ib=None, loss_mi=None)
+    config['distillation']['loss_distill'] = [dict(type=loss, loss_name='loss_x')]
+    model = build(config)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        value = model.loss(torch.randn(2, 3, 48, 48), samples())['loss_x']
+    value.backward()
+    assert value.isfinite() and model.backbone.conv1.weight.grad.abs().sum() > 0
+
+
+def test_copies_keep_the_keys_and_share_the_teacher(toy_cfg):
+    model = build(config_of(toy_cfg))
+    twin = copy.deepcopy(model)
+    assert twin.teacher is model.teacher and type(twin) is type(model)
+    assert list(twin.state_dict()) == list(model.state_dict())
+    twin.load_state_dict(model.state_dict(), strict=True)
+    own, theirs = (m.distillation.parts['neck'].query_proj for m in (twin, model))
+    assert own is not theirs and torch.equal(own.weight, theirs.weight)
+
+
+@pytest.mark.parametrize(
     ('changes', 'message'),
     [
         (dict(dense=dict(module='decode_head.nothing')), "decode_head has .*'conv_seg'"),
