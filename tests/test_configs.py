@@ -23,7 +23,8 @@ ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted(p for p in (ROOT / 'configs').rglob('*.py') if '_base_' not in p.parts)
 PRETRAINING = [path for path in CONFIGS if path.stem.startswith('pretrain')]
 ABLATIONS = [path for path in CONFIGS if path.stem.startswith('ablation')]
-SEGMENTORS = [path for path in CONFIGS if path not in (*PRETRAINING, *ABLATIONS)]
+COMPOSED = [path for path in CONFIGS if path.parent.name == 'compose']  # test_compose_configs.py
+SEGMENTORS = [path for path in CONFIGS if path not in (*PRETRAINING, *ABLATIONS, *COMPOSED)]
 TRAINED_ABLATIONS = [path for path in ABLATIONS if path.stem != 'ablation_dense_modes']
 WORLD = [path for path in SEGMENTORS if path.parent.name == 'world']
 CLEARCLIP = [path for path in SEGMENTORS if path.parent.name == 'clearclip']

@@ -3,7 +3,10 @@
 from infoclip_mmseg.models.cosine_head import CosineHead
 from infoclip_mmseg.models.data_preprocessor import OpenVocabDataPreProcessor
 from infoclip_mmseg.models.decode_head import CATSegHead
+from infoclip_mmseg.models.distillation import Distillation
+from infoclip_mmseg.models.distilled_segmentor import distilled_segmentor
 from infoclip_mmseg.models.dual_encoder import CLIPDualEncoder, ImageFeatures
+from infoclip_mmseg.models.guidance import AppearanceGuidance
 from infoclip_mmseg.models.lpam import LPAM
 from infoclip_mmseg.models.prompts import PromptSet, build_prompts
 from infoclip_mmseg.models.segmentor import OpenVocabSegmentor
@@ -13,9 +16,11 @@ from infoclip_mmseg.models.zero_shot_head import ZeroShotHead
 
 __all__ = [
     'LPAM',
+    'AppearanceGuidance',
     'CATSegHead',
     'CLIPDualEncoder',
     'CosineHead',
+    'Distillation',
     'FrozenTeacher',
     'ImageFeatures',
     'OpenVocabDataPreProcessor',
@@ -24,4 +29,5 @@ __all__ = [
     'PromptSet',
     'ZeroShotHead',
     'build_prompts',
+    'distilled_segmentor',
 ]

@@ -15,6 +15,7 @@ from infoclip_mmseg.losses.distillation import Branch, build_losses, distill
 from infoclip_mmseg.models.checks import check_image_sizes, check_labels
 from infoclip_mmseg.models.dual_encoder import ImageFeatures
 from infoclip_mmseg.models.inference import DEFAULT_TEST_CFG
+from infoclip_mmseg.models.normalisation import normalisation_of
 from infoclip_mmseg.models.plain_inference import PlainInferenceMixin
 from infoclip_mmseg.models.prompts import DEFAULT_TEMPLATES, PromptSet, check_templates
 from infoclip_mmseg.models.sliding_window import pair, resize
@@ -41,6 +42,9 @@ class OpenVocabSegmentor(PlainInferenceMixin, BaseSegmentor):
         loss_distill: More losses between teacher and student, each a registered
             :class:`~infoclip_mmseg.losses.DistillationLoss`. Those that compare relation maps get
             the neck's, or without a neck the plain cosine cost volume.
+        guidance: :class:`~infoclip_mmseg.models.guidance.AppearanceGuidance`, another backbone
+            whose maps guide the head in place of CLIP's blocks; the head then needs
+            ``guidance_channels``. None: CLIP guides itself.
         input_size: Size in pixels to which every view is resized before CLIP; an int or (h, w),
             multiples of the patch. None leaves views as they are.
         templates: Prompt templates with one ``{}`` each, or ``'imagenet'`` for CLIP's 80.
@@ -67,6 +71,7 @@ class OpenVocabSegmentor(PlainInferenceMixin, BaseSegmentor):
         loss_ib: dict | None = None,
         loss_mi: dict | None = None,
         loss_distill: Sequence[dict] | None = None,
+        guidance: dict | None = None,
         input_size: int | Sequence[int] | None = 384,
         templates: str | Sequence[str] = DEFAULT_TEMPLATES,
         synonyms: str = 'first',
@@ -91,6 +96,7 @@ class OpenVocabSegmentor(PlainInferenceMixin, BaseSegmentor):
             num_prompts=len(self.templates),
         )
         self.decode_head = MODELS.build({**sizes, **decode_head})
+        self.guidance = MODELS.build(guidance) if guidance else None
         if neck is not None:
             self.neck = MODELS.build({'embed_dim': embed_dim, **neck})
         losses = [loss_ib, loss_mi, *(loss_distill or ())]
@@ -113,7 +119,12 @@ class OpenVocabSegmentor(PlainInferenceMixin, BaseSegmentor):
 
     def extract_feat(self, inputs: Tensor) -> ImageFeatures:
         """Image features of normalised images (B, 3, h, w) of any size."""
-        return self.backbone.encode_image(self._at_input_size(inputs))
+        images = self._at_input_size(inputs)
+        features = self.backbone.encode_image(images)
+        if self.guidance is None:
+            return features
+        maps = self.guidance(images, normalisation_of(self.data_preprocessor))
+        return features._replace(blocks=maps)
 
     def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict] | None = None) -> Tensor:
         """Logits (B, T, h', w') at the head's resolution of normalised images (B, 3, h, w)."""
@@ -167,6 +178,14 @@ class OpenVocabSegmentor(PlainInferenceMixin, BaseSegmentor):
         teacher = Branch(teacher_dense, teacher_text.mean(dim=1), relate)
         student = Branch(dense, text.mean(dim=1), relate)
         return distill(teacher, student, self.distillation_losses)
+
+    def build_teacher(self) -> FrozenTeacher:
+        """A teacher with the pretrained weights of this model's backbone."""
+        return FrozenTeacher.from_student(self.backbone)
+
+    def share_with_teacher(self) -> list[str]:
+        """Let the teacher use what is not trained; returns the names of these tensors."""
+        return self.teacher.share_with(self.backbone) if self.teacher else []
 
     def _forward(self, inputs: Tensor, data_samples: SampleList | None = None) -> Tensor:
         """Logits (B, T, h', w') at the head's resolution."""

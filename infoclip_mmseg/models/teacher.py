@@ -93,7 +93,7 @@ def attach_teacher(model: Any) -> FrozenTeacher:
         model: An OpenVocabSegmentor whose backbone has its initial weights, whole.
     """
     if model.teacher is None:
-        teacher = FrozenTeacher.from_student(model.backbone)
+        teacher = model.build_teacher()
         for tensor in teacher.encoder.state_dict().values():
             broadcast(tensor)
         model.teacher = teacher
