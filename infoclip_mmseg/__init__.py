@@ -3,11 +3,14 @@
 Importing the package registers its modules in mmseg's registries and does nothing else.
 """
 
+from typing import Any
+
 from infoclip_mmseg import datasets, engine, evaluation, losses, models, pretraining
 
 __version__ = '0.1.0'
 
 __all__ = [
+    'OpenVocabInferencer',
     '__version__',
     'datasets',
     'engine',
@@ -16,3 +19,12 @@ __all__ = [
     'models',
     'pretraining',
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """What is imported when it is first used: inference, which training does not need."""
+    if name == 'OpenVocabInferencer':
+        from infoclip_mmseg.apis import OpenVocabInferencer
+
+        return OpenVocabInferencer
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -38,7 +38,10 @@ def load_vocabulary(path: str | Path) -> list[str]:
             f'vocabulary file {str(path)!r} does not exist (working directory {Path.cwd()}), and '
             f'it is none of the lists that come with the package: {shipped}'
         )
-    text = path.read_text(encoding='utf-8')
+    try:
+        text = path.read_text(encoding='utf-8-sig')
+    except UnicodeDecodeError as error:
+        raise ValueError(f'vocabulary file {str(path)!r} is not UTF-8 text: {error}') from error
     try:
         names = json.loads(text) if path.suffix == '.json' else text.splitlines()
     except json.JSONDecodeError as error:

@@ -36,14 +36,17 @@ class OpenVocabDataPreProcessor(SegDataPreProcessor):
                 'images of different sizes need data_samples to remember their padding'
             )
         parent = super().forward
-        images = [parent({'inputs': [image]})['inputs'][0] for image in inputs]
+        single = [parent(dict(inputs=[i], data_samples=[s])) for i, s in zip(inputs, samples)]
+        images = [one['inputs'][0] for one in single]
+        samples = [one['data_samples'][0] for one in single]
         height = max(image.shape[-2] for image in images)
         width = max(image.shape[-1] for image in images)
         padded = []
         for image, sample in zip(images, samples):
             right, bottom = width - image.shape[-1], height - image.shape[-2]
             padded.append(F.pad(image, (0, right, 0, bottom), value=self.pad_val))
-            sample.set_metainfo(
-                dict(img_padding_size=(0, right, 0, bottom), pad_shape=(height, width))
-            )
-        return dict(inputs=torch.stack(padded), data_samples=self.cast_data(samples))
+            padding: tuple[int, ...] = (0, right, 0, bottom)
+            if self.test_cfg:  # which may have padded the image already
+                padding = tuple(map(sum, zip(padding, sample.metainfo['img_padding_size'])))
+            sample.set_metainfo(dict(img_padding_size=padding, pad_shape=(height, width)))
+        return dict(inputs=torch.stack(padded), data_samples=samples)

@@ -1,0 +1,162 @@
+"""Pictures of any kind to RGB arrays of 8 bits, with one clear error for what is none.
+
+Legend: h w pixels.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+RGB = NDArray[np.uint8]
+MAX_PIXELS = 80_000_000
+# What is opened. Not EPS, which Pillow hands to Ghostscript, nor other formats for programs.
+FORMATS = ('JPEG', 'MPO', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM', 'JPEG2000', 'AVIF')
+SUFFIXES = (
+    *('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff', '.ppm', '.pgm', '.pbm'),
+    *('.jp2', '.avif', '.mpo'),
+)
+PAPER = (255, 255, 255)
+"""What shows through transparent pixels, RGB 0..255."""
+
+
+class ImageError(ValueError):
+    """An image that can't be read or segmented; the message names it."""
+
+
+def read_image(
+    source: str | os.PathLike[str] | bytes, max_pixels: int = MAX_PIXELS, name: str | None = None
+) -> RGB:
+    """Read a picture as people see it: turned as its EXIF entry says, in 8 bits, RGB.
+
+    Size and format are read from the header before anything is decoded. Of a file with several
+    pictures the first is read.
+
+    Args:
+        source: Path of a local file, or the file's bytes.
+        max_pixels: Largest height times width that is decoded.
+        name: What errors call it; None takes the path.
+
+    Returns:
+        (h, w, 3), 0..255.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ImageError: The file is empty, truncated, no image, or larger than the limit.
+    """
+    name = name or (str(source) if not isinstance(source, bytes) else 'bytes')
+    if not isinstance(source, bytes):
+        source = _read_bytes(Path(source), name)
+    if not source:
+        raise ImageError(f'{name}: the file is empty (0 bytes); copy or download it again')
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(source), formats=_formats()) as image:
+                check_pixels(image.height, image.width, max_pixels, name)
+                return to_rgb(image, name)
+    except ImageError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise ImageError(
+            f'{name}: {error}. Make it smaller, or, if you trust the file, raise '
+            'PIL.Image.MAX_IMAGE_PIXELS and max_pixels'
+        ) from error
+    except UnidentifiedImageError as error:
+        raise ImageError(
+            f'{name}: no image of a known format ({len(source)} bytes that begin with '
+            f'{source[:12]!r}); known are {", ".join(_formats())}'
+        ) from error
+    except Exception as error:  # decoders raise almost anything on damaged bytes
+        raise ImageError(
+            f'{name}: the image cannot be decoded, it is damaged or truncated '
+            f'({type(error).__name__}: {error})'
+        ) from error
+
+
+def to_rgb(image: Image.Image, name: str = 'image') -> RGB:
+    """A Pillow image as RGB (h, w, 3), 0..255, turned as its EXIF entry says.
+
+    16 bits are scaled to 8 over their full range; transparent pixels show white.
+
+    Raises:
+        ImageError: The image has more than 16 bits, or no RGB form.
+    """
+    image = ImageOps.exif_transpose(image)
+    if image.mode in ('I', 'F') or image.mode.startswith('I;'):
+        return array_to_rgb(np.asarray(image), name)
+    if image.mode in ('RGBA', 'LA', 'PA', 'RGBa', 'La') or 'transparency' in image.info:
+        layer = image.convert('RGBA')
+        paper = Image.new('RGBA', layer.size, (*PAPER, 255))
+        image = Image.alpha_composite(paper, layer)
+    return np.array(image.convert('RGB'))
+
+
+def array_to_rgb(array: NDArray, name: str = 'array') -> RGB:
+    """An array in OpenCV's form to RGB (h, w, 3), 0..255.
+
+    Args:
+        array: (h, w), (h, w, 1), (h, w, 3) BGR or (h, w, 4) BGRA; unsigned integers of 8 or 16
+            bits (or wider ones that stay within 16).
+        name: What errors call it.
+
+    Raises:
+        ImageError: Another shape or dtype.
+    """
+    shape = array.shape
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or array.size == 0:
+        raise ImageError(
+            f'{name}: an array must be (h, w), (h, w, 1), (h, w, 3) BGR or (h, w, 4) BGRA, '
+            f'got {shape}'
+        )
+    array = _to_8_bits(array, name)
+    if array.shape[2] == 4:
+        alpha = array[..., 3:].astype(np.float32) / 255
+        array = np.round(array[..., :3] * alpha + np.array(PAPER) * (1 - alpha)).astype(np.uint8)
+    if array.shape[2] == 1:
+        return np.ascontiguousarray(array.repeat(3, axis=2))
+    return np.ascontiguousarray(array[..., ::-1])
+
+
+def check_pixels(height: int, width: int, max_pixels: int, name: str) -> None:
+    """Raise an ImageError for an image with more pixels than the limit."""
+    if height * width > max_pixels:
+        raise ImageError(
+            f'{name}: {width} x {height} pixels are more than the limit of {max_pixels}; make the '
+            'image smaller or raise max_pixels'
+        )
+
+
+def _to_8_bits(array: NDArray, name: str) -> RGB:
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype.kind in 'iu' and int(array.min()) >= 0 and int(array.max()) <= 65535:
+        if array.dtype.itemsize == 1:
+            return array.astype(np.uint8)
+        return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    raise ImageError(
+        f'{name}: values of dtype {array.dtype} from {array.min()} to {array.max()} have no agreed '
+        'brightness; convert them to unsigned integers of 8 bits (0..255) or 16 bits (0..65535)'
+    )
+
+
+def _read_bytes(path: Path, name: str) -> bytes:
+    if not path.exists():
+        raise FileNotFoundError(f'{name}: no such file (working directory {Path.cwd()})')
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ImageError(f'{name}: cannot be read ({error.strerror or error})') from error
+
+
+def _formats() -> list[str]:
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]

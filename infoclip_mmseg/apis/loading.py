@@ -1,0 +1,146 @@
+"""A config and a checkpoint to a segmentor that is ready to predict."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from mmseg.registry import MODELS, TRANSFORMS
+
+import infoclip_mmseg
+from infoclip_mmseg.engine.checkpoint import check_state_dict, load_checkpoint_file
+from infoclip_mmseg.models.pretrained import is_file_name
+
+ROOT = Path(infoclip_mmseg.__file__).resolve().parents[1]
+TRAINING_PARTS = ('neck', 'loss_ib', 'loss_mi')
+# Steps of a pipeline that read files; images are read before.
+_READING = ('Load', 'CheckInputs', 'InferencerLoader')
+
+
+def find_config(name: str | os.PathLike[str]) -> Path:
+    """A config file, by path or by name.
+
+    Args:
+        name: A path, or the name of a config of this repository with or without its folder:
+            'infoclip_vitb16_coco-stuff', 'world/zero_shot'.
+
+    Raises:
+        FileNotFoundError: There is none; alike names are proposed.
+        ValueError: The name fits several.
+    """
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    folder = ROOT / 'configs'
+    known = {
+        str(p.relative_to(folder).with_suffix('')).replace(os.sep, '/'): p
+        for p in sorted(folder.rglob('*.py'))
+        if '_base_' not in p.parts
+    }
+    wanted = str(name).removesuffix('.py').removeprefix('configs/')
+    found = [p for key, p in known.items() if key == wanted or key.split('/')[-1] == wanted]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ValueError(f'{name!r} fits several configs: {", ".join(map(str, found))}')
+    close = difflib.get_close_matches(wanted, [*known, *(k.split('/')[-1] for k in known)], n=3)
+    hint = f'; did you mean {" or ".join(close)}?' if close else ''
+    where = f'in {folder}' if known else 'as this installation has no configs: pass a path'
+    raise FileNotFoundError(
+        f'config {str(name)!r} is neither a file (working directory {Path.cwd()}) nor found by '
+        f'name {where}{hint}'
+    )
+
+
+def pick_device(device: str | torch.device | None) -> torch.device:
+    """The device of a name; None takes CUDA where there is one.
+
+    Raises:
+        ValueError: The name is unknown, or the device is not there.
+    """
+    try:
+        found = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+    except RuntimeError as error:
+        raise ValueError(
+            f"device must be such as 'cpu', 'cuda', 'cuda:1', got {device!r}"
+        ) from error
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if found.type == 'cuda' and (found.index or 0) >= count:
+        raise ValueError(
+            f'device {str(found)!r} is not there: PyTorch {torch.__version__} sees {count} CUDA '
+            "devices; use device='cpu'"
+        )
+    return found
+
+
+def load_segmentor(
+    cfg: Config, weights: str | os.PathLike[str] | None, device: torch.device
+) -> Any:
+    """Build the segmentor of a config, without what only training needs, and load its weights.
+
+    Args:
+        cfg: The config.
+        weights: Checkpoint (.pth or .safetensors). None where the decode head has no weights: then
+            the pretrained CLIP of the config is used; a file with a CLIP's weights may then be
+            given too.
+        device: Where it goes.
+
+    Raises:
+        ValueError: The head needs weights and there are none, or the config is of another model.
+        FileNotFoundError, CheckpointError: See :func:`load_checkpoint_file`.
+    """
+    model_cfg = copy.deepcopy(cfg.get('model'))
+    if not model_cfg or model_cfg.get('type') != 'OpenVocabSegmentor':
+        raise ValueError(
+            f'{cfg.filename}: expected a config whose model is an OpenVocabSegmentor, got '
+            f'{(model_cfg or {}).get("type")!r}'
+        )
+    for part in TRAINING_PARTS:
+        model_cfg.pop(part, None)
+    state = None if weights is None else load_checkpoint_file(weights)
+    if state is not None:
+        state = state.get('state_dict', state)
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        model = MODELS.build(model_cfg)
+    bare = next(model.decode_head.parameters(), None) is None
+    if state is None and not bare:
+        raise ValueError(
+            f'a {model_cfg.decode_head.type} has weights of its own: pass weights=CHECKPOINT, or '
+            "the config 'world/zero_shot', which needs none"
+        )
+    if state is None or (bare and not any('backbone.' in key for key in state)):
+        backbone = model.backbone
+        backbone.pretrained = _find_clip(backbone.pretrained) if state is None else str(weights)
+        backbone.init_weights()
+    else:
+        check_state_dict(model, state)
+        expected = model.state_dict().keys()
+        state = {key.removeprefix('module.'): value for key, value in state.items()}
+        model.load_state_dict({key: state[key] for key in expected})
+    return model.to(device).eval().requires_grad_(False)
+
+
+def build_pipeline(cfg: Config) -> list[Any]:
+    """The steps of a config's test pipeline after those that read files."""
+    steps = cfg.get('test_pipeline')
+    loader = cfg.get('test_dataloader')
+    if loader and loader.get('dataset', {}).get('pipeline'):
+        steps = loader.dataset.pipeline
+    steps = [s for s in steps or [dict(type='PackSegInputs')] if not s['type'].startswith(_READING)]
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        return [TRANSFORMS.build(step) for step in steps]
+
+
+def _find_clip(pretrained: str | None) -> str | None:
+    """Weights that a config names relative to the repository are found from any folder."""
+    if pretrained and is_file_name(pretrained) and not Path(pretrained).expanduser().exists():
+        beside = ROOT / pretrained
+        if beside.is_file():
+            return str(beside)
+    return pretrained

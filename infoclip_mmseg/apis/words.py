@@ -1,0 +1,213 @@
+"""The words of a call: classes, background, duplicates, prompts that are too long.
+
+Legend: T classes, N = T or T + 1 names of results (with background).
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from mmengine.logging import print_log
+from numpy.typing import NDArray
+
+from infoclip_mmseg.datasets.vocabularies import load_vocabulary, make_palette
+from infoclip_mmseg.models.prompts import build_prompts, check_names, split_synonyms
+
+BACKGROUND = 'background'
+BACKGROUND_COLOUR = (0, 0, 0)
+MAX_NAMES = 65536
+"""Names that a label map of 16 bits can tell apart."""
+
+Background = str | Sequence[str] | float | None
+Tokenizer = Callable[[list[str]], Any]
+
+
+@dataclass(frozen=True)
+class Words:
+    """What pixels are labelled with in one call.
+
+    Attributes:
+        classes: T names, as the user gave them.
+        background: Words for what is no class; may be empty.
+        threshold: Probability below which a pixel is background, or None.
+        names: N names of the results: the classes and, where there is one, the background.
+        palette: N colours [r, g, b], 0..255.
+        model_names: M names that the model is asked for: the different ones among classes and
+            background words.
+        slots: Name (M,) that each of them stands for in the results.
+        owners: Of each class its place (T,) in ``model_names``.
+    """
+
+    classes: tuple[str, ...]
+    background: tuple[str, ...]
+    threshold: float | None
+    names: tuple[str, ...]
+    palette: list[list[int]]
+    model_names: tuple[str, ...]
+    slots: NDArray[np.int64]
+    owners: NDArray[np.int64]
+
+    @property
+    def background_index(self) -> int | None:
+        """Label of the background, T, or None where there is none."""
+        return len(self.classes) if len(self.names) > len(self.classes) else None
+
+
+def parse_words(text: str) -> list[str]:
+    """``'cat; red car, automobile'`` -> ``['cat', 'red car, automobile']``.
+
+    Words are separated by semicolons or line ends, synonyms of one word by commas; empty ones are
+    dropped.
+    """
+    return [part.strip() for part in re.split(r'[;\n\r]', text) if split_synonyms(part)]
+
+
+def load_classes(classes: str | Sequence[str]) -> list[str]:
+    """Class names from what a user may pass.
+
+    Args:
+        classes: A list of names; a string with semicolons; the name of a vocabulary of the
+            package, or the path of a text or JSON file.
+
+    Raises:
+        FileNotFoundError: A string without semicolons that names neither a vocabulary nor a file.
+        TypeError, ValueError: See :func:`check_names`.
+    """
+    if not isinstance(classes, Sequence):
+        raise TypeError(
+            "classes must be a list of words, a string 'cat; dog', a vocabulary's name or a file, "
+            f'got {classes!r:.200}'
+        )
+    if not isinstance(classes, str):
+        return list(check_names(classes))
+    if ';' in classes or '\n' in classes:
+        return list(check_names(parse_words(classes)))
+    try:
+        return list(check_names(load_vocabulary(classes)))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{error}. Words are passed as a list, ['cat', 'dog'], or as 'cat; dog'"
+        ) from error
+
+
+def plan_words(
+    classes: str | Sequence[str],
+    background: Background,
+    model: Any,
+) -> Words:
+    """Everything about the words of a call that does not depend on images.
+
+    Names that are one and the same to the model (equal tokens: case, spaces, a common beginning of
+    77 tokens) are asked for once, and the first of them gets the pixels; a warning names them.
+
+    Args:
+        classes: See :func:`load_classes`.
+        background: Words for what is no class (a list, or a string with semicolons), a probability
+            threshold, or None. With a single class None means the head's own threshold: otherwise
+            every pixel would belong to the class.
+        model: The segmentor, for its templates and its tokenizer.
+
+    Raises:
+        TypeError, ValueError: Bad words or a threshold outside of 0..1.
+    """
+    names = load_classes(classes)
+    words, threshold = _read_background(background)
+    if len(names) == 1 and not words and threshold is None:
+        threshold = model.decode_head.threshold
+    results = [*names, BACKGROUND] if words or threshold is not None else names
+    if len(results) > MAX_NAMES:
+        raise ValueError(f'{len(results)} names are more than the {MAX_NAMES} of a label map')
+    asked = [*names, *words]
+    _check_encodable(asked)
+    keys = _token_keys(asked, model)
+    first: dict[Any, int] = {}
+    for index, key in enumerate(keys):
+        first.setdefault(key, index)
+    kept = list(first.values())
+    if len(kept) < len(asked):
+        _warn_duplicates([asked[i] for i in range(len(asked)) if first[keys[i]] != i])
+    place = {index: m for m, index in enumerate(kept)}
+    return Words(
+        classes=tuple(names),
+        background=tuple(words),
+        threshold=threshold,
+        names=tuple(results),
+        palette=make_palette(len(names)) + [list(BACKGROUND_COLOUR)] * (len(results) > len(names)),
+        model_names=tuple(asked[index] for index in kept),
+        slots=np.minimum(np.array(kept), len(names)),
+        owners=np.array([place[first[key]] for key in keys[: len(names)]]),
+    )
+
+
+def _read_background(background: Background) -> tuple[list[str], float | None]:
+    if background is None:
+        return [], None
+    if isinstance(background, str):
+        return list(check_names(parse_words(background))), None
+    if isinstance(background, bool) or not isinstance(background, (int, float, Sequence)):
+        raise TypeError(
+            f'background must be None, a list of words or a probability, got {background!r:.200}'
+        )
+    if isinstance(background, (int, float)):
+        if not 0 <= background <= 1:
+            raise ValueError(
+                f'background={background}: a threshold is a probability, 0..1; words for the '
+                "background are passed as a list, ['wall', 'floor']"
+            )
+        return [], float(background)
+    return list(check_names(background)), None
+
+
+def _check_encodable(names: Sequence[str]) -> None:
+    for index, name in enumerate(names):
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f'word {index}, {name!r}, is no valid text (it was not read as UTF-8)'
+            ) from error
+
+
+def _token_keys(names: Sequence[str], model: Any) -> list[tuple[bytes, ...]]:
+    """What the text tower reads of each name; warns where that is not all of it."""
+    prompts = build_prompts(names, model.templates, model.synonyms)
+    tokenizer = model.backbone.tokenizer
+    rows = np.asarray(tokenizer(list(prompts.texts)))
+    keys: list[list[bytes]] = [[] for _ in names]
+    cut: list[str] = []
+    for text, owner, row in zip(prompts.texts, prompts.owners, rows):
+        index = owner // prompts.num_templates
+        keys[index].append(row.tobytes())
+        if row[-1] != 0 and _is_longer(tokenizer, text, len(row)) and names[index] not in cut:
+            cut.append(names[index])
+    if cut:
+        shown = '; '.join(f'{name[:60]!r}{"..." if len(name) > 60 else ""}' for name in cut[:5])
+        more = f' and {len(cut) - 5} more' if len(cut) > 5 else ''
+        _warn(
+            f'CLIP reads {rows.shape[1]} tokens of a prompt; what comes after them is not read of '
+            f'{shown}{more}'
+        )
+    return [tuple(key) for key in keys]
+
+
+def _is_longer(tokenizer: Any, text: str, length: int) -> bool:
+    encode = getattr(tokenizer, 'encode', None)
+    return encode is None or len(encode(text)) + 2 > length
+
+
+def _warn_duplicates(names: Sequence[str]) -> None:
+    shown = ', '.join(repr(name[:60]) for name in names[:5])
+    more = f' and {len(names) - 5} more' if len(names) > 5 else ''
+    _warn(
+        f'{shown}{more}: the same to CLIP as a word before; the first of equal words gets the '
+        'pixels, the others none'
+    )
+
+
+def _warn(message: str) -> None:
+    print_log(message, logger='current', level=logging.WARNING)

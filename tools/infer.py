@@ -1,0 +1,224 @@
+#!/usr/bin/env python
+"""Segment images with words of one's own.
+
+Usage: python tools/infer.py IMAGES... --classes "cat; red car, automobile" [--out DIR]
+       python tools/infer.py photos/ --vocabulary ade847 --config infoclip_vitb16_coco-stuff \
+           --weights CHECKPOINT
+
+Without --config the small CLIP of the composed world is used: nothing is downloaded, and it knows
+nothing but drawn scenes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+from mmengine.config import Config, DictAction
+from PIL import Image
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from infoclip_mmseg.apis import (
+    ImageError,
+    OpenVocabInferencer,
+    Prediction,
+    count_pictures,
+    list_sources,
+    parse_words,
+)
+from infoclip_mmseg.apis.images import MAX_PIXELS
+from infoclip_mmseg.apis.inferencer import DEFAULT_CONFIG
+from infoclip_mmseg.apis.loading import find_config
+from infoclip_mmseg.apis.prediction import write_json
+from infoclip_mmseg.apis.words import Background, Words
+from infoclip_mmseg.datasets.vocabularies import load_vocabulary, shipped_vocabularies
+from infoclip_mmseg.engine.checkpoint import CheckpointError
+from infoclip_mmseg.engine.launch import keep_freed_memory
+
+SHOWN = 5
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description='Segment images with words of your own.',
+        epilog='Exit status: 0, 1 where images were skipped, 2 where nothing was done.',
+    )
+    parser.add_argument(
+        'images', nargs='+', help='files, folders, quoted patterns, videos, http(s) addresses'
+    )
+    words = parser.add_mutually_exclusive_group(required=True)
+    words.add_argument('--classes', help='"cat; red car, automobile": synonyms after commas')
+    words.add_argument('--classes-file', metavar='FILE', help='one name a line, or a JSON list')
+    words.add_argument('--vocabulary', choices=shipped_vocabularies(), help='a known class list')
+    parser.add_argument(
+        '--background',
+        metavar='WORDS|P',
+        help='"wall; floor": words that compete and become background; or a probability 0..1 below '
+        'which a pixel is background',
+    )
+    parser.add_argument('--config', default=DEFAULT_CONFIG, help='name or path of a config')
+    parser.add_argument('--weights', help='checkpoint (.pth or .safetensors)')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
+    parser.add_argument('--device', help='cpu, cuda, cuda:1; default: CUDA where there is one')
+    parser.add_argument('--amp', action='store_true', help='mixed precision')
+    parser.add_argument('--batch-size', type=int, default=1, help='images or tiles at a time')
+    parser.add_argument('--out', type=Path, default=Path('work_dirs/infer'), help='output folder')
+    parser.add_argument('--opacity', type=float, default=0.5, help='of the colours, 0..1')
+    parser.add_argument('--frame-step', type=int, default=1, help='every n-th frame of videos')
+    parser.add_argument('--max-pixels', type=int, default=MAX_PIXELS, help='of an image')
+    parser.add_argument('--text-cache', metavar='DIR', help='keep text embeddings there')
+    parser.add_argument('--strict', action='store_true', help='stop at the first unreadable image')
+    return parser
+
+
+def read_classes(args: argparse.Namespace) -> list[str]:
+    """The words of the command line."""
+    if args.classes is not None:
+        return parse_words(args.classes)
+    path = args.vocabulary or Path(args.classes_file).expanduser().absolute()
+    return load_vocabulary(path)
+
+
+def read_background(text: str | None) -> Background:
+    """None, a probability, or words."""
+    if text is None:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        return parse_words(text)
+
+
+class Summary:
+    """What summary.json tells of a run: it is written whatever ends the run."""
+
+    def __init__(self, args: argparse.Namespace, words: Words) -> None:
+        self.began = time.monotonic()
+        self.images = self.pixels = 0
+        self.areas = np.zeros(len(words.names), np.int64)
+        self.skipped: list[dict[str, str]] = []
+        self.words = words
+        self.args = args
+
+    def add(self, prediction: Prediction) -> None:
+        """Count an image."""
+        self.images += 1
+        self.pixels += prediction.labels.size
+        self.areas += prediction.areas
+
+    def skip(self, name: str, error: Exception) -> None:
+        """Note an image that could not be read."""
+        self.skipped.append(dict(image=name, error=str(error)))
+
+    def found(self) -> list[dict[str, Any]]:
+        """Index, name and share of all pixels of what was found, largest first."""
+        order = [int(i) for i in np.argsort(-self.areas, kind='stable') if self.areas[i]]
+        shares = self.areas / max(1, self.pixels)
+        names = self.words.names
+        return [dict(index=i, name=names[i], share=round(float(shares[i]), 6)) for i in order]
+
+    def write(self, path: Path) -> None:
+        """Write the JSON file."""
+        args, words = self.args, self.words
+        content: dict[str, Any] = dict(
+            config=str(args.config),
+            weights=args.weights,
+            classes=words.classes,
+            background=words.threshold if words.threshold is not None else words.background,
+            images=self.images,
+            seconds=round(time.monotonic() - self.began, 2),
+            found=self.found(),
+            skipped=self.skipped,
+        )
+        write_json(path, content)
+
+
+def build_inferencer(args: argparse.Namespace) -> OpenVocabInferencer:
+    """The model of the command line."""
+    cfg = Config.fromfile(find_config(args.config))
+    if args.cfg_options is not None:
+        cfg.merge_from_dict(args.cfg_options)
+    if Image.MAX_IMAGE_PIXELS is not None and args.max_pixels > Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = args.max_pixels  # asked for: Pillow's own limit must not stop it
+    return OpenVocabInferencer(
+        cfg,
+        args.weights,
+        device=args.device,
+        amp=args.amp,
+        text_cache_dir=args.text_cache,
+        max_pixels=args.max_pixels,
+    )
+
+
+def run(args: argparse.Namespace, console: Console) -> Summary:
+    """Segment everything; files are written as soon as their image is finished."""
+    classes, background = read_classes(args), read_background(args.background)
+    sources = list_sources(args.images)
+    args.out.mkdir(parents=True, exist_ok=True)
+    inferencer = build_inferencer(args)
+    if args.config == DEFAULT_CONFIG:
+        console.print('no --config: the small CLIP of the composed world; it knows drawn scenes')
+    summary = Summary(args, inferencer.plan(classes, background))
+    columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+        task = progress.add_task('segmenting', total=count_pictures(sources, args.frame_step))
+
+        def skip(name: str, error: Exception) -> None:
+            summary.skip(name, error)
+            progress.advance(task)
+            console.print(f'skipped: {error}', style='yellow', markup=False)
+
+        try:
+            for prediction in inferencer.stream(
+                sources,
+                classes,
+                background,
+                batch_size=args.batch_size,
+                opacity=args.opacity,
+                out_dir=args.out,
+                frame_step=args.frame_step,
+                on_error='raise' if args.strict else skip,
+            ):
+                summary.add(prediction)
+                progress.advance(task)
+        finally:
+            summary.write(args.out / 'summary.json')
+    return summary
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run and say what was found; returns the exit status."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):  # words that the terminal cannot show are escaped
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors='backslashreplace')
+    console = Console(stderr=True, highlight=False)
+    keep_freed_memory()
+    try:
+        summary = run(args, console)
+    except (CheckpointError, ImageError, OSError, TypeError, ValueError) as error:
+        parser.exit(2, f'{parser.prog}: error: {error}\n')
+    shares = [f'{item["name"]} {100 * item["share"]:.1f} %' for item in summary.found()]
+    more = f', {len(shares) - SHOWN} more' if len(shares) > SHOWN else ''
+    print(f'{summary.images} images: {", ".join(shares[:SHOWN])}{more}')
+    print(f'overlays {args.out / "vis"}, labels {args.out / "pred"}, {args.out / "summary.json"}')
+    if summary.skipped:
+        print(f'{len(summary.skipped)} skipped:')
+        for item in summary.skipped:
+            print(f'  {item["error"]}')
+    return 1 if summary.skipped else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
