@@ -1,8 +1,8 @@
 """Runs programs of tools/ with several ranks each: ``python rank_worker.py JOBS.json``.
 
-The file holds a list of [ranks, launcher, port, program, arguments]. The ranks are forked, so that PyTorch
-and MMSegmentation are imported once for all of them. Losses and gradient norms of each iteration,
-averaged over ranks, go to losses.json in the working folder.
+The file holds a list of [ranks, launcher, port, program, arguments]. The ranks are forked, so that
+PyTorch and MMSegmentation are imported once for all of them. Losses and gradient norms of each
+iteration, averaged over ranks, go to losses.json in the working folder.
 """
 
 from __future__ import annotations
