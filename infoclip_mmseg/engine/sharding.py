@@ -22,27 +22,22 @@ from mmengine.runner import save_checkpoint
 from mmengine.utils import digit_version
 from torch import Tensor, nn
 
-from infoclip_mmseg.models.teacher import attach_teacher
-
-UNITS = ('ResidualAttentionBlock', 'AggregationLayer')
-"""Class names of the modules that are gathered one at a time."""
+from infoclip_mmseg.models.teacher import attach_teacher, needs_teacher
 
 
 def shard_units(model: nn.Module) -> Iterator[nn.Module]:
-    """The modules of :data:`UNITS` that train and that run through their own forward.
+    """The modules that are gathered one at a time: transformer blocks of CLIP that train.
 
-    The last block of CLIP's image tower does not: a dense mode takes its parts. It is gathered
-    with the rest of the model.
+    The last block of a tower is gathered with the rest of the model: of it the dense modes and the
+    text tower run parts, and what is gathered one at a time must run as a whole.
     """
     for name, module in model.named_modules():
-        if type(module).__name__ not in UNITS or not any(
-            parameter.requires_grad for parameter in module.parameters()
-        ):
+        if not name.endswith('transformer.resblocks'):
             continue
-        blocks, _, index = name.rpartition('.')
-        last = len(model.get_submodule(blocks)) - 1  # type: ignore[arg-type]
-        if not (blocks.endswith('visual.transformer.resblocks') and int(index) == last):
-            yield module
+        *body, _ = module.children()
+        for block in body:
+            if any(parameter.requires_grad for parameter in block.parameters()):
+                yield block
 
 
 def shard_model(model: nn.Module, shard_size: int | None = None) -> None:
@@ -161,7 +156,7 @@ class FullyShardedStrategy(DDPStrategy):
 
     def _wrap_model(self, model: nn.Module) -> nn.Module:
         model = self.convert_model(model.to(get_device()))
-        if self._trains and getattr(model, 'with_neck', False):
+        if self._trains and needs_teacher(model):
             attach_teacher(model)  # from the whole weights, which are about to be split
         shard_model(model, self.shard_size)
         return model

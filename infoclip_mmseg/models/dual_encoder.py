@@ -238,10 +238,12 @@ class CLIPDualEncoder(BaseModule):
         return super().train(mode)
 
     def _recall_prompts(self, prompts: PromptSet) -> Tensor:
-        """:meth:`_embed_prompts` by way of the cache on disk."""
-        if self.text_cache_dir is None:
+        """:meth:`_embed_prompts` by way of the cache on disk, if all the weights are here."""
+        parameters = text_parameters(self.clip)
+        sharded = any(hasattr(parameter, 'placements') for _, parameter in parameters)
+        if self.text_cache_dir is None or sharded:
             return self._embed_prompts(prompts)
-        weights = weights_key(text_parameters(self.clip), describe_tower(self.text_tower))
+        weights = weights_key(parameters, describe_tower(self.text_tower))
         device, dtype, _ = self._text_version()
         key = vocabulary_key(weights, prompts, self._tokenize(prompts.texts), dtype)
         shape = (prompts.num_embeddings, prompts.num_templates, self.embed_dim)

@@ -86,6 +86,13 @@ class FrozenTeacher:
         return f'{checksum:08x}'
 
 
+def needs_teacher(model: Any) -> bool:
+    """Whether a model has losses between teacher and student."""
+    return bool(
+        getattr(model, 'with_neck', False) or len(getattr(model, 'distillation_losses', ()))
+    )
+
+
 def attach_teacher(model: Any) -> FrozenTeacher:
     """Give a segmentor its teacher where it has none, with the same weights on every rank.
 

@@ -36,12 +36,10 @@ def test_units_are_the_blocks_that_train_and_run_as_a_whole(toy):
     names = {id(module): name for name, module in model.named_modules()}
     units = [names[id(module)] for module in shard_units(model)]
     image, text = 'backbone.clip.visual.transformer', 'backbone.clip.transformer'
-    expected = [f'{image}.resblocks.{i}' for i in range(3)]  # not 3, the dense last block
-    expected += [f'{text}.resblocks.{i}' for i in range(2)]
-    expected += [f'decode_head.layers.{i}' for i in range(2)]
-    assert units == expected
-    frozen = toy(backbone=dict(finetune='frozen'))
-    assert len(list(shard_units(frozen))) == 2
+    assert sorted(units) == sorted(
+        [*(f'{image}.resblocks.{i}' for i in range(3)), f'{text}.resblocks.0']
+    )
+    assert not list(shard_units(toy(backbone=dict(finetune='frozen'))))
 
 
 @needs_fsdp

@@ -27,6 +27,7 @@ model = dict(
         ),
         pretrained=None,
         with_cp={with_cp},
+        text_cache_dir='text',
         finetune='{finetune}',
     ),
     decode_head=dict(
