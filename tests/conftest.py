@@ -127,6 +127,12 @@ def fill(key: str, shape: list[int]) -> torch.Tensor:
 
 
 @pytest.fixture(scope='session')
+def fill_rule():
+    """The rule by which the golden files' weights follow from keys: ``fill_rule(key, shape)``."""
+    return fill
+
+
+@pytest.fixture(scope='session')
 def golden() -> dict[str, torch.Tensor]:
     """Expected numbers of the toy-sized CAT-Seg."""
     return load_file(str(DATA / 'catseg_tiny.safetensors'))

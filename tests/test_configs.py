@@ -14,15 +14,20 @@ from mmengine.optim import build_optim_wrapper
 from mmseg.registry import DATASETS, HOOKS, MODELS
 from PIL import Image
 
+from infoclip_mmseg.datasets.vocabularies import load_vocabulary
 from infoclip_mmseg.evaluation.ablation.jobs import plan_jobs
 from infoclip_mmseg.evaluation.ablation.spec import read_ablation
+from infoclip_mmseg.models.dense_modes import DENSE_MODES
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted(p for p in (ROOT / 'configs').rglob('*.py') if '_base_' not in p.parts)
 PRETRAINING = [path for path in CONFIGS if path.stem.startswith('pretrain')]
 ABLATIONS = [path for path in CONFIGS if path.stem.startswith('ablation')]
-SEGMENTORS = [path for path in CONFIGS if path not in (*PRETRAINING, *ABLATIONS)]
+COMPOSED = [path for path in CONFIGS if path.parent.name == 'compose']  # test_compose_configs.py
+SEGMENTORS = [path for path in CONFIGS if path not in (*PRETRAINING, *ABLATIONS, *COMPOSED)]
+TRAINED_ABLATIONS = [path for path in ABLATIONS if path.stem != 'ablation_dense_modes']
 WORLD = [path for path in SEGMENTORS if path.parent.name == 'world']
+CLEARCLIP = [path for path in SEGMENTORS if path.parent.name == 'clearclip']
 RUNS = sorted((ROOT / 'configs').glob('*.py'))
 DATA_ROOTS = {
     'coco-stuff': ('COCOStuffDataset', 'data/coco_stuff164k'),
@@ -213,7 +218,75 @@ def test_comparisons_have_a_row_for_every_method(path, monkeypatch):
     assert rows == list(METHODS.values())
 
 
-@pytest.mark.parametrize('path', ABLATIONS, ids=name_of)
+CLEARCLIP_RUNS = {
+    # data set, threshold, window, vocabulary, classes
+    'voc21': ('PascalVOCDataset', 0.5, 448, 'clearclip_voc21', 21),
+    'context60': ('PascalContextDataset', 0.15, 448, 'clearclip_context60', 60),
+    'coco_object': ('COCOObjectDataset', 0.4, 448, None, 81),
+    'voc20': ('PascalVOC20Dataset', 0.0, 448, 'clearclip_voc20', 20),
+    'cityscapes': ('CityscapesDataset', 0.0, 224, 'clearclip_cityscapes', 19),
+    'context59': ('VocabularyDataset', 0.0, 448, None, 59),
+    'ade20k': ('ADE20KDataset', 0.0, 448, 'clearclip_ade150', 150),
+    'coco-stuff': ('COCOStuffDataset', 0.0, 448, 'clearclip_coco', 171),
+}
+
+
+def test_clearclip_has_its_eight_benchmarks():
+    assert {path.stem for path in CLEARCLIP} == {f'clearclip_vitb16_{k}' for k in CLEARCLIP_RUNS}
+
+
+@pytest.mark.parametrize('path', CLEARCLIP, ids=name_of)
+def test_clearclip_evaluates_as_published(path):
+    lines = path.read_text().splitlines()
+    assert len(lines) < 20
+    assert lines[1] == f'# python tools/test.py configs/clearclip/{path.name}'
+    dataset, threshold, window, vocabulary, classes = CLEARCLIP_RUNS[path.stem.split('_', 2)[2]]
+    cfg = load(path)
+    assert cfg.test_dataloader.dataset.type == dataset
+    expected = dict(type='ZeroShotHead', scale=50.0, threshold=threshold, background=0)
+    assert cfg.model.decode_head == expected
+    expected = dict(mode='windows', window=window, stride=224)
+    assert cfg.model.test_cfg == expected
+    assert cfg.model.backbone.dense_mode == 'clearclip'
+    assert (cfg.model.templates, cfg.model.synonyms) == ('imagenet', 'max')
+    (hook,) = cfg.custom_hooks
+    assert (hook.get('vocabularies') or {}).get('test') == vocabulary
+    kind = DATASETS.get(dataset)
+    names = load_vocabulary(
+        vocabulary or cfg.test_dataloader.dataset.get('vocabulary', 'clearclip_coco_object')
+    )
+    assert len(names) == classes
+    own = kind.METAINFO.get('classes')
+    assert not own or len(own) == classes
+    # A background that is thresholded is label 0.
+    assert (threshold > 0) is (names[0] == 'background')
+
+
+@pytest.mark.parametrize(
+    ('size', 'expected'),
+    [((375, 500), (448, 597)), ((1024, 2048), (448, 896)), ((50, 500), (205, 2048))],
+)
+def test_clearclip_resizes_the_shortest_side(tmp_path, size, expected):
+    cfg = load(ROOT / 'configs/clearclip/clearclip_vitb16_voc21.py')
+    Image.new('RGB', size[::-1]).save(tmp_path / 'a.jpg')
+    steps = [step for step in cfg.test_pipeline if step.type in ('LoadImageFromFile', 'Resize')]
+    assert Compose(steps)(dict(img_path=str(tmp_path / 'a.jpg')))['img'].shape[:2] == expected
+
+
+def test_readings_of_the_composed_world_differ_in_the_dense_mode_only(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    path = ROOT / 'configs/world/ablation_dense_modes.py'
+    assert f'# python tools/ablation.py {path.relative_to(ROOT)}' in path.read_text()
+    jobs = plan_jobs(read_ablation(path))
+    modes = [job.config.model.backbone.dense_mode for job in jobs]
+    assert set(modes) == set(DENSE_MODES) and len(modes) == len(DENSE_MODES)
+    for job in jobs:
+        assert job.seed is None and job.run.name == job.config.model.backbone.dense_mode
+        job.config.model.backbone.dense_mode = 'catseg'
+        assert job.config.model == jobs[0].config.model
+
+
+@pytest.mark.parametrize('path', TRAINED_ABLATIONS, ids=name_of)
 def test_rows_of_an_ablation_share_everything_but_the_method(path, monkeypatch):
     monkeypatch.chdir(ROOT)
     ablation = read_ablation(path)

@@ -26,11 +26,13 @@ from infoclip_mmseg.engine.checkpoint import (
     install_safe_loader,
 )
 from infoclip_mmseg.engine.launch import (
+    LostRankError,
     add_common_arguments,
     check_file,
     keep_freed_memory,
     load_config,
     start_on_cpu,
+    watch_ranks,
 )
 from infoclip_mmseg.engine.unwrap import unwrap_segmentor
 from infoclip_mmseg.evaluation.benchmarks import (
@@ -41,7 +43,7 @@ from infoclip_mmseg.evaluation.benchmarks import (
 )
 from infoclip_mmseg.evaluation.benchmarks.run import FOLDER
 
-WITHOUT_WEIGHTS = ('CosineHead',)
+WITHOUT_WEIGHTS = ('CosineHead', 'ZeroShotHead')
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -139,15 +141,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         if args.checkpoint is None:
             unwrap_segmentor(runner.model, 'backbone').init_weights()
-        if args.benchmarks is None:
-            runner.test()
-            return
-        name = f'{Path(args.config).stem} {Path(args.checkpoint or "pretrained").name}'
-        table = run_benchmarks(runner, plans, absent, args.checkpoint, name, args.redo)
+        with watch_ranks(cfg):
+            if args.benchmarks is None:
+                runner.test()
+                return
+            name = f'{Path(args.config).stem} {Path(args.checkpoint or "pretrained").name}'
+            table = run_benchmarks(runner, plans, absent, args.checkpoint, name, args.redo)
         if is_main_process():
             print(f'\n{table}\nwritten to {Path(cfg.work_dir, FOLDER)}/table1.md, .csv and .json')
     except CheckpointError as error:
         parser.exit(2, f'{parser.prog}: error: {error}\n')
+    except LostRankError as error:
+        parser.exit(1, f'{parser.prog}: error: {error}\n')
 
 
 def _enable_drawing(cfg: Config, args: argparse.Namespace) -> None:

@@ -26,11 +26,13 @@ from infoclip_mmseg.engine.checkpoint import (
     install_safe_loader,
 )
 from infoclip_mmseg.engine.launch import (
+    LostRankError,
     add_common_arguments,
     check_file,
     keep_freed_memory,
     load_config,
     start_on_cpu,
+    watch_ranks,
 )
 
 
@@ -102,9 +104,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     if benchmarks is not None:
         runner.register_hook(benchmarks)
     try:
-        runner.train()
+        with watch_ranks(cfg):
+            runner.train()
     except CheckpointError as error:
         parser.exit(2, f'{parser.prog}: error: {error}\n')
+    except LostRankError as error:
+        parser.exit(1, f'{parser.prog}: error: {error}\n')
 
 
 if __name__ == '__main__':

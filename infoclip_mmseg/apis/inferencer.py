@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from mmengine.config import Config
@@ -35,8 +36,8 @@ from infoclip_mmseg.evaluation.overlays import draw_overlay
 
 DEFAULT_CONFIG = 'world/zero_shot'
 MAX_SCORE_BYTES = 2 << 30
-# Pixels of a label map that the model makes; maps of larger images are enlarged from it. The
-# model's own maps are far smaller (640 x 640 as published).
+# Larger images are reduced to so many pixels and their label maps enlarged. What the model itself
+# looks at is far smaller (640 x 640 as published).
 MAX_LABEL_PIXELS = 16_000_000
 
 
@@ -288,7 +289,9 @@ class OpenVocabInferencer:
         height, width = image.shape[:2]
         shrink = min(1.0, (MAX_LABEL_PIXELS / (height * width)) ** 0.5)
         target = (max(1, round(height * shrink)), max(1, round(width * shrink)))
-        item: Any = dict(img=image, img_path=name, img_shape=(height, width), ori_shape=target)
+        if shrink < 1:
+            image = np.asarray(cv2.resize(image, target[::-1], interpolation=cv2.INTER_AREA))
+        item: Any = dict(img=image, img_path=name, img_shape=image.shape[:2], ori_shape=target)
         for step in self.pipeline:
             item = step(item)
         return item

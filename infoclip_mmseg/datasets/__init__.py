@@ -2,6 +2,7 @@
 
 from infoclip_mmseg.datasets.benchmark_datasets import (
     ADE20K847Dataset,
+    COCOObjectDataset,
     PascalContext459Dataset,
     PascalVOC20bDataset,
     PascalVOC20Dataset,
@@ -14,6 +15,7 @@ from infoclip_mmseg.datasets.world import ComposedWorldDataset
 
 __all__ = [
     'ADE20K847Dataset',
+    'COCOObjectDataset',
     'CheckInputs',
     'ComposedWorldDataset',
     'LoadLabelMap',

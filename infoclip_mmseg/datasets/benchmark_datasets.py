@@ -1,4 +1,4 @@
-"""Evaluation sets that mmseg does not have: A-847, PC-459, PAS-20 and PAS-20b.
+"""Evaluation sets that mmseg does not have: A-847, PC-459, PAS-20, PAS-20b and COCO-Object.
 
 Label maps come in the layout of the original archive or in that of CAT-Seg's preparation scripts
 ('detectron2-style'), which have already been shifted.
@@ -18,6 +18,12 @@ from infoclip_mmseg.datasets.vocabulary_dataset import VocabularyDataset
 VOC_BACKGROUND = 20
 VOC_BACKGROUND_LAST = {0: VOC_BACKGROUND, **{index + 1: index for index in range(VOC_BACKGROUND)}}
 """Class of each value of VOC's own label maps, with the background behind the 20 classes."""
+COCO_THINGS, COCO_CLASSES = 80, 171
+COCO_OBJECT_OF_STUFF = {
+    **{index: index + 1 for index in range(COCO_THINGS)},
+    **dict.fromkeys((*range(COCO_THINGS, COCO_CLASSES), IGNORED_8), 0),
+}
+"""COCO-Object's class of each of COCO-Stuff's: the things from 1, everything else background."""
 
 
 @DATASETS.register_module()
@@ -97,6 +103,32 @@ class PascalVOC20bDataset(VocabularyDataset):
         palette = [*palette, background]
         kwargs['metainfo'] = {'palette': palette, **(kwargs.get('metainfo') or {})}
         super().__init__(vocabulary=vocabulary, label_map=label_map, **kwargs)
+
+
+@DATASETS.register_module()
+class COCOObjectDataset(VocabularyDataset):
+    """The 80 things of COCO and the background, class 0 (COCO-Object), from COCO-Stuff's labels.
+
+    Stuff and pixels without a label are background, as in GroupViT's conversion; no pixel is
+    ignored.
+
+    Args:
+        label_map: For COCO-Stuff's label maps in mmseg's numbers (0..79 things, 80..170 stuff, 255
+            none). None for converted ones (0 background, 1..80), which GroupViT's conversion writes
+            with `seg_map_suffix='_instanceTrainIds.png'`.
+        **kwargs: Arguments of :class:`VocabularyDataset`.
+    """
+
+    def __init__(
+        self,
+        vocabulary: str = 'clearclip_coco_object',
+        label_map: Mapping[int, int] | None = COCO_OBJECT_OF_STUFF,
+        **kwargs: Any,
+    ) -> None:
+        defaults = dict(
+            ignore_index=IGNORED_8, img_suffix='.jpg', seg_map_suffix='_labelTrainIds.png'
+        )
+        super().__init__(vocabulary=vocabulary, label_map=label_map, **{**defaults, **kwargs})
 
 
 def _voc_palette() -> list[list[int]]:

@@ -5,6 +5,7 @@ from infoclip_mmseg.engine.benchmark_hook import BenchmarkHook
 from infoclip_mmseg.engine.checkpoint import CheckpointMatchHook
 from infoclip_mmseg.engine.nan_hook import NonFiniteLossHook
 from infoclip_mmseg.engine.optim import GroupedOptimWrapperConstructor
+from infoclip_mmseg.engine.sharding import FullyShardedStrategy
 from infoclip_mmseg.engine.teacher_hook import FrozenTeacherHook
 from infoclip_mmseg.engine.vocabulary_hook import VocabularyHook
 
@@ -13,6 +14,7 @@ __all__ = [
     'BenchmarkHook',
     'CheckpointMatchHook',
     'FrozenTeacherHook',
+    'FullyShardedStrategy',
     'GroupedOptimWrapperConstructor',
     'NonFiniteLossHook',
     'VocabularyHook',

@@ -38,16 +38,19 @@ def enable_amp(cfg: Config, dtype: str = 'auto') -> None:
 
     Args:
         cfg: Config with an `optim_wrapper`.
-        dtype: 'fp16', 'bf16', or 'auto': float16 on CUDA, bfloat16 on a CPU.
+        dtype: 'fp16', 'bf16', or 'auto': float16 on CUDA, bfloat16 on a CPU and with a `strategy`.
 
     Raises:
-        ValueError: Unknown dtype, float16 without CUDA, or an `optim_wrapper.type` for which no
-            mixed-precision counterpart is known.
+        ValueError: Unknown dtype, float16 without CUDA or with a `strategy`, or an
+            `optim_wrapper.type` for which no mixed-precision counterpart is known.
     """
     if dtype not in DTYPES:
         raise ValueError(f'dtype must be one of {DTYPES}, got {dtype!r}')
+    sharded = cfg.get('strategy') is not None
     if dtype == 'auto':
-        dtype = 'fp16' if is_cuda_available() else 'bf16'
+        dtype = 'fp16' if is_cuda_available() and not sharded else 'bf16'
+    if dtype == 'fp16' and sharded:
+        raise ValueError('fp16 scales the loss, which sharded training does not support; use bf16')
     if dtype == 'fp16' and not is_cuda_available():
         raise ValueError('fp16 needs a CUDA device and there is none; use bf16 or auto')
     wrapper = cfg.optim_wrapper

@@ -5,15 +5,29 @@ from __future__ import annotations
 import argparse
 import ctypes
 import os
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
+from mmengine.dist import get_rank, get_world_size
 from torch import distributed
+
+from infoclip_mmseg.engine.heartbeat import ADVICE, SECONDS, Heartbeat, is_connection_error
 
 # mallopt(3): M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_TOP_PAD, in bytes.
 _MALLOC = {-3: 1 << 30, -1: 1 << 30, -2: 1 << 28}
+
+
+class LostRankError(RuntimeError):
+    """Another process of a distributed run has ended or can't be reached."""
+
+
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 
 
@@ -60,16 +74,22 @@ def load_config(args: argparse.Namespace) -> Config:
 
 
 def start_on_cpu(cfg: Config) -> None:
-    """Join the processes of a launch by torchrun over gloo where there is no accelerator.
+    """Join the processes of a launch by torchrun or Slurm over gloo where there is no accelerator.
 
     MMEngine's own start asks for a CUDA device. With one, this does nothing.
 
     Args:
-        cfg: Config of the run; gets a `model_wrapper_cfg` without device numbers.
+        cfg: Config of the run; `env_cfg.dist_cfg.timeout` (seconds) is heeded. Gets a
+            `model_wrapper_cfg` without device numbers.
     """
-    if cfg.launcher != 'pytorch' or get_device() != 'cpu':
+    if cfg.launcher not in ('pytorch', 'slurm') or get_device() != 'cpu':
         return
-    distributed.init_process_group('gloo')
+    if cfg.launcher == 'slurm':
+        _read_slurm_variables()
+    timeout = cfg.get('env_cfg', {}).get('dist_cfg', {}).get('timeout')
+    # PyTorch 2.1 takes no timeout=None.
+    options: dict[str, Any] = {} if timeout is None else dict(timeout=timedelta(seconds=timeout))
+    distributed.init_process_group('gloo', **options)
     cfg.setdefault(
         'model_wrapper_cfg',
         dict(
@@ -79,6 +99,41 @@ def start_on_cpu(cfg: Config) -> None:
             find_unused_parameters=cfg.get('find_unused_parameters', False),
         ),
     )
+
+
+def _read_slurm_variables() -> None:
+    """Set what torchrun would set, as MMEngine does where there is a CUDA device."""
+    env = os.environ
+    env['RANK'], env['WORLD_SIZE'] = env['SLURM_PROCID'], env['SLURM_NTASKS']
+    env['LOCAL_RANK'] = env['SLURM_LOCALID']
+    env.setdefault('MASTER_PORT', '29500')
+    if 'MASTER_ADDR' not in env:
+        command = ['scontrol', 'show', 'hostnames', env['SLURM_NODELIST']]
+        hosts = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        env['MASTER_ADDR'] = hosts.split()[0]
+
+
+@contextmanager
+def watch_ranks(cfg: Config) -> Iterator[None]:
+    """Context of a distributed run, which ends soon and says why when a rank is gone.
+
+    Args:
+        cfg: Config of the run; `heartbeat` is how many seconds a rank may be silent, 0 turns the
+            watch off.
+
+    Raises:
+        LostRankError: An operation with another rank failed.
+    """
+    try:
+        with Heartbeat(cfg.get('heartbeat', SECONDS)):
+            yield
+    except RuntimeError as error:
+        if not is_connection_error(error):
+            raise
+        reason = str(error).strip().splitlines()[0]
+        raise LostRankError(
+            f'rank {get_rank()} of {get_world_size()} has lost another rank ({reason}). {ADVICE}'
+        ) from error
 
 
 def check_file(path: str, what: str) -> None:

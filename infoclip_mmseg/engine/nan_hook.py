@@ -64,10 +64,12 @@ class NonFiniteLossHook(Hook):
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Check the trained weights before they are written; see the class."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        # Of a sharded model only the checkpoint has the whole weights.
+        saved = checkpoint.get('state_dict', {})
         broken = [
             name
             for name, weight in model.named_parameters()
-            if weight.requires_grad and not bool(torch.isfinite(weight).all())
+            if weight.requires_grad and not bool(torch.isfinite(saved.get(name, weight)).all())
         ]
         if broken:
             raise FloatingPointError(

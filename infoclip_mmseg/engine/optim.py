@@ -13,7 +13,7 @@ from mmengine.logging import MessageHub, MMLogger, print_log
 from mmengine.model import is_model_wrapper
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from mmseg.registry import OPTIM_WRAPPER_CONSTRUCTORS
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 GROUPS = {'clip': 'backbone', 'head': 'decode_head', 'lpam': 'neck'}
 """Group name to parameter-name prefix; what no prefix covers is the group 'other'."""
@@ -68,15 +68,56 @@ def gradient_norm(gradients: Iterable[Tensor], norm_type: float = 2.0) -> Tensor
     """Norm of several gradients taken as one vector.
 
     Args:
-        gradients: Tensors of any shapes, one or more; they may lie on several devices.
+        gradients: Tensors of any shapes, one or more; they may lie on several devices, and may be
+            sharded. Of sharded ones the norm is over all parts, so that every rank must call this.
         norm_type: Order of the norm, `inf` for the largest magnitude.
 
     Returns:
         Scalar tensor in float32 or wider, on the first gradient's device.
     """
-    norms = [torch.linalg.vector_norm(g.detach().float(), norm_type) for g in gradients]
-    stacked = torch.stack([norm.to(norms[0].device) for norm in norms])
-    return torch.linalg.vector_norm(stacked, norm_type)
+    whole: list[Tensor] = []
+    parts: dict[Any, list[Tensor]] = {}
+    for gradient in gradients:
+        norm = _vector_norm(local_part(gradient), norm_type)
+        (parts.setdefault(_shard_group(gradient), []) if is_sharded(gradient) else whole).append(
+            norm
+        )
+    for group, norms in parts.items():
+        norm = _vector_norm(_stack(norms), norm_type)
+        if math.isinf(norm_type):
+            distributed.all_reduce(norm, distributed.ReduceOp.MAX, group)
+        else:
+            norm = norm**norm_type
+            distributed.all_reduce(norm, group=group)
+            norm = norm ** (1 / norm_type)
+        whole.append(norm)
+    return _vector_norm(_stack(whole), norm_type)
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether the tensor is one of PyTorch's DTensors, spread over ranks by FSDP."""
+    return hasattr(tensor, 'placements')
+
+
+def local_part(tensor: Tensor) -> Tensor:
+    """The part of a sharded tensor that this rank holds, or the tensor itself; same memory."""
+    return cast(Any, tensor).to_local() if is_sharded(tensor) else tensor
+
+
+def _shard_group(tensor: Any) -> Any:
+    """The ranks that hold one copy of a sharded tensor between them: the mesh's last dimension."""
+    return tensor.device_mesh.get_group(tensor.device_mesh.ndim - 1)
+
+
+def _vector_norm(values: Tensor, norm_type: float) -> Tensor:
+    values = values.detach().float()
+    if not values.numel():  # a rank's part of a small tensor may be empty
+        return values.new_zeros(())
+    return torch.linalg.vector_norm(values, norm_type)
+
+
+def _stack(norms: Sequence[Tensor]) -> Tensor:
+    return torch.stack([norm.to(norms[0].device) for norm in norms])
 
 
 class GroupedClip:
@@ -138,7 +179,7 @@ class GroupedClip:
 
 def _scale(gradients: Iterable[Tensor], factor: Tensor) -> None:
     for gradient in gradients:
-        gradient.mul_(factor.to(gradient.device))
+        local_part(gradient).mul_(factor.to(gradient.device))
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()

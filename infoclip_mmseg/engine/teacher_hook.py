@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from mmengine.dist import broadcast
 from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
 from mmseg.registry import HOOKS
 
 from infoclip_mmseg.engine.unwrap import unwrap_segmentor
-from infoclip_mmseg.models.teacher import FrozenTeacher
+from infoclip_mmseg.models.teacher import attach_teacher
 
 
 @HOOKS.register_module()
@@ -20,16 +19,19 @@ class FrozenTeacherHook(Hook):
     ``pretrained=None`` they are the student's initial random weights, which a resumed run builds
     again from the same seed. Tensors that the student does not train are shared with it.
     Checkpoints hold the teacher's fingerprint, never its weights; a resumed run must have the same
-    fingerprint.
+    fingerprint. Of a ``DistilledSegmentor``, whose state dict is the student's alone, they also
+    hold LPAM's weights, as ``checkpoint['distillation']``.
 
     Validation and test do not need a teacher and do not build one.
 
     Raises:
-        ValueError: On resume, when the teacher differs from the one the run was started with.
+        ValueError: On resume, when the teacher differs from the one the run was started with, or
+            the checkpoint lacks LPAM's weights.
     """
 
     def __init__(self) -> None:
         self._fingerprint: str | None = None
+        self._pretrained: str | None = None
 
     def before_run(self, runner: Runner) -> None:
         """Build the teacher while the student still has its initial weights."""
@@ -37,50 +39,65 @@ class FrozenTeacherHook(Hook):
         if not isinstance(runner._train_loop, BaseLoop) or self._fingerprint is not None:
             return
         model = unwrap_segmentor(runner.model, 'teacher')
-        teacher = FrozenTeacher.from_student(model.backbone)
-        for tensor in teacher.encoder.state_dict().values():
-            broadcast(tensor)
-        if teacher.encoder.pretrained is None:
+        teacher = attach_teacher(model)
+        self._pretrained = teacher.encoder.pretrained
+        if self._pretrained is None:
             runner.logger.warning(
-                'model.backbone.pretrained is None: the teacher has random weights and guards '
-                'nothing; set it to pretrained CLIP weights for anything but a trial run'
+                'pretrained of the teacher (model.backbone, or distillation.teacher) is None: it '
+                'has random weights and guards nothing; set it to pretrained CLIP weights for '
+                'anything but a trial run'
             )
-        model.teacher = teacher
         self._fingerprint = teacher.fingerprint()
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """On resume, check that the run goes on with the teacher it started with."""
+        """Restore LPAM; on resume, check that the teacher is the one the run started with."""
+        self.before_run(runner)  # MMEngine's FlexibleRunner reads the checkpoint before that
+        self._restore(runner, checkpoint)
         recorded = checkpoint.get('meta', {}).get('teacher')
         if not (runner._resume and recorded and self._fingerprint):
             return
         if recorded['fingerprint'] != self._fingerprint:
-            model = unwrap_segmentor(runner.model, 'teacher')
             raise ValueError(
                 f'the checkpoint was trained with teacher {recorded["fingerprint"]} '
                 f'(pretrained={recorded["pretrained"]!r}), this run would go on with teacher '
-                f'{self._fingerprint} (pretrained={model.backbone.pretrained!r}); resume with the '
-                'same model.backbone.pretrained, and with the same seed where it is None'
+                f'{self._fingerprint} (pretrained={self._pretrained!r}); resume with the '
+                'same pretrained, and with the same seed where it is None'
+            )
+
+    def _restore(self, runner: Runner, checkpoint: dict) -> None:
+        own = getattr(unwrap_segmentor(runner.model, 'teacher'), 'distillation', None)
+        if own is None or self._fingerprint is None:
+            return
+        if 'distillation' in checkpoint:
+            own.restore(checkpoint['distillation'])
+        elif runner._resume:
+            raise ValueError(
+                "the checkpoint has no entry 'distillation' with the weights of LPAM: it is not of "
+                'a DistilledSegmentor; take it with load_from instead of resuming from it'
             )
 
     def before_train(self, runner: Runner) -> None:
         """Share what the student does not train."""
         model = unwrap_segmentor(runner.model, 'teacher')
-        shared = model.teacher.share_with(model.backbone)
-        tensors = dict(model.backbone.named_parameters())
+        shared = model.share_with_teacher()
+        tensors = dict(model.teacher.encoder.named_parameters())
         own = sum(tensor.numel() for name, tensor in tensors.items() if name not in shared)
         runner.logger.info(
-            f'frozen teacher {self._fingerprint}, pretrained={model.backbone.pretrained!r}: '
+            f'frozen teacher {self._fingerprint}, pretrained={self._pretrained!r}: '
             f'{len(shared)} tensors shared with the student, {own / 1e6:.1f} M parameters '
             'of its own'
         )
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Record which teacher the run has."""
-        if self._fingerprint is not None:
-            pretrained = unwrap_segmentor(runner.model, 'teacher').backbone.pretrained
-            checkpoint['meta']['teacher'] = dict(
-                fingerprint=self._fingerprint, pretrained=pretrained
-            )
+        if self._fingerprint is None:
+            return
+        checkpoint['meta']['teacher'] = dict(
+            fingerprint=self._fingerprint, pretrained=self._pretrained
+        )
+        own = getattr(unwrap_segmentor(runner.model, 'teacher'), 'distillation', None)
+        if own is not None:
+            checkpoint['distillation'] = own.saved_state()
 
     def after_train(self, runner: Runner) -> None:
         """Let the teacher go; inference does not need it."""

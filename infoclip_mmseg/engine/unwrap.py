@@ -18,7 +18,7 @@ def unwrap_segmentor(model: nn.Module, attribute: str) -> Any:
         if not hasattr(inner, 'module'):
             raise TypeError(
                 f'{type(inner).__name__} has no {attribute!r}: this hook works on an '
-                "OpenVocabSegmentor; set model.type='OpenVocabSegmentor' or remove the hook"
+                'OpenVocabSegmentor or a DistilledSegmentor; set model.type or remove the hook'
             )
         inner = inner.module
     return inner

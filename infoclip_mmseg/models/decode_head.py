@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from infoclip_mmseg.models.aggregation import AggregationLayer, GuidedUpsampling
 from infoclip_mmseg.models.cost_volume import ClassLogits, scatter_logits, top_cost_volume
 from infoclip_mmseg.models.dual_encoder import ImageFeatures
+from infoclip_mmseg.models.sliding_window import resize
 
 # Positions of class maps (of all classes together) that a CPU works on at a time.
 CPU_CHUNK = 4608
@@ -22,6 +23,15 @@ CPU_CHUNK = 4608
 
 def _projection(in_channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(in_channels, out_channels, 3, padding=1), nn.ReLU())
+
+
+def _three(channels: Sequence[int]) -> list[int]:
+    if len(channels) != 3:
+        raise ValueError(
+            'guidance_channels names the channels of three maps, coarse to fine, such as '
+            f'(1024, 512, 256) for a ResNet-50; got {channels!r}'
+        )
+    return list(channels)
 
 
 @MODELS.register_module()
@@ -34,6 +44,11 @@ class CATSegHead(BaseModule):
     Args:
         embed_dim: Channels of image and text embeddings.
         guidance_in_channels: Channels of the two block maps.
+        guidance_channels: Channels of three guidance maps of another backbone, coarse to fine, as
+            in the first version of CAT-Seg: the first guides aggregation, the others upsampling.
+            The segmentor hands them over in place of the block maps
+            (:class:`~infoclip_mmseg.models.guidance.AppearanceGuidance`); ``guidance_in_channels``
+            and ``decoder_guidance_dims`` are then not used. None: CLIP guides itself.
         hidden_dim: Channels of the embedded cost volume.
         num_layers: Aggregation layers.
         num_heads: Attention heads.
@@ -84,11 +99,13 @@ class CATSegHead(BaseModule):
         loss_decode: dict | None = None,
         ignore_index: int = 255,
         threshold: float = 0.5,
+        guidance_channels: Sequence[int] | None = None,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
         self.embed_dim = embed_dim
-        self.guidance_in_channels = guidance_in_channels
+        self.block_channels = [guidance_in_channels] * 2
+        self.guided_by_clip = guidance_channels is None
         self.num_prompts = num_prompts
         self.pooling_size = pooling_size
         self.pad_len = pad_len
@@ -100,11 +117,17 @@ class CATSegHead(BaseModule):
         self.num_classes = 0  # follows the vocabulary
         self.loss_decode = MODELS.build(loss_decode or dict(type='CATSegBCELoss'))
 
-        # Guidance: two image blocks brought to 2x and 4x the grid, and the dense embeddings.
-        first, second = decoder_guidance_dims
-        self.upsample1 = nn.ConvTranspose2d(guidance_in_channels, first, 2, stride=2)
-        self.upsample2 = nn.ConvTranspose2d(guidance_in_channels, second, 4, stride=4)
-        self.appearance_proj = _projection(embed_dim, appearance_proj_dim)
+        # Guidance: the dense embeddings and two image blocks brought to 2x and 4x the grid, or
+        # three maps of another backbone.
+        if guidance_channels is None:
+            first, second = decoder_guidance_dims
+            self.upsample1 = nn.ConvTranspose2d(guidance_in_channels, first, 2, stride=2)
+            self.upsample2 = nn.ConvTranspose2d(guidance_in_channels, second, 4, stride=4)
+            appearance_channels = embed_dim
+        else:
+            self.block_channels = _three(guidance_channels)
+            appearance_channels, *decoder_guidance_dims = self.block_channels
+        self.appearance_proj = _projection(appearance_channels, appearance_proj_dim)
         self.text_proj = nn.Sequential(nn.Linear(embed_dim, text_proj_dim), nn.ReLU())
         self.decoder_guidance_proj = nn.ModuleList(
             _projection(c, p) for c, p in zip(decoder_guidance_dims, decoder_guidance_proj_dims)
@@ -136,7 +159,8 @@ class CATSegHead(BaseModule):
         """Logits of every class.
 
         Args:
-            features: Dense embeddings (B, C, H, W) and two block maps (B, width, H, W).
+            features: Dense embeddings (B, C, H, W) and two block maps (B, width, H, W), or with
+                ``guidance_channels`` three maps of any size.
             text: Text embeddings (T, P, C).
 
         Returns:
@@ -149,28 +173,39 @@ class CATSegHead(BaseModule):
         """Logits (B, k, 4H, 4W) of the decoded classes only; arguments as in :meth:`forward`."""
         self._check(features, text)
         volume, text, classes = top_cost_volume(features.dense, text, self.pad_len)
-        x = self.aggregate(self.embed_cost(volume), features.dense, text)
-        logits = self.upsample(x, self.upsample_guidance(features.blocks))
-        return ClassLogits(logits, classes)
+        appearance, guidance = self.guide(features)
+        x = self.aggregate(self.embed_cost(volume), appearance, text)
+        return ClassLogits(self.upsample(x, guidance), classes)
 
     def embed_cost(self, volume: Tensor) -> Tensor:
         """Cost volume (B, T, P, H, W) to features (B, T, H, W, hidden_dim)."""
         x = self.cost_embed(volume.flatten(0, 1).contiguous(memory_format=torch.channels_last))
         return x.permute(0, 2, 3, 1).unflatten(0, volume.shape[:2])
 
-    def aggregate(self, x: Tensor, dense: Tensor, text: Tensor) -> Tensor:
+    def guide(self, features: ImageFeatures) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Maps that guide aggregation, at the grid, and upsampling, at 2x and 4x the grid."""
+        if self.guided_by_clip:
+            return features.dense, self.upsample_guidance(features.blocks)
+        height, width = features.dense.shape[-2:]
+        coarse, middle, fine = (
+            resize(block, (scale * height, scale * width))
+            for block, scale in zip(features.blocks, (1, 2, 4))
+        )
+        return coarse, (middle, fine)
+
+    def aggregate(self, x: Tensor, appearance: Tensor, text: Tensor) -> Tensor:
         """Aggregation layers.
 
         Args:
             x: Embedded cost volume (B, T, H, W, hidden_dim); overwritten where no gradients are
                 recorded.
-            dense: Dense image embeddings (B, C, H, W).
+            appearance: Guidance (B, G, H, W), as a rule the dense image embeddings.
             text: Text embeddings (B or 1, T, P, C).
 
         Returns:
             Features (B, T, H, W, hidden_dim).
         """
-        appearance = self.appearance_proj(dense).permute(0, 2, 3, 1)
+        appearance = self.appearance_proj(appearance).permute(0, 2, 3, 1)
         text_guidance = self.text_proj(F.normalize(text.mean(dim=2), dim=-1))
         pooling_size = self.pooling_size if self.training else 1
         for layer in self.layers:
@@ -245,11 +280,11 @@ class CATSegHead(BaseModule):
     def _check(self, features: ImageFeatures, text: Tensor) -> None:
         widths = [block.shape[1] for block in features.blocks]
         got = (features.dense.shape[1], text.shape[-1], text.shape[1], widths)
-        width = self.guidance_in_channels
-        expected = (self.embed_dim, self.embed_dim, self.num_prompts, [width, width])
+        expected = (self.embed_dim, self.embed_dim, self.num_prompts, self.block_channels)
         if got != expected:
             raise ValueError(
                 'CATSegHead got (image channels, text channels, prompts, block channels) '
                 f'{got}, expected {expected}; set embed_dim, num_prompts and guidance_in_channels '
-                'of model.decode_head to those of the backbone and templates'
+                '(with model.guidance: guidance_channels) of model.decode_head to those of the '
+                'backbone and templates'
             )

@@ -62,7 +62,9 @@ class CLIPDualEncoder(BaseModule):
         pretrained: open_clip tag, a local .pt / .safetensors / .bin file, or None (random weights).
         finetune: ``'attention'``, ``'full'`` or ``'frozen'``; see
             :func:`~infoclip_mmseg.models.finetune.apply_finetune_policy`.
-        dense_mode: A key of ``DENSE_MODES``.
+        dense_mode: How the last block is read: ``'catseg'``, or training-free ``'vanilla'``,
+            ``'maskclip'``, ``'sclip'`` or ``'clearclip'``, with ``'_residual'`` behind it where
+            residual connection and MLP are kept; see ``models/dense_modes.py``.
         out_blocks: 0-based image blocks whose outputs are returned; None takes the last block of
             the first and of the second third (blocks 3 and 7 of 12, 7 and 15 of 24, as CAT-Seg).
         text_batch_size: Prompts that go through the text tower together where no gradients are
@@ -211,7 +213,10 @@ class CLIPDualEncoder(BaseModule):
         return encode_tokens(self.text_tower, tokens, self._run)
 
     def embed_prompts(self, prompts: PromptSet) -> Tensor:
-        """L2-normalised text embeddings (T, P, C); synonyms are averaged and normalised again.
+        """L2-normalised text embeddings (T, P, C).
+
+        With synonyms 'average' those of a class are averaged and normalised again, with 'max' each
+        has its own row, and T is the number of words.
 
         Embeddings are cached where the text tower cannot change under them: in evaluation, or when
         it is frozen. Those are computed outside autocast, once, so that mixed precision costs no
@@ -233,13 +238,15 @@ class CLIPDualEncoder(BaseModule):
         return super().train(mode)
 
     def _recall_prompts(self, prompts: PromptSet) -> Tensor:
-        """:meth:`_embed_prompts` by way of the cache on disk."""
-        if self.text_cache_dir is None:
+        """:meth:`_embed_prompts` by way of the cache on disk, if all the weights are here."""
+        parameters = text_parameters(self.clip)
+        sharded = any(hasattr(parameter, 'placements') for _, parameter in parameters)
+        if self.text_cache_dir is None or sharded:
             return self._embed_prompts(prompts)
-        weights = weights_key(text_parameters(self.clip), describe_tower(self.text_tower))
+        weights = weights_key(parameters, describe_tower(self.text_tower))
         device, dtype, _ = self._text_version()
         key = vocabulary_key(weights, prompts, self._tokenize(prompts.texts), dtype)
-        shape = (prompts.num_classes, prompts.num_templates, self.embed_dim)
+        shape = (prompts.num_embeddings, prompts.num_templates, self.embed_dim)
         encode = partial(self._embed_prompts, prompts)
         return recall(self.text_cache_dir, key, shape, encode).to(device)
 
@@ -247,12 +254,12 @@ class CLIPDualEncoder(BaseModule):
         tokens, texts = self._tokenize(prompts.texts), prompts.texts
         batch_size = len(texts) if torch.is_grad_enabled() else self.text_batch_size
         embeddings = encode_in_batches(self._embed_tokens, tokens, texts, batch_size, Progress())
-        slots = prompts.num_classes * prompts.num_templates
+        slots = prompts.num_embeddings * prompts.num_templates
         if len(texts) != slots:
             owners = torch.tensor(prompts.owners, device=embeddings.device)
             zeros = embeddings.new_zeros(slots, embeddings.shape[-1])
             embeddings = F.normalize(zeros.index_add(0, owners, embeddings), dim=-1)
-        return embeddings.unflatten(0, (prompts.num_classes, prompts.num_templates))
+        return embeddings.unflatten(0, (prompts.num_embeddings, prompts.num_templates))
 
     def _embed_tokens(self, tokens: Tensor) -> Tensor:
         """L2-normalised embeddings (n, C), float32, of token ids (n, L)."""

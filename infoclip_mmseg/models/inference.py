@@ -102,11 +102,11 @@ class InferenceMixin(VocabularyMixin):
         Args:
             images: RGB images (B, 3, h, w), 0..255, of any size.
             classes: Words to choose from, for this call only; None takes the current vocabulary.
-            mode: ``'slide'`` or ``'whole'``.
+            mode: ``'slide'``, ``'windows'`` or ``'whole'``.
 
         Returns:
-            Mode 'slide': probabilities (B, T, *test_cfg.size), float32. Mode 'whole': the head's
-            logits (B, T, h', w') after resizing the images to ``input_size``.
+            Modes 'slide' and 'windows': :meth:`probabilities`. Mode 'whole': the head's logits (B,
+            T, h', w') after resizing the images to ``input_size``.
 
         Raises:
             ValueError: Unknown mode, images of the wrong form or smaller than a patch.
@@ -114,7 +114,9 @@ class InferenceMixin(VocabularyMixin):
         check_mode(mode)
         images = self._normalise(images)
         with self._evaluating(classes):
-            return self.encode_decode(images) if mode == 'whole' else self.probabilities(images)
+            return (
+                self.encode_decode(images) if mode == 'whole' else self.probabilities(images, mode)
+            )
 
     @torch.no_grad()
     def label(
@@ -159,11 +161,13 @@ class InferenceMixin(VocabularyMixin):
                 yield ViewLogits(logits[b : b + 1], own, num_classes, None)
             return
         layout = sliding_layout(inputs, pair(cfg['size']), pair(cfg['window']), cfg['overlap'])
-        # Batches of views fill an accelerator; on a CPU they only take memory.
-        batch_size = cfg['view_batch_size'] or (1 if inputs.device.type == 'cpu' else 4)
-        views = sliding_logits(inputs, self._decode, layout, batch_size)
+        views = sliding_logits(inputs, self._decode, layout, self._view_batch_size(inputs))
         for logits, classes in views:
             yield ViewLogits(logits, classes, num_classes, layout)
+
+    def _view_batch_size(self, inputs: Tensor) -> int:
+        # Batches of views fill an accelerator; on a CPU they only take memory.
+        return self.test_cfg['view_batch_size'] or (1 if inputs.device.type == 'cpu' else 4)
 
     def _fill_sample(self, sample: SegDataSample, views: ViewLogits, size: tuple[int, ...]) -> None:
         """Put the prediction of an image of ``size`` into its sample."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from infoclip_mmseg.engine.checkpoint import load_checkpoint_file
+from infoclip_mmseg.models.mmpretrain_layout import from_mmpretrain, is_mmpretrain_clip
 
 FILE_SUFFIXES = ('.pt', '.pth', '.bin', '.safetensors')
 # Entries of OpenAI's TorchScript archives that are not weights.
@@ -80,16 +81,19 @@ def check_activation(model_name: str, source: str, wanted: bool, built: bool) ->
 def load_clip_weights(model: nn.Module, model_name: str, path: Path, quick_gelu: bool) -> None:
     """Load a CLIP checkpoint file into an open_clip model.
 
-    Reads OpenAI's TorchScript archives, open_clip's .pt / .bin / .safetensors files and training
-    checkpoints ``{'state_dict': ...}``; nothing in the file is executed.
+    Reads OpenAI's TorchScript archives, open_clip's .pt / .bin / .safetensors files, training
+    checkpoints ``{'state_dict': ...}`` and mmpretrain's ``CLIP``; nothing in the file is executed.
 
     Raises:
-        ValueError: The file holds other weights than the model needs, or OpenAI's weights meet a
-            model without QuickGELU.
+        ValueError: The file holds other weights than the model needs, or OpenAI's or mmpretrain's
+            weights meet a model without QuickGELU.
     """
     state, from_openai = read_clip_state(path)
     if from_openai:
         check_activation(model_name, f'OpenAI archive {str(path)!r}', True, quick_gelu)
+    if is_mmpretrain_clip(state):  # whose text tower knows QuickGELU only
+        check_activation(model_name, f'mmpretrain CLIP {str(path)!r}', True, quick_gelu)
+        state = from_mmpretrain(state)
     if TOKEN_ROWS in state:
         state = expand_token_table(state, _vocabulary_size(model))
     if hasattr(model, 'text'):

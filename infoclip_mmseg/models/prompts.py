@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import open_clip
+
 DEFAULT_TEMPLATES = ('A photo of a {} in the scene',)
-SYNONYM_MODES = ('first', 'average')
+TEMPLATE_SETS = {
+    'imagenet': tuple(template('{}') for template in open_clip.OPENAI_IMAGENET_TEMPLATES)
+}
+"""Named sets of templates; 'imagenet' has the 80 of CLIP's zero-shot classification."""
+SYNONYM_MODES = ('first', 'average', 'max')
 
 
 class PromptSet(NamedTuple):
@@ -14,15 +20,24 @@ class PromptSet(NamedTuple):
 
     Attributes:
         texts: All prompt strings.
-        owners: For each string the slot ``class * P + template`` whose embedding it contributes to.
+        owners: For each string the slot ``class * P + template`` whose embedding it contributes to;
+            with ``word_counts``, ``word * P + template``.
         num_classes: T.
         num_templates: P, prompts of a class after synonyms have been averaged.
+        word_counts: Where each synonym keeps its own embedding, words of each class; their
+            embeddings follow one another. Empty where a class has one embedding.
     """
 
     texts: tuple[str, ...]
     owners: tuple[int, ...]
     num_classes: int
     num_templates: int
+    word_counts: tuple[int, ...] = ()
+
+    @property
+    def num_embeddings(self) -> int:
+        """Rows of the text embeddings: T, or the number of words."""
+        return sum(self.word_counts) or self.num_classes
 
 
 def split_synonyms(name: str) -> list[str]:
@@ -50,33 +65,40 @@ def check_names(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def check_templates(templates: Sequence[str]) -> tuple[str, ...]:
+def check_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
     """Templates as a tuple.
+
+    Args:
+        templates: A list, one template, or a key of ``TEMPLATE_SETS``.
 
     Raises:
         ValueError: There is none, or one does not contain ``{}`` exactly once.
     """
-    templates = (templates,) if isinstance(templates, str) else tuple(templates)
+    if isinstance(templates, str):
+        templates = TEMPLATE_SETS.get(templates, (templates,))
+    templates = tuple(templates)
     if not templates or any(template.count('{}') != 1 for template in templates):
         raise ValueError(
             'templates must be a list of strings with one {} each for the class name, '
-            f'such as {DEFAULT_TEMPLATES[0]!r}; got {templates!r}'
+            f'such as {DEFAULT_TEMPLATES[0]!r}, or one of {sorted(TEMPLATE_SETS)}; got '
+            f'{templates!r}'
         )
     return templates
 
 
 def build_prompts(
     names: Sequence[str],
-    templates: Sequence[str] = DEFAULT_TEMPLATES,
+    templates: str | Sequence[str] = DEFAULT_TEMPLATES,
     synonyms: str = 'first',
 ) -> PromptSet:
     """Prompts of a vocabulary.
 
     Args:
         names: T class names; one name may hold comma-separated synonyms.
-        templates: P strings with one ``{}`` each.
+        templates: P strings with one ``{}`` each, or ``'imagenet'``; see :func:`check_templates`.
         synonyms: ``'first'`` uses the first synonym of a class (CAT-Seg), ``'average'`` averages
-            the embeddings of all of them for each template.
+            the embeddings of all of them for each template, ``'max'`` gives each its own embedding,
+            for a head that takes the best one of a class (:class:`ZeroShotHead`).
 
     Raises:
         TypeError, ValueError: See :func:`check_names` and :func:`check_templates`.
@@ -84,12 +106,17 @@ def build_prompts(
     names, templates = check_names(names), check_templates(templates)
     if synonyms not in SYNONYM_MODES:
         raise ValueError(f'synonyms must be one of {SYNONYM_MODES}, got {synonyms!r}')
+    words = [split_synonyms(name) for name in names]
+    if synonyms == 'first':
+        words = [parts[:1] for parts in words]
+    word_counts = tuple(len(parts) for parts in words) if synonyms == 'max' else ()
+    if synonyms == 'max':
+        words = [[word] for parts in words for word in parts]
     texts, owners = [], []
-    for t, name in enumerate(names):
-        words = split_synonyms(name)
+    for row, parts in enumerate(words):
         for p, template in enumerate(templates):
-            for word in words if synonyms == 'average' else words[:1]:
+            for word in parts:
                 # str.replace and not str.format: a class name may contain braces.
                 texts.append(template.replace('{}', word))
-                owners.append(t * len(templates) + p)
-    return PromptSet(tuple(texts), tuple(owners), len(names), len(templates))
+                owners.append(row * len(templates) + p)
+    return PromptSet(tuple(texts), tuple(owners), len(names), len(templates), word_counts)

@@ -14,16 +14,18 @@ from torch import Tensor
 from infoclip_mmseg.losses.distillation import Branch, build_losses, distill
 from infoclip_mmseg.models.checks import check_image_sizes, check_labels
 from infoclip_mmseg.models.dual_encoder import ImageFeatures
-from infoclip_mmseg.models.inference import DEFAULT_TEST_CFG, InferenceMixin
-from infoclip_mmseg.models.prompts import DEFAULT_TEMPLATES, PromptSet
-from infoclip_mmseg.models.sliding_window import check_mode, pair, resize
+from infoclip_mmseg.models.inference import DEFAULT_TEST_CFG
+from infoclip_mmseg.models.normalisation import normalisation_of
+from infoclip_mmseg.models.plain_inference import PlainInferenceMixin
+from infoclip_mmseg.models.prompts import DEFAULT_TEMPLATES, PromptSet, check_templates
+from infoclip_mmseg.models.sliding_window import pair, resize
 from infoclip_mmseg.models.teacher import FrozenTeacher
 
 SampleList = list[SegDataSample]
 
 
 @MODELS.register_module()
-class OpenVocabSegmentor(InferenceMixin, BaseSegmentor):
+class OpenVocabSegmentor(PlainInferenceMixin, BaseSegmentor):
     """CAT-Seg, with a neck and its two losses InfoCLIP (arXiv 2511.15967), or another distillation.
 
     The vocabulary belongs to the data set being run: :class:`~infoclip_mmseg.engine.VocabularyHook`
@@ -40,14 +42,21 @@ class OpenVocabSegmentor(InferenceMixin, BaseSegmentor):
         loss_distill: More losses between teacher and student, each a registered
             :class:`~infoclip_mmseg.losses.DistillationLoss`. Those that compare relation maps get
             the neck's, or without a neck the plain cosine cost volume.
+        guidance: :class:`~infoclip_mmseg.models.guidance.AppearanceGuidance`, another backbone
+            whose maps guide the head in place of CLIP's blocks; the head then needs
+            ``guidance_channels``. None: CLIP guides itself.
         input_size: Size in pixels to which every view is resized before CLIP; an int or (h, w),
-            multiples of the patch.
-        templates: Prompt templates with one ``{}`` each.
-        synonyms: ``'first'`` or ``'average'``; see :func:`build_prompts`.
-        test_cfg: ``mode`` ('slide' or 'whole') and, for 'slide', ``size`` (working size in pixels),
-            ``window``, ``overlap`` and ``view_batch_size`` (None: 1 on a CPU, else 4); see
-            :mod:`~infoclip_mmseg.models.sliding_window`. Predictions hold a map of every class only
-            where there are at most ``max_dense_classes``.
+            multiples of the patch. None leaves views as they are.
+        templates: Prompt templates with one ``{}`` each, or ``'imagenet'`` for CLIP's 80.
+        synonyms: ``'first'``, ``'average'``, or with :class:`ZeroShotHead` ``'max'``; see
+            :func:`build_prompts`.
+        test_cfg: ``mode``: 'slide' (CAT-Seg's windows and a global view; ``size``, the working size
+            in pixels, ``window`` and ``overlap``, see
+            :mod:`~infoclip_mmseg.models.sliding_window`), 'windows' (windows of the image at the
+            size that the pipeline gives it; ``window`` and ``stride`` in pixels, see
+            :func:`average_windows`) or 'whole'. ``view_batch_size`` (None: 1 on a CPU, else 4).
+            Predictions hold a map of every class only where there are at most
+            ``max_dense_classes``.
         train_cfg: Not used; mmseg passes it.
         data_preprocessor: Usually :class:`OpenVocabDataPreProcessor` with CLIP's mean and std.
         pretrained: Overrides ``backbone.pretrained`` where given, as in mmseg's segmentors.
@@ -62,8 +71,9 @@ class OpenVocabSegmentor(InferenceMixin, BaseSegmentor):
         loss_ib: dict | None = None,
         loss_mi: dict | None = None,
         loss_distill: Sequence[dict] | None = None,
-        input_size: int | Sequence[int] = 384,
-        templates: Sequence[str] = DEFAULT_TEMPLATES,
+        guidance: dict | None = None,
+        input_size: int | Sequence[int] | None = 384,
+        templates: str | Sequence[str] = DEFAULT_TEMPLATES,
         synonyms: str = 'first',
         test_cfg: dict | None = None,
         train_cfg: dict | None = None,
@@ -78,21 +88,24 @@ class OpenVocabSegmentor(InferenceMixin, BaseSegmentor):
             )
         overrides = {} if pretrained is None else dict(pretrained=pretrained)
         self.backbone = MODELS.build({**backbone, **overrides})
+        self.templates, self.synonyms = check_templates(templates), synonyms
         embed_dim = self.backbone.embed_dim
         sizes = dict(
             embed_dim=embed_dim,
             guidance_in_channels=self.backbone.image_width,
-            num_prompts=len(templates),
+            num_prompts=len(self.templates),
         )
         self.decode_head = MODELS.build({**sizes, **decode_head})
+        self.guidance = MODELS.build(guidance) if guidance else None
         if neck is not None:
             self.neck = MODELS.build({'embed_dim': embed_dim, **neck})
         losses = [loss_ib, loss_mi, *(loss_distill or ())]
         self.distillation_losses = build_losses([loss for loss in losses if loss])
-        self.input_size = pair(input_size)
-        self.templates, self.synonyms = tuple(templates), synonyms
+        self.input_size = None if input_size is None else pair(input_size)
         self.test_cfg = {**DEFAULT_TEST_CFG, **(test_cfg or {})}
-        check_mode(self.test_cfg['mode'])
+        self._check_mode(self.test_cfg['mode'])
+        if synonyms == 'max' and not self.is_zero_shot:
+            raise ValueError("synonyms='max' needs decode_head=dict(type='ZeroShotHead')")
         self.train_cfg = train_cfg
         self.align_corners = False
         self.teacher: FrozenTeacher | None = None
@@ -106,7 +119,12 @@ class OpenVocabSegmentor(InferenceMixin, BaseSegmentor):
 
     def extract_feat(self, inputs: Tensor) -> ImageFeatures:
         """Image features of normalised images (B, 3, h, w) of any size."""
-        return self.backbone.encode_image(resize(inputs, self.input_size))
+        images = self._at_input_size(inputs)
+        features = self.backbone.encode_image(images)
+        if self.guidance is None:
+            return features
+        maps = self.guidance(images, normalisation_of(self.data_preprocessor))
+        return features._replace(blocks=maps)
 
     def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict] | None = None) -> Tensor:
         """Logits (B, T, h', w') at the head's resolution of normalised images (B, 3, h, w)."""
@@ -153,7 +171,7 @@ class OpenVocabSegmentor(InferenceMixin, BaseSegmentor):
                 'dict(type="FrozenTeacherHook") to custom_hooks, or set neck, loss_ib, loss_mi and '
                 'loss_distill to None to train without one'
             )
-        images = resize(inputs, self.input_size)
+        images = self._at_input_size(inputs)
         teacher_dense, teacher_text = self.teacher.encode(images, self.prompts)
         relate = self.neck if self.with_neck else None
         # One embedding a class: the mean over its prompts.
@@ -161,6 +179,17 @@ class OpenVocabSegmentor(InferenceMixin, BaseSegmentor):
         student = Branch(dense, text.mean(dim=1), relate)
         return distill(teacher, student, self.distillation_losses)
 
+    def build_teacher(self) -> FrozenTeacher:
+        """A teacher with the pretrained weights of this model's backbone."""
+        return FrozenTeacher.from_student(self.backbone)
+
+    def share_with_teacher(self) -> list[str]:
+        """Let the teacher use what is not trained; returns the names of these tensors."""
+        return self.teacher.share_with(self.backbone) if self.teacher else []
+
     def _forward(self, inputs: Tensor, data_samples: SampleList | None = None) -> Tensor:
         """Logits (B, T, h', w') at the head's resolution."""
         return self.encode_decode(inputs)
+
+    def _at_input_size(self, inputs: Tensor) -> Tensor:
+        return inputs if self.input_size is None else resize(inputs, self.input_size)

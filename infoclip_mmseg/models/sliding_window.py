@@ -12,7 +12,7 @@ from torch import Tensor
 from infoclip_mmseg.models.cost_volume import ClassLogits
 
 Size = tuple[int, int]
-MODES = ('slide', 'whole')
+MODES = ('slide', 'windows', 'whole')
 
 
 class View(NamedTuple):

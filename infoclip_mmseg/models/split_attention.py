@@ -49,6 +49,20 @@ class SplitAttention(nn.Module):
         """(..., C) to (..., heads, C // heads)."""
         return x.unflatten(-1, (self.num_heads, -1))
 
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None) -> Tensor:
+        """Softmax attention in heads, without the output projection.
+
+        Args:
+            q, k, v: (B, L, C); any of the three projections may stand in any place.
+            attn_mask: Additive mask (L, L).
+
+        Returns:
+            Tokens (B, L, C).
+        """
+        q, k, v = (self.split_heads(x).transpose(1, 2) for x in (q, k, v))
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask)
+        return out.transpose(1, 2).flatten(2)
+
     def forward(
         self,
         query: Tensor,
@@ -67,14 +81,12 @@ class SplitAttention(nn.Module):
             Tokens as they came, and None in place of attention weights.
         """
         projected = (self.query(query), self.key(key), self.value(value))
-        q, k, v = (self.split_heads(x) for x in projected)
         if attn_mask is not None:
-            attn_mask = attn_mask.to(q.dtype)
+            attn_mask = attn_mask.to(projected[0].dtype)
         if isinstance(attn_mask, PackedLayout):
+            q, k, v = (self.split_heads(x) for x in projected)
             return self.out_proj(packed_attention(q, k, v, attn_mask).flatten(-2)), None
-        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask)
-        return self.out_proj(out.transpose(1, 2).flatten(2)), None
+        return self.out_proj(self.attend(*projected, attn_mask)), None
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
         packed = state_dict.pop(prefix + 'in_proj_weight', None)

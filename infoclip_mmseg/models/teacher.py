@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import zlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+from mmengine.dist import broadcast
 from torch import Tensor, nn
 
 from infoclip_mmseg.models.prompts import PromptSet
@@ -83,6 +84,27 @@ class FrozenTeacher:
             data = tensor.detach().float().cpu().contiguous().numpy()
             checksum = zlib.crc32(data.tobytes(), checksum)
         return f'{checksum:08x}'
+
+
+def needs_teacher(model: Any) -> bool:
+    """Whether a model has losses between teacher and student."""
+    return bool(
+        getattr(model, 'with_neck', False) or len(getattr(model, 'distillation_losses', ()))
+    )
+
+
+def attach_teacher(model: Any) -> FrozenTeacher:
+    """Give a segmentor its teacher where it has none, with the same weights on every rank.
+
+    Args:
+        model: An OpenVocabSegmentor whose backbone has its initial weights, whole.
+    """
+    if model.teacher is None:
+        teacher = model.build_teacher()
+        for tensor in teacher.encoder.state_dict().values():
+            broadcast(tensor)
+        model.teacher = teacher
+    return model.teacher
 
 
 def _tensors(module: nn.Module) -> list[tuple[str, Tensor]]:

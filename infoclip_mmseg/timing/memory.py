@@ -14,12 +14,13 @@ class. They are fitted so that relative errors are least.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import nnls
+from numpy.typing import NDArray
 
 from infoclip_mmseg.timing.results import MEASURED, Outcome
 from infoclip_mmseg.timing.runs import Job, Side
@@ -81,8 +82,25 @@ def fit_footprint(static: float, peaks: Mapping[Load, float]) -> Footprint:
     batch, classes = loads.T
     terms = np.stack([classes, batch, batch * classes], axis=1) / values[:, None]
     scale = terms.max(axis=0)
-    factors, _ = nnls(terms / scale, np.maximum(values - static, 0) / values)
+    factors = _least_squares(terms / scale, (values - static) / values)
     return Footprint(static, *(float(f) for f in factors / scale))
+
+
+def _least_squares(terms: NDArray, values: NDArray) -> NDArray:
+    """Factors (k,), none negative, for which terms (n, k) come closest to values (n,).
+
+    Every subset of the terms is tried, which is fine for a few.
+    """
+    count = terms.shape[1]
+    best, least = np.zeros(count), float(np.square(values).sum())
+    for size in range(1, count + 1):
+        for chosen in map(list, itertools.combinations(range(count), size)):
+            found = np.linalg.lstsq(terms[:, chosen], values, rcond=None)[0]
+            error = float(np.square(terms[:, chosen] @ found - values).sum())
+            if found.min() >= 0 and error < least:
+                best, least = np.zeros(count), error
+                best[chosen] = found
+    return best
 
 
 def probe_loads(num_classes: int) -> list[Load]:

@@ -1,4 +1,4 @@
-"""Label rules of A-847, PC-459, PAS-20 and PAS-20b, pixel by pixel."""
+"""Label rules of A-847, PC-459, PAS-20, PAS-20b and COCO-Object, pixel by pixel."""
 
 from __future__ import annotations
 
@@ -76,3 +76,46 @@ def test_pas_20b(tmp_path, options, values):
     assert len(meta['classes']) == 21 and meta['classes'][20] == 'background'
     assert meta['palette'][20] == [0, 0, 0] and meta['palette'][0] == [128, 0, 0]
     assert len(meta['prompt_names']) == 59 and meta['fold_from'] == 20
+
+
+@pytest.mark.parametrize(
+    ('suffix', 'options', 'values'),
+    [
+        ('_labelTrainIds', {}, [[0, 9, 79, 80, 170, 255]]),
+        (
+            '_instanceTrainIds',
+            dict(label_map=None, seg_map_suffix='_instanceTrainIds.png'),
+            [[1, 10, 80, 0, 0, 0]],
+        ),
+    ],
+)
+def test_coco_object(tmp_path, suffix, options, values):
+    for folder in ('images', 'labels'):
+        (tmp_path / folder).mkdir()
+    Image.new('RGB', (6, 1)).save(tmp_path / 'images/a.jpg')
+    label = Image.fromarray(np.array(values, np.uint8))
+    label.save(tmp_path / f'labels/a{suffix}.png')
+    label.save(tmp_path / 'labels/a.png')  # the original map lies beside the converted one
+    dataset = DATASETS.build(
+        dict(
+            type='COCOObjectDataset',
+            data_root=str(tmp_path),
+            data_prefix=dict(img_path='images', seg_map_path='labels'),
+            pipeline=PIPELINE,
+            **options,
+        )
+    )
+    assert len(dataset) == 1
+    assert dataset[0]['data_samples'].gt_sem_seg.data[0].tolist() == [[1, 10, 80, 0, 0, 0]]
+    assert len(dataset.metainfo['classes']) == 81
+    assert dataset.metainfo['classes'][0] == 'background'
+
+
+def test_coco_object_refuses_other_labels(tmp_path):
+    with pytest.raises(ValueError, match='value'):
+        read(
+            tmp_path,
+            np.array([[0, 171]], np.uint8),
+            type='COCOObjectDataset',
+            seg_map_suffix='.png',
+        )

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from mmseg.datasets import (
     ADE20KDataset,
+    CityscapesDataset,
     COCOStuffDataset,
+    PascalContextDataset,
     PascalContextDataset59,
     PascalVOCDataset,
 )
@@ -16,6 +18,18 @@ from infoclip_mmseg.datasets.vocabularies import load_vocabulary, shipped_vocabu
 from infoclip_mmseg.models.prompts import check_names
 
 SIZES = dict(ade150=150, ade847=847, coco=171, pc459=459, pc59=59, voc20=20, voc20b=59)
+CLEARCLIP = dict(
+    ade150=150,
+    cityscapes=19,
+    coco=171,
+    coco_object=81,
+    context59=59,
+    context60=60,
+    voc20=20,
+    voc21=21,
+)
+SIZES |= {f'clearclip_{name}': size for name, size in CLEARCLIP.items()}
+SIZES |= dict(sclip_voc21=21, sclip_coco_object=81)
 
 
 def test_the_shipped_lists_and_their_sizes():
@@ -40,6 +54,41 @@ def test_lists_agree_with_the_data_sets_of_mmseg(name, dataset, first, differenc
     assert unequal == differences
 
 
+@pytest.mark.parametrize(
+    ('name', 'dataset', 'first', 'differences'),
+    [
+        ('clearclip_ade150', ADE20KDataset, 0, {}),
+        ('clearclip_cityscapes', CityscapesDataset, 0, {}),
+        ('clearclip_coco', COCOStuffDataset, 0, {}),
+        ('clearclip_context59', PascalContextDataset59, 0, {}),
+        ('clearclip_context60', PascalContextDataset, 0, {}),
+        ('clearclip_voc21', PascalVOCDataset, 0, {4: 'ship', 11: 'table'}),
+        ('clearclip_voc20', PascalVOCDataset, 1, {3: 'ship', 10: 'table'}),
+    ],
+)
+def test_lists_of_clearclip_are_in_label_order(name, dataset, first, differences):
+    ours, theirs = load_vocabulary(name), dataset.METAINFO['classes'][first:]
+    assert len(ours) == len(theirs)
+    pairs = {i: (a, b) for i, (a, b) in enumerate(zip(ours, theirs))}
+    unequal = {i: a for i, (a, b) in pairs.items() if a != b.replace(' ', '')}
+    assert unequal == differences
+
+
+@pytest.mark.parametrize('name', ['voc21', 'coco_object'])
+def test_lists_of_sclip_add_synonyms_and_background_words(name):
+    plain, words = load_vocabulary(f'clearclip_{name}'), load_vocabulary(f'sclip_{name}')
+    changed = {a: b.split(', ') for a, b in zip(plain, words) if a != b}
+    expected = {'background', 'person'} | ({'tvmonitor'} if name == 'voc21' else set())
+    assert set(changed) == expected
+    assert len(changed['background']) == 26 and changed['background'][0] == 'sky'
+    assert plain[0] == 'background' and changed['person'][0] == 'person'
+
+
+def test_coco_object_has_the_things_of_coco_stuff():
+    ours = [name.replace(' ', '') for name in load_vocabulary('clearclip_coco_object')[1:]]
+    assert ours == load_vocabulary('clearclip_coco')[:80]
+
+
 def test_background_names_of_voc_follow_its_twenty_classes():
     names = load_vocabulary('voc20b')
     assert names[:20] == load_vocabulary('voc20')
@@ -61,7 +110,9 @@ def test_entries_of_the_large_lists(name, index, expected):
 
 
 def test_an_unknown_name_tells_the_known_ones():
-    with pytest.raises(FileNotFoundError, match="'ade848' does not exist.*ade150, ade847, coco"):
+    with pytest.raises(
+        FileNotFoundError, match="'ade848' does not exist.*ade150, ade847, .*coco, pc459"
+    ):
         load_vocabulary('ade848')
 
 

@@ -1,0 +1,224 @@
+"""Fully sharded training (FSDP) for MMEngine's FlexibleRunner.
+
+The trained parameters, their gradients and the optimizer's state are spread over the ranks. What
+does not train stays whole on every rank: the frozen teacher needs those very tensors, and shares
+them. Checkpoints are those of one process, whatever the number of ranks that wrote or read them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import mmengine
+import torch
+from mmengine._strategy import DDPStrategy
+from mmengine.device import get_device
+from mmengine.dist import get_world_size, is_main_process
+from mmengine.optim import AmpOptimWrapper, BaseOptimWrapper
+from mmengine.registry import STRATEGIES
+from mmengine.runner import save_checkpoint
+from mmengine.utils import digit_version
+from torch import Tensor, nn
+
+from infoclip_mmseg.models.teacher import attach_teacher, needs_teacher
+
+
+def shard_units(model: nn.Module) -> Iterator[nn.Module]:
+    """The modules that are gathered one at a time: transformer blocks of CLIP that train.
+
+    The last block of a tower is gathered with the rest of the model: of it the dense modes and the
+    text tower run parts, and what is gathered one at a time must run as a whole.
+    """
+    for name, module in model.named_modules():
+        if not name.endswith('transformer.resblocks'):
+            continue
+        *body, _ = module.children()
+        for block in body:
+            if any(parameter.requires_grad for parameter in block.parameters()):
+                yield block
+
+
+def shard_model(model: nn.Module, shard_size: int | None = None) -> None:
+    """Spread the parameters that train over the ranks, in place.
+
+    Args:
+        model: A model on its final device, with the same weights on every rank.
+        shard_size: Ranks that hold one copy of the parameters between them, a divisor of their
+            number; each such group has a copy of its own. None takes all ranks.
+
+    Raises:
+        RuntimeError: PyTorch is older than 2.7, whose FSDP cannot leave parameters out.
+        ValueError: `shard_size` does not divide the number of ranks.
+    """
+    if digit_version(torch.__version__) < digit_version('2.7.0'):
+        raise RuntimeError(
+            f'fully sharded training needs PyTorch 2.7 or newer, this is {torch.__version__}; '
+            'upgrade it, or train with DDP (no runner_type and strategy in the config)'
+        )
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    ranks = get_world_size()
+    size = shard_size or ranks
+    if size < 1 or ranks % size:
+        raise ValueError(
+            f'strategy.shard_size={shard_size} must divide the number of ranks, which is {ranks}'
+        )
+    shape = (ranks,) if size == ranks else (ranks // size, size)
+    names = ('replicate', 'shard')[-len(shape) :]
+    mesh = init_device_mesh(get_device(), shape, mesh_dim_names=names)
+    whole = {parameter for parameter in model.parameters() if not parameter.requires_grad}
+    for module in (*shard_units(model), model):
+        fully_shard(module, mesh=mesh, ignored_params=whole)
+
+
+def gather_state(state: Any) -> Any:
+    """Whole tensors on the CPU in place of sharded ones, in nested dicts and lists.
+
+    Every rank must call it; all but the main process get None for each tensor.
+    """
+    if isinstance(state, dict):
+        return {key: gather_state(value) for key, value in state.items()}
+    if isinstance(state, (list, tuple)):
+        return type(state)(gather_state(value) for value in state)
+    if not isinstance(state, Tensor):
+        return state
+    whole = state.full_tensor() if hasattr(state, 'full_tensor') else state
+    return whole.detach().cpu() if is_main_process() else None
+
+
+def shard_like(value: Tensor, parameter: Any) -> Tensor:
+    """The own part of a whole tensor where the parameter is sharded, else the tensor as it is.
+
+    Args:
+        value: Tensor of the parameter's shape, the same on every rank, on any device.
+        parameter: Where it is to go.
+    """
+    if not hasattr(parameter, 'placements') or value.shape != parameter.shape:
+        return value
+    from torch.distributed.tensor import distribute_tensor
+
+    value = value.to(parameter.device)
+    # Every rank has read the file, so that nothing need be sent.
+    return distribute_tensor(value, parameter.device_mesh, parameter.placements, src_data_rank=None)
+
+
+@STRATEGIES.register_module()
+class FullyShardedStrategy(DDPStrategy):
+    """Strategy of MMEngine's FlexibleRunner by PyTorch's ``fully_shard`` (FSDP2).
+
+    MMEngine's own FSDPStrategy wraps the model in the older FullyShardedDataParallel, which renames
+    parameters, needs an accelerator and makes the optimizer state of another form. Here parameters
+    keep their names, and a checkpoint can be resumed and tested with or without sharding.
+
+    Args:
+        shard_size: See :func:`shard_model`. On several machines with slow links between them, the
+            number of GPUs in each.
+        **kwargs: See ``mmengine._strategy.DDPStrategy``.
+
+    Raises:
+        ValueError: The run was not started by a launcher.
+    """
+
+    def __init__(self, *, shard_size: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not self.distributed:
+            raise ValueError(
+                'fully sharded training runs in processes that a launcher starts: '
+                'tools/dist_train.sh CONFIG GPUS, also for one GPU, or tools/slurm_train.sh'
+            )
+        self.shard_size = shard_size
+        self._trains = False
+
+    def prepare(self, model: nn.Module | dict, **kwargs: Any) -> tuple:
+        """Build, shard and, where an optimizer is asked for, make ready to train."""
+        self._trains = kwargs.get('optim_wrapper') is not None
+        return super().prepare(model, **kwargs)
+
+    def build_optim_wrapper(
+        self, optim_wrapper: Any, model: nn.Module | None = None
+    ) -> BaseOptimWrapper:
+        """As in MMEngine.
+
+        Raises:
+            ValueError: The wrapper scales the loss, for which each rank would look at its own
+                part of the gradients only.
+        """
+        wrapper = super().build_optim_wrapper(optim_wrapper, model)
+        if isinstance(wrapper, AmpOptimWrapper):
+            raise ValueError(
+                'fully sharded training has no loss scaling: use bfloat16 (--amp --amp-dtype bf16, '
+                "or optim_wrapper.type='BFloat16OptimWrapper') in place of AmpOptimWrapper"
+            )
+        return wrapper
+
+    def _wrap_model(self, model: nn.Module) -> nn.Module:
+        model = self.convert_model(model.to(get_device()))
+        if self._trains and needs_teacher(model):
+            attach_teacher(model)  # from the whole weights, which are about to be split
+        shard_model(model, self.shard_size)
+        return model
+
+    def model_state_dict(self) -> dict[str, Tensor]:
+        """Whole weights on the main process's CPU; see :func:`gather_state`."""
+        return gather_state(dict(self.model.state_dict()))
+
+    def optim_state_dict(self) -> dict[str, Any]:
+        """Whole optimizer state on the main process's CPU, in the form of one process."""
+        return gather_state(self.optim_wrapper.state_dict())
+
+    def load_model_state_dict(self, state_dict: dict[str, Tensor], **kwargs: Any) -> None:
+        """Load whole weights."""
+        targets = self.model.state_dict()
+        parts = {
+            key: shard_like(value, targets[key]) if key in targets else value
+            for key, value in state_dict.items()
+        }
+        super().load_model_state_dict(parts, **kwargs)
+
+    def load_optim_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a whole optimizer state, of one process or of any number of ranks."""
+        groups = self.optim_wrapper.optimizer.param_groups
+        parameters = [parameter for group in groups for parameter in group['params']]
+        parts = {
+            index: {
+                key: shard_like(value, parameters[index]) if isinstance(value, Tensor) else value
+                for key, value in entries.items()
+            }
+            for index, entries in state_dict['state'].items()
+        }
+        super().load_optim_state_dict({**state_dict, 'state': parts})
+
+    def resume(self, filename: str, **kwargs: Any) -> dict:
+        """As in MMEngine, but the whole state is read to the CPU and not to every card."""
+        return super().resume(filename, **{**kwargs, 'map_location': 'cpu'})
+
+    def save_checkpoint(
+        self,
+        filename: str,
+        *,
+        save_optimizer: bool = True,
+        save_param_scheduler: bool = True,
+        extra_ckpt: dict | None = None,
+        callback: Callable[[dict], None] | None = None,
+    ) -> None:
+        """Gather the state, for which every rank is needed, and write it on the main process."""
+        checkpoint: dict[str, Any] = dict(state_dict=self.model_state_dict())
+        if save_optimizer and hasattr(self, 'optim_wrapper'):
+            checkpoint['optimizer'] = self.optim_state_dict()
+        if not is_main_process():
+            return
+        if save_param_scheduler and hasattr(self, 'param_schedulers'):
+            checkpoint['param_schedulers'] = self.scheduler_state_dict()
+        checkpoint.update(extra_ckpt or {})
+        checkpoint['meta'] = {
+            **checkpoint.get('meta', {}),
+            'seed': self.seed,
+            'time': time.strftime('%Y%m%d_%H%M%S'),
+            'mmengine': mmengine.__version__,
+        }
+        if callback is not None:
+            callback(checkpoint)
+        save_checkpoint(checkpoint, filename)

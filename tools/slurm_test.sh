@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Evaluate under Slurm: tools/slurm_test.sh PARTITION JOB_NAME CONFIG CHECKPOINT [options of tools/test.py]
+# GPUS (8 in all), GPUS_PER_NODE (8), CPUS_PER_TASK (5), SRUN_ARGS and PORT (29500) may be set.
+set -euo pipefail
+if [ $# -lt 4 ]; then
+    echo "usage: $0 PARTITION JOB_NAME CONFIG CHECKPOINT [options of tools/test.py]" >&2
+    exit 2
+fi
+partition=$1
+job_name=$2
+shift 2
+gpus=${GPUS:-8}
+per_node=${GPUS_PER_NODE:-8}
+if [ "$per_node" -gt "$gpus" ]; then per_node=$gpus; fi
+export MASTER_PORT=${PORT:-29500}
+# One task that fails ends them all; without this the others would wait for it.
+# shellcheck disable=SC2086  # SRUN_ARGS holds several words
+exec srun --partition "$partition" --job-name "$job_name" --gres "gpu:$per_node" \
+    --ntasks "$gpus" --ntasks-per-node "$per_node" --cpus-per-task "${CPUS_PER_TASK:-5}" \
+    --kill-on-bad-exit=1 ${SRUN_ARGS:-} \
+    "${PYTHON:-python}" -u "$(dirname "$0")/test.py" "$@" --launcher slurm
