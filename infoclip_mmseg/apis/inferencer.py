@@ -31,7 +31,7 @@ from infoclip_mmseg.apis.reading import (
 )
 from infoclip_mmseg.apis.sources import Source, list_sources
 from infoclip_mmseg.apis.tiles import MAX_ASPECT, Tile, make_tiles
-from infoclip_mmseg.apis.words import Background, Words, plan_words
+from infoclip_mmseg.apis.words import Background, Words, plan_words, words_key
 from infoclip_mmseg.evaluation.overlays import draw_overlay
 
 DEFAULT_CONFIG = 'world/zero_shot'
@@ -176,19 +176,13 @@ class OpenVocabInferencer:
 
     def plan(self, classes: str | Sequence[str], background: Background = None) -> Words:
         """The words of a call, checked; see :func:`~infoclip_mmseg.apis.words.plan_words`."""
-        key = None
-        if not isinstance(classes, str):  # a string may name a file, which may change
-            words = (
-                background if isinstance(background, (str, float, int)) else tuple(background or ())
-            )
-            key = (tuple(classes), words, self.model.templates, self.model.synonyms)
-            planned = self._planned
-            if planned is not None and planned[0] == key:
-                return planned[1]
-        planned_words = plan_words(classes, background, self.model)
-        if key is not None:
-            self._planned = (key, planned_words)
-        return planned_words
+        key = words_key(classes, background, self.model)
+        planned = self._planned
+        if planned is not None and planned[0] == key:
+            return planned[1]
+        result = plan_words(classes, background, self.model)
+        self._planned = (key, result) if key is not None else None
+        return result
 
     def _stream(
         self,
@@ -247,17 +241,12 @@ class OpenVocabInferencer:
             batch = parts[start : start + options.batch_size]
             maps += self._predict(batch, words, options.return_scores)
         for picture, tiles in waiting:
-            own, maps = maps[: len(tiles)], maps[len(tiles) :]
-            found = join_maps(picture.image.shape[:2], tiles, own)
-            prediction = name_labels(picture, found, words, options.return_scores)
+            first, maps = maps[: len(tiles)], maps[len(tiles) :]
+            joined = join_maps(picture.image.shape[:2], tiles, first)
+            prediction = name_labels(picture, joined, words, options.return_scores)
             if options.return_vis or options.out_dir is not None:
-                drawn = draw_overlay(
-                    picture.image,
-                    prediction.labels,
-                    prediction.names,
-                    prediction.palette,
-                    options.opacity,
-                )
+                own = (prediction.labels, prediction.names, prediction.palette)
+                drawn = draw_overlay(picture.image, *own, options.opacity)
                 prediction = replace(prediction, visualization=drawn)
             if options.out_dir is not None:
                 save_prediction(prediction, options.out_dir)
