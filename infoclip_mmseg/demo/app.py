@@ -14,7 +14,7 @@ from mmengine.logging import print_log
 from starlette.middleware import Middleware
 
 from infoclip_mmseg.apis.images import ImageError
-from infoclip_mmseg.demo.encoding import colour_bar, escape
+from infoclip_mmseg.demo.encoding import escape
 from infoclip_mmseg.demo.engine import DemoEngine, PageError
 from infoclip_mmseg.demo.examples import Example
 from infoclip_mmseg.demo.guard import LOOPBACK, Guard
@@ -162,6 +162,6 @@ def _header(engine: DemoEngine) -> str:
     drawn = engine.inferencer.cfg.filename and 'world' in Path(engine.inferencer.cfg.filename).parts
     note = ' · a small CLIP that knows drawn scenes only' if drawn else ''
     return (
-        f'<div class="ic-header" style="--ic-bar:{colour_bar()}"><h1>{TITLE}</h1>'
+        f'<div class="ic-header"><h1>{TITLE}</h1>'
         f'<p>{escape(engine.title)} on {engine.inferencer.device.type}{note}</p></div>'
     )

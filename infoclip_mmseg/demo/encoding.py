@@ -70,7 +70,7 @@ def base64_bytes(array: NDArray[np.uint8]) -> str:
 
 def colour_bar() -> str:
     """The colours of :func:`heat_map` as a CSS gradient from left to right."""
-    stops = np.array(_palette()).reshape(-1, 3)[::32]
+    stops = np.array(_palette()).reshape(-1, 3)[::17]
     return f'linear-gradient(90deg, {", ".join("#%02x%02x%02x" % tuple(c) for c in stops)})'
 
 

@@ -22,6 +22,7 @@ from infoclip_mmseg.apis.images import read_image
 from infoclip_mmseg.apis.inferencer import DEFAULT_CONFIG, OpenVocabInferencer
 from infoclip_mmseg.apis.loading import find_config
 from infoclip_mmseg.apis.prediction import Prediction
+from infoclip_mmseg.apis.sources import Source
 from infoclip_mmseg.apis.words import Words, parse_words
 
 MAX_SCORED_WORDS = 64
@@ -118,7 +119,7 @@ class DemoEngine:
             start = time.perf_counter()
             scored = len(plan.model_names) <= MAX_SCORED_WORDS
             (prediction,) = self.inferencer(
-                np.ascontiguousarray(image[..., ::-1]),
+                [Source(path.name, 'image', image[..., ::-1])],
                 names,
                 others or None,
                 return_scores=scored,

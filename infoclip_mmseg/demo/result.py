@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from infoclip_mmseg.demo.encoding import Heat, base64_bytes, data_uri, escape, heat_map
+from infoclip_mmseg.demo.encoding import Heat, base64_bytes, colour_bar, data_uri, escape, heat_map
 from infoclip_mmseg.demo.engine import MAX_SCORED_WORDS, Outcome
 from infoclip_mmseg.evaluation.pictures import colour_labels
 
@@ -48,7 +48,8 @@ def render_result(outcome: Outcome) -> str:
     colours = data_uri(Image.fromarray(colour_labels(labels, outcome.prediction.palette)))
     return (
         f'<div class="ic-result" data-grid="{base64_bytes(grid)}" data-grid-w="{grid.shape[1]}" '
-        f'data-grid-h="{grid.shape[0]}" data-maps="{escape(maps)}">'
+        f'data-grid-h="{grid.shape[0]}" data-maps="{escape(maps)}" '
+        f'style="--ic-bar:{colour_bar()}">'
         f'{_notes(outcome)}'
         f'<div class="ic-stack" style="--ratio:{width / height:.4f}">'
         f'<img class="ic-base" src="{picture}" alt="the image" draggable="false">'
@@ -155,5 +156,4 @@ def _status(outcome: Outcome) -> str:
 
 
 def _notes(outcome: Outcome) -> str:
-    notes = getattr(outcome.words, 'warnings', ())
-    return ''.join(f'<p class="ic-note">{escape(note)}</p>' for note in notes)
+    return ''.join(f'<p class="ic-note">{escape(note)}</p>' for note in outcome.words.warnings)
