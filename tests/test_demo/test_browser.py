@@ -82,8 +82,9 @@ def test_example_heat_maps_and_opacity(page):
     assert sorted(page.locator('.ic-chip b').all_text_contents()) == sorted(words)
     assert 's · 384 × 384 pixels' in page.inner_text('.ic-status')
     page.wait_for_function('document.querySelector(".ic-base").naturalWidth === 384')
-    stack = page.locator('.ic-stack').bounding_box()
-    assert stack['y'] < page.viewport_size['height'] * 0.6  # seen without scrolling
+    page.wait_for_function(  # it is seen without scrolling
+        'document.querySelector(".ic-stack").getBoundingClientRect().top < innerHeight * 0.5'
+    )
     assert fits(page)
     keep(page, 'labels')
 
