@@ -117,20 +117,13 @@ class CATSegHead(BaseModule):
         self.num_classes = 0  # follows the vocabulary
         self.loss_decode = MODELS.build(loss_decode or dict(type='CATSegBCELoss'))
 
-        # Guidance: the dense embeddings and two image blocks brought to 2x and 4x the grid, or
-        # three maps of another backbone.
-        if guidance_channels is None:
-            first, second = decoder_guidance_dims
-            self.upsample1 = nn.ConvTranspose2d(guidance_in_channels, first, 2, stride=2)
-            self.upsample2 = nn.ConvTranspose2d(guidance_in_channels, second, 4, stride=4)
-            appearance_channels = embed_dim
-        else:
-            self.block_channels = _three(guidance_channels)
-            appearance_channels, *decoder_guidance_dims = self.block_channels
+        appearance_channels, guidance_dims = self._build_guidance(
+            guidance_in_channels, guidance_channels, decoder_guidance_dims
+        )
         self.appearance_proj = _projection(appearance_channels, appearance_proj_dim)
         self.text_proj = nn.Sequential(nn.Linear(embed_dim, text_proj_dim), nn.ReLU())
         self.decoder_guidance_proj = nn.ModuleList(
-            _projection(c, p) for c, p in zip(decoder_guidance_dims, decoder_guidance_proj_dims)
+            _projection(c, p) for c, p in zip(guidance_dims, decoder_guidance_proj_dims)
         )
 
         # Cost volume embedding and aggregation.
@@ -149,6 +142,22 @@ class CATSegHead(BaseModule):
             for c_in, c_out, g in zip(channels, decoder_dims, decoder_guidance_proj_dims)
         )
         self.conv_seg = nn.Conv2d(decoder_dims[1], 1, 3, padding=1)
+
+    def _build_guidance(
+        self, clip: int, other: Sequence[int] | None, upsampled: Sequence[int]
+    ) -> tuple[int, Sequence[int]]:
+        """Channels of appearance guidance and of the decoder's two guidance maps.
+
+        Guidance is the dense embeddings and two image blocks brought to 2x and 4x the grid, or
+        three maps of another backbone.
+        """
+        if other is not None:
+            self.block_channels = _three(other)
+            return self.block_channels[0], self.block_channels[1:]
+        first, second = upsampled
+        self.upsample1 = nn.ConvTranspose2d(clip, first, 2, stride=2)
+        self.upsample2 = nn.ConvTranspose2d(clip, second, 4, stride=4)
+        return self.embed_dim, upsampled
 
     @property
     def out_channels(self) -> int:
