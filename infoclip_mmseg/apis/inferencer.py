@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from mmengine.config import Config
@@ -30,13 +31,13 @@ from infoclip_mmseg.apis.reading import (
 )
 from infoclip_mmseg.apis.sources import Source, list_sources
 from infoclip_mmseg.apis.tiles import MAX_ASPECT, Tile, make_tiles
-from infoclip_mmseg.apis.words import Background, Words, plan_words
+from infoclip_mmseg.apis.words import Background, Words, plan_words, words_key
 from infoclip_mmseg.evaluation.overlays import draw_overlay
 
 DEFAULT_CONFIG = 'world/zero_shot'
 MAX_SCORE_BYTES = 2 << 30
-# Pixels of a label map that the model makes; maps of larger images are enlarged from it. The
-# model's own maps are far smaller (640 x 640 as published).
+# Larger images are reduced to so many pixels and their label maps enlarged. What the model itself
+# looks at is far smaller (640 x 640 as published).
 MAX_LABEL_PIXELS = 16_000_000
 
 
@@ -175,19 +176,13 @@ class OpenVocabInferencer:
 
     def plan(self, classes: str | Sequence[str], background: Background = None) -> Words:
         """The words of a call, checked; see :func:`~infoclip_mmseg.apis.words.plan_words`."""
-        key = None
-        if not isinstance(classes, str):  # a string may name a file, which may change
-            words = (
-                background if isinstance(background, (str, float, int)) else tuple(background or ())
-            )
-            key = (tuple(classes), words, self.model.templates, self.model.synonyms)
-            planned = self._planned
-            if planned is not None and planned[0] == key:
-                return planned[1]
-        planned_words = plan_words(classes, background, self.model)
-        if key is not None:
-            self._planned = (key, planned_words)
-        return planned_words
+        key = words_key(classes, background, self.model)
+        planned = self._planned
+        if planned is not None and planned[0] == key:
+            return planned[1]
+        result = plan_words(classes, background, self.model)
+        self._planned = (key, result) if key is not None else None
+        return result
 
     def _stream(
         self,
@@ -246,17 +241,12 @@ class OpenVocabInferencer:
             batch = parts[start : start + options.batch_size]
             maps += self._predict(batch, words, options.return_scores)
         for picture, tiles in waiting:
-            own, maps = maps[: len(tiles)], maps[len(tiles) :]
-            found = join_maps(picture.image.shape[:2], tiles, own)
-            prediction = name_labels(picture, found, words, options.return_scores)
+            first, maps = maps[: len(tiles)], maps[len(tiles) :]
+            joined = join_maps(picture.image.shape[:2], tiles, first)
+            prediction = name_labels(picture, joined, words, options.return_scores)
             if options.return_vis or options.out_dir is not None:
-                drawn = draw_overlay(
-                    picture.image,
-                    prediction.labels,
-                    prediction.names,
-                    prediction.palette,
-                    options.opacity,
-                )
+                own = (prediction.labels, prediction.names, prediction.palette)
+                drawn = draw_overlay(picture.image, *own, options.opacity)
                 prediction = replace(prediction, visualization=drawn)
             if options.out_dir is not None:
                 save_prediction(prediction, options.out_dir)
@@ -288,7 +278,9 @@ class OpenVocabInferencer:
         height, width = image.shape[:2]
         shrink = min(1.0, (MAX_LABEL_PIXELS / (height * width)) ** 0.5)
         target = (max(1, round(height * shrink)), max(1, round(width * shrink)))
-        item: Any = dict(img=image, img_path=name, img_shape=(height, width), ori_shape=target)
+        if shrink < 1:
+            image = np.asarray(cv2.resize(image, target[::-1], interpolation=cv2.INTER_AREA))
+        item: Any = dict(img=image, img_path=name, img_shape=image.shape[:2], ori_shape=target)
         for step in self.pipeline:
             item = step(item)
         return item

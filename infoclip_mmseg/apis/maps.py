@@ -22,14 +22,14 @@ from infoclip_mmseg.apis.words import Words
 class Maps:
     """Of an image or tile (h, w): winners and their probabilities, and perhaps all of them."""
 
-    winner: NDArray[np.int64]
+    winner: NDArray[np.int32]
     probability: NDArray[np.float32]
     dense: NDArray[np.float32] | None
 
 
 def read_maps(sample: Any, size: tuple[int, int], return_scores: bool) -> Maps:
     """Maps of a sample, enlarged to ``size`` where the model made smaller ones."""
-    winner = sample.pred_sem_seg.data[0].cpu().numpy()
+    winner = sample.pred_sem_seg.data[0].int().cpu().numpy()
     probability = sample.pred_probability.data[0].float().cpu().numpy()
     dense = sample.seg_logits.data.float().cpu().numpy() if return_scores else None
     if winner.shape != tuple(size):
@@ -47,7 +47,7 @@ def join_maps(size: tuple[int, int], tiles: Sequence[Tile], maps: Sequence[Maps]
     if len(tiles) == 1:
         return maps[0]
     first = maps[0].dense
-    winner = np.empty(size, np.int64)
+    winner = np.empty(size, np.int32)
     probability = np.empty(size, np.float32)
     dense = None if first is None else np.empty((len(first), *size), np.float32)
     for tile, own in zip(tiles, maps):
@@ -64,9 +64,9 @@ def join_maps(size: tuple[int, int], tiles: Sequence[Tile], maps: Sequence[Maps]
 def name_labels(picture: Picture, maps: Maps, words: Words, return_scores: bool) -> Prediction:
     """From the model's words to the names of the results."""
     winner = maps.winner if len(words.model_names) > 1 else np.zeros_like(maps.winner)
-    labels = words.slots[winner]
+    labels = words.slots.astype(np.uint16)[winner]
     if words.threshold is not None:
-        labels = np.where(maps.probability > words.threshold, labels, len(words.classes))
+        labels[~(maps.probability > words.threshold)] = len(words.classes)
     scores = None if maps.dense is None else maps.dense[words.owners]
     return make_prediction(
         picture.name, picture.stem, labels, maps.probability, words, scores, return_scores

@@ -13,6 +13,9 @@ from PIL import Image
 
 from infoclip_mmseg.apis.words import Words
 
+# Pixels that are counted at a time.
+_CHUNK = 1 << 22
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -108,8 +111,12 @@ def make_prediction(
     """
     count = len(words.names)
     labels = labels.astype(np.uint8 if count <= 256 else np.uint16)
-    areas = np.bincount(labels.ravel(), minlength=count)
-    total = np.bincount(labels.ravel(), probability.ravel().astype(np.float64), minlength=count)
+    areas, total = np.zeros(count, np.int64), np.zeros(count)
+    step = max(1, _CHUNK // labels.shape[1])
+    for top in range(0, len(labels), step):
+        rows = labels[top : top + step].ravel()
+        areas += np.bincount(rows, minlength=count)
+        total += np.bincount(rows, probability[top : top + step].ravel(), minlength=count)
     means = np.divide(total, areas, out=np.full(count, np.nan), where=areas > 0)
     return Prediction(
         name,
@@ -117,7 +124,7 @@ def make_prediction(
         labels,
         words.names,
         words.palette,
-        areas.astype(np.int64),
+        areas,
         means,
         len(words.classes),
         scores,

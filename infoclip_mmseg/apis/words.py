@@ -144,6 +144,15 @@ def plan_words(
     )
 
 
+def words_key(classes: Any, background: Any, model: Any) -> tuple[Any, ...] | None:
+    """All that the result of :func:`plan_words` depends on; None where a file may be read."""
+    if not isinstance(classes, (list, tuple)):
+        return None
+    ground = tuple(background) if isinstance(background, list) else background
+    own = (model.templates, model.synonyms, model.decode_head.threshold, model.backbone.tokenizer)
+    return (tuple(classes), type(background), ground, *own)
+
+
 def _read_background(background: Background) -> tuple[list[str], float | None]:
     if background is None:
         return [], None

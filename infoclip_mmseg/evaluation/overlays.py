@@ -102,7 +102,7 @@ def _draw_entry(draw: Any, entry: Entry, corner: tuple[int, int], width: int, si
     side = round(size * 1.1)
     box = (x, y, x + side, y + side)
     draw.rectangle(box, fill=tuple(entry.colour), outline=FAINT)
-    share = f'{100 * entry.share:.1f} %'
+    share = f'{100 * entry.share:.1f} %' if entry.share >= 0.0005 else '< 0.1 %'
     share_font, _ = font_and_text(share, size)
     share_width = draw.textlength(share, share_font)
     left = x + side + size // 2

@@ -84,6 +84,24 @@ def test_words_change_from_call_to_call(inferencer, world, tmp_path):
         assert result.names == tuple(words)
 
 
+def test_a_plan_is_kept_for_equal_words_only(inferencer):
+    plan = inferencer.plan
+    assert plan(WORDS) is plan(list(WORDS))
+    assert plan(WORDS).background_index is None
+    assert plan(WORDS, 1).threshold == 1
+    for background in ([], True):  # equal to None and to 1 in a careless key
+        with pytest.raises((TypeError, ValueError)):
+            plan(WORDS)
+            plan(WORDS, 1)
+            plan(WORDS, background)
+    words = list(WORDS)
+    assert plan(words).names == tuple(WORDS)
+    words[0] = 'sand'
+    assert plan(words).names == ('sand', *WORDS[1:])
+    with pytest.raises(TypeError, match='classes must be a list of words'):
+        plan(None)
+
+
 def test_words_set_by_hand_do_not_stay(inferencer, world):
     image = bgr(world['images'][0])
     (expected,) = inferencer(image, WORDS)
