@@ -196,7 +196,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         return 0 if export(args) else 1
-    except (FileNotFoundError, ImportError, ValueError, RuntimeError, CheckpointError) as error:
+    except (FileNotFoundError, ImportError, ValueError, CheckpointError) as error:
         parser.exit(2, f'{parser.prog}: error: {error}\n')
 
 

@@ -27,7 +27,8 @@ best = np.full(image.size[::-1], -np.inf, np.float32)
 labels = np.zeros(image.size[::-1], np.uint16)
 for index, plane in enumerate(logits):
     score = np.asarray(Image.fromarray(plane).resize(image.size, Image.Resampling.BILINEAR))
-    labels[score > best], best = index, np.maximum(score, best)
+    labels[score > best] = index
+    best = np.maximum(score, best)
 Image.fromarray(np.array(palette, np.uint8)[labels]).save(out)
 for index in np.argsort(-np.bincount(labels.ravel(), minlength=len(classes)))[:5]:
     print(f'{classes[index]}: {100 * (labels == index).mean():.1f} %')

@@ -31,9 +31,10 @@ class ExportedView(nn.Module):
         self.decode_head = model.decode_head
         # Not a submodule: its text tower is none of the program's weights.
         self._encode = (model.backbone.encode_image,)
-        self.register_buffer('mean', model.data_preprocessor.mean.detach().float())
-        self.register_buffer('std', model.data_preprocessor.std.detach().float())
-        self.register_buffer('text', None if text is None else text.detach())
+        # Names that no traced operation gets: onnxscript gives folded constants the names of those.
+        self.register_buffer('pixel_mean', model.data_preprocessor.mean.detach().float())
+        self.register_buffer('pixel_std', model.data_preprocessor.std.detach().float())
+        self.register_buffer('text_embeddings', None if text is None else text.detach())
         self.eval()
 
     def forward(self, images: Tensor, text: Tensor | None = None) -> Tensor:
@@ -43,8 +44,8 @@ class ExportedView(nn.Module):
             images: RGB (B, 3, *input_size), 0..255, float32.
             text: L2-normalised text embeddings (T, P, C), where they are not held.
         """
-        features = self._encode[0]((images - self.mean) / self.std)
-        return self.decode_head(features, self.text if text is None else text)
+        features = self._encode[0]((images - self.pixel_mean) / self.pixel_std)
+        return self.decode_head(features, self.text_embeddings if text is None else text)
 
 
 @contextmanager
@@ -84,11 +85,11 @@ def export_program(model: Any, text: Tensor, bake: bool = True) -> torch.export.
             :func:`class_range`.
 
     Raises:
-        RuntimeError: This PyTorch cannot; see ``MIN_TORCH``.
+        ImportError: This PyTorch cannot; see ``MIN_TORCH``.
         ValueError: There are more than ``MAX_CLASSES`` classes, and they are not held.
     """
     if digit_version(torch.__version__) < digit_version(MIN_TORCH):
-        raise RuntimeError(
+        raise ImportError(
             f'exporting needs PyTorch {MIN_TORCH} or newer, this is {torch.__version__}. '
             'Checkpoints can be exported in another environment than they were trained in'
         )
