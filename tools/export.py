@@ -47,6 +47,7 @@ from infoclip_mmseg.engine.checkpoint import (
 from infoclip_mmseg.engine.launch import check_file
 
 PRETRAINED = 'pretrained'
+TRAINING_PARTS = ('neck', 'loss_ib', 'loss_mi', 'loss_distill')
 FORMATS = ('.onnx', '.pt2', '.npz')
 IMAGES = Path(__file__).resolve().parents[1] / 'tests/data/ade/images/validation'
 
@@ -101,8 +102,7 @@ def load_model(args: argparse.Namespace) -> Any:
     if not names:
         raise ValueError('the checkpoint names no classes: use --classes or --vocabulary')
     init_default_scope('mmseg')
-    training = dict(neck=None, loss_ib=None, loss_mi=None)
-    model = MODELS.build({**cfg.model, **training})
+    model = MODELS.build({k: v for k, v in cfg.model.items() if k not in TRAINING_PARTS})
     if args.checkpoint == PRETRAINED:
         model.backbone.init_weights()
     else:
