@@ -25,6 +25,10 @@ class ExportedView(nn.Module):
         text: Text embeddings (T, P, C) to hold as a constant; None takes them as an input.
     """
 
+    pixel_mean: Tensor
+    pixel_std: Tensor
+    text_embeddings: Tensor | None
+
     def __init__(self, model: Any, text: Tensor | None = None) -> None:
         super().__init__()
         self.visual = model.backbone.clip.visual
@@ -49,7 +53,7 @@ class ExportedView(nn.Module):
 
 
 @contextmanager
-def one_chunk(head: nn.Module) -> Iterator[None]:
+def one_chunk(head: Any) -> Iterator[None]:
     """Let a head run all its class maps at once, so that a trace holds each layer once."""
     if not hasattr(head, 'class_chunk'):
         yield

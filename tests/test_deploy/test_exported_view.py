@@ -1,4 +1,4 @@
-"""Exported programs: equal to the segmentor, for any batch and, where text is an input, any words."""
+"""Exported programs equal the segmentor: any batch and, where text is an input, any words."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_the_text_tower_stays_out(baked):
 
 
 @needs_export
-@pytest.mark.parametrize('words', [['cat'], WORDS[:3], OTHER, OTHER + ['lamp', 'door']])
+@pytest.mark.parametrize('words', [['cat'], WORDS[:3], OTHER, [*OTHER, 'lamp', 'door']])
 def test_words_change_without_another_export(open_text, words):
     model, program = open_text
     images = torch.rand(2, 3, 48, 48) * 255
