@@ -40,8 +40,8 @@ def shared_program(small, bake: bool, words=WORDS):
 def small(toy):
     """Builder of a model with few layers, so that a trace is short."""
     clip = copy.deepcopy(toy().backbone.model_name)
-    clip['vision_cfg']['layers'] = 2
-    backbone = dict(model_name=clip, out_blocks=(0, 0))
+    clip['vision_cfg']['layers'] = 3
+    backbone = dict(model_name=clip, out_blocks=(0, 1))
     return lambda: toy(backbone=backbone, decode_head=dict(num_layers=1)).eval()
 
 

@@ -54,9 +54,9 @@ def folder(toy, toy_cfg, tmp_path_factory):
     """Folder with a config and a checkpoint of a toy model."""
     folder = tmp_path_factory.mktemp('export')
     clip = copy.deepcopy(toy_cfg()['backbone']['model_name'])
-    clip['vision_cfg']['layers'] = 2
+    clip['vision_cfg']['layers'] = 3
     changes = dict(
-        backbone=dict(model_name=clip, out_blocks=(0, 0)), decode_head=dict(num_layers=1)
+        backbone=dict(model_name=clip, out_blocks=(0, 1)), decode_head=dict(num_layers=1)
     )
     (folder / 'toy.py').write_text(f'model = {toy_cfg(distill=True, **changes)!r}\n')
     model = toy(distill=True, **changes)
