@@ -33,8 +33,9 @@ class ExportedView(nn.Module):
         super().__init__()
         self.visual = model.backbone.clip.visual
         self.decode_head = model.decode_head
-        # Not a submodule: its text tower is none of the program's weights.
-        self._encode = (model.backbone.encode_image,)
+        self.guidance = model.guidance
+        # The segmentor is no submodule: its text tower is none of the program's weights.
+        self._extract = (model.extract_feat,)
         # Names that no traced operation gets: onnxscript gives folded constants the names of those.
         self.register_buffer('pixel_mean', model.data_preprocessor.mean.detach().float())
         self.register_buffer('pixel_std', model.data_preprocessor.std.detach().float())
@@ -48,7 +49,7 @@ class ExportedView(nn.Module):
             images: RGB (B, 3, *input_size), 0..255, float32.
             text: L2-normalised text embeddings (T, P, C), where they are not held.
         """
-        features = self._encode[0]((images - self.pixel_mean) / self.pixel_std)
+        features = self._extract[0]((images - self.pixel_mean) / self.pixel_std)
         return self.decode_head(features, self.text_embeddings if text is None else text)
 
 
@@ -90,12 +91,20 @@ def export_program(model: Any, text: Tensor, bake: bool = True) -> torch.export.
 
     Raises:
         ImportError: This PyTorch cannot; see ``MIN_TORCH``.
-        ValueError: There are more than ``MAX_CLASSES`` classes, and they are not held.
+        ValueError: The model has no ``input_size``, several words a class, or more than
+            ``MAX_CLASSES`` classes that are not held.
     """
     if digit_version(torch.__version__) < digit_version(MIN_TORCH):
         raise ImportError(
             f'exporting needs PyTorch {MIN_TORCH} or newer, this is {torch.__version__}. '
             'Checkpoints can be exported in another environment than they were trained in'
+        )
+    if model.input_size is None:
+        raise ValueError('an export has a fixed input size: set model.input_size')
+    if len(text) != len(model.dataset_meta['classes']):
+        raise ValueError(
+            f'there are {len(text)} words for {len(model.dataset_meta["classes"])} classes: an '
+            "export has one embedding a class, set model.synonyms to 'first' or 'average'"
         )
     if not bake and len(text) > MAX_CLASSES:
         raise ValueError(f'text as an input: at most {MAX_CLASSES} classes, got {len(text)}')

@@ -151,3 +151,15 @@ def test_file_metadata_and_check(baked, ade_root, tmp_path):
     assert not found.good and found.difference == pytest.approx(0.01, abs=1e-3)
     model.set_vocabulary(OTHER)
     assert check_export(path, model, images, None).equal < 0.99
+
+
+@needs_export
+def test_what_has_no_fixed_size_or_several_words_a_class_is_refused(small):
+    model = small()
+    text = embeddings(model, WORDS)
+    with pytest.raises(ValueError, match='5 words for 4 classes'):
+        model.set_vocabulary(WORDS[:4])
+        export_program(model, text)
+    model.input_size = None
+    with pytest.raises(ValueError, match=r'set model\.input_size'):
+        export_program(model, text)
