@@ -65,7 +65,7 @@ class CATSegHead(BaseModule):
         decoder_guidance_proj_dims: Channels of their projections.
         class_chunk: Class maps (of all images together) that are aggregated over positions and
             upsampled at a time; the result is the same. None: on a CPU what fits into its caches,
-            elsewhere all.
+            elsewhere all. 0: all, and all positions of the class attention too.
         with_cp: Recompute activations of each layer and of each chunk in the backward pass.
         loss_decode: Task loss, see :class:`~infoclip_mmseg.losses.CATSegBCELoss`; any mmseg loss on
             one logit map a class will do.
@@ -176,7 +176,7 @@ class CATSegHead(BaseModule):
             Logits (B, T, 4H, 4W); classes beyond the ``pad_len`` most similar ones get -100.
         """
         logits, classes = self.decode(features, text)
-        return logits if classes is None else scatter_logits(logits, classes, len(text))
+        return logits if classes is None else scatter_logits(logits, classes, text.shape[0])
 
     def decode(self, features: ImageFeatures, text: Tensor) -> ClassLogits:
         """Logits (B, k, 4H, 4W) of the decoded classes only; arguments as in :meth:`forward`."""
@@ -275,6 +275,8 @@ class CATSegHead(BaseModule):
         return torch.cat(parts, dim) if parts else x
 
     def _chunk(self, x: Tensor, dim: int) -> int:
+        if self.class_chunk == 0:
+            return x.shape[dim]
         if dim == 1 and self.class_chunk is not None:
             return max(1, self.class_chunk // len(x))
         if x.device.type != 'cpu':
