@@ -93,13 +93,13 @@ def mmseg_scope():
     torch.manual_seed(0)
 
 
-@pytest.fixture
+@pytest.fixture(scope='session')
 def toy():
     """Builder of toy models: ``toy(distill=False, seed=0, **changes)``."""
     return build_toy
 
 
-@pytest.fixture
+@pytest.fixture(scope='session')
 def toy_cfg():
     """Builder of toy model configs: ``toy_cfg(distill=False, **changes)``."""
     return toy_config

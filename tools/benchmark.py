@@ -115,7 +115,9 @@ def measure_all(
             limit = plan.base.max_memory or 0
             if plan.base.device != 'cpu':
                 limit = torch.cuda.get_device_properties(plan.base.device).total_memory
-            cells += memory_guide(plan.sides, plan.base, args.memory_batches, limit, display.run)
+            batches = args.memory_batches
+            for cell in memory_guide(plan.sides, plan.base, batches, limit, display.run):
+                cells.append(cell)
 
 
 def write_outputs(

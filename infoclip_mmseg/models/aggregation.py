@@ -192,7 +192,7 @@ class GuidedUpsampling(nn.Module):
         """
         assert self.up.bias is not None
         bias = self.up.bias.to(guidance.dtype)[:, None, None].expand(
-            len(guidance), -1, *guidance.shape[2:]
+            guidance.shape[0], -1, *guidance.shape[2:]
         )
         return self.conv1(torch.cat([bias, guidance], dim=1))[:, None]
 
@@ -211,6 +211,6 @@ class GuidedUpsampling(nn.Module):
         """
         weight = F.conv2d(self.up.weight, self.conv1.weight[:, : self.up.out_channels], padding=2)
         x = F.conv_transpose2d(x, weight, stride=2, padding=1)
-        x = x.unflatten(0, (len(guided), -1)).add_(guided).flatten(0, 1)
+        x = x.unflatten(0, (guided.shape[0], -1)).add_(guided).flatten(0, 1)
         x = F.relu(self.norm1(x), inplace=True)
         return F.relu(self.norm2(self.conv2(x)), inplace=True)

@@ -62,7 +62,7 @@ def top_cost_volume(
         Cost volume (B, k, P, H, W), text embeddings (B or 1, k, P, C), and the classes (B, k) or
         None where all were kept.
     """
-    if not 0 < limit < len(text):
+    if not 0 < limit < text.shape[0]:
         return cost_volume(image, text), text[None], None
     classes = top_classes(max_similarity(image, text), limit)
     text = text[classes]
@@ -81,7 +81,7 @@ def max_similarity(image: Tensor, text: Tensor, chunk: int = _CHUNK) -> Tensor:
     positions = F.normalize(image, dim=1).flatten(2).transpose(1, 2).contiguous()
     step = max(1, chunk // (positions.shape[0] * positions.shape[1] * text.shape[1]))
     best = []
-    for part in text.split(step):
+    for part in [text] if step >= text.shape[0] else text.split(step):
         part = F.normalize(part, dim=-1).to(image.dtype)
         similarity = F.linear(positions, part.flatten(0, 1)).amax(dim=1)
         best.append(similarity.unflatten(1, part.shape[:2]).amax(dim=2))
@@ -98,6 +98,6 @@ def scatter_logits(logits: Tensor, classes: Tensor, num_classes: int) -> Tensor:
 
     Classes that were not decoded get ``UNDECODED_LOGIT``.
     """
-    shape = (len(logits), num_classes, *logits.shape[2:])
+    shape = (logits.shape[0], num_classes, *logits.shape[2:])
     index = classes[..., None, None].expand_as(logits)
     return logits.new_full(shape, UNDECODED_LOGIT).scatter(1, index, logits)

@@ -65,7 +65,7 @@ class CATSegHead(BaseModule):
         decoder_guidance_proj_dims: Channels of their projections.
         class_chunk: Class maps (of all images together) that are aggregated over positions and
             upsampled at a time; the result is the same. None: on a CPU what fits into its caches,
-            elsewhere all.
+            elsewhere all. 0: all, and all positions of the class attention too.
         with_cp: Recompute activations of each layer and of each chunk in the backward pass.
         loss_decode: Task loss, see :class:`~infoclip_mmseg.losses.CATSegBCELoss`; any mmseg loss on
             one logit map a class will do.
@@ -117,20 +117,13 @@ class CATSegHead(BaseModule):
         self.num_classes = 0  # follows the vocabulary
         self.loss_decode = MODELS.build(loss_decode or dict(type='CATSegBCELoss'))
 
-        # Guidance: the dense embeddings and two image blocks brought to 2x and 4x the grid, or
-        # three maps of another backbone.
-        if guidance_channels is None:
-            first, second = decoder_guidance_dims
-            self.upsample1 = nn.ConvTranspose2d(guidance_in_channels, first, 2, stride=2)
-            self.upsample2 = nn.ConvTranspose2d(guidance_in_channels, second, 4, stride=4)
-            appearance_channels = embed_dim
-        else:
-            self.block_channels = _three(guidance_channels)
-            appearance_channels, *decoder_guidance_dims = self.block_channels
+        appearance_channels, guidance_dims = self._build_guidance(
+            guidance_in_channels, guidance_channels, decoder_guidance_dims
+        )
         self.appearance_proj = _projection(appearance_channels, appearance_proj_dim)
         self.text_proj = nn.Sequential(nn.Linear(embed_dim, text_proj_dim), nn.ReLU())
         self.decoder_guidance_proj = nn.ModuleList(
-            _projection(c, p) for c, p in zip(decoder_guidance_dims, decoder_guidance_proj_dims)
+            _projection(c, p) for c, p in zip(guidance_dims, decoder_guidance_proj_dims)
         )
 
         # Cost volume embedding and aggregation.
@@ -150,6 +143,22 @@ class CATSegHead(BaseModule):
         )
         self.conv_seg = nn.Conv2d(decoder_dims[1], 1, 3, padding=1)
 
+    def _build_guidance(
+        self, clip: int, other: Sequence[int] | None, upsampled: Sequence[int]
+    ) -> tuple[int, Sequence[int]]:
+        """Channels of appearance guidance and of the decoder's two guidance maps.
+
+        Guidance is the dense embeddings and two image blocks brought to 2x and 4x the grid, or
+        three maps of another backbone.
+        """
+        if other is not None:
+            self.block_channels = _three(other)
+            return self.block_channels[0], self.block_channels[1:]
+        first, second = upsampled
+        self.upsample1 = nn.ConvTranspose2d(clip, first, 2, stride=2)
+        self.upsample2 = nn.ConvTranspose2d(clip, second, 4, stride=4)
+        return self.embed_dim, upsampled
+
     @property
     def out_channels(self) -> int:
         """T of the current vocabulary."""
@@ -167,7 +176,7 @@ class CATSegHead(BaseModule):
             Logits (B, T, 4H, 4W); classes beyond the ``pad_len`` most similar ones get -100.
         """
         logits, classes = self.decode(features, text)
-        return logits if classes is None else scatter_logits(logits, classes, len(text))
+        return logits if classes is None else scatter_logits(logits, classes, text.shape[0])
 
     def decode(self, features: ImageFeatures, text: Tensor) -> ClassLogits:
         """Logits (B, k, 4H, 4W) of the decoded classes only; arguments as in :meth:`forward`."""
@@ -266,6 +275,8 @@ class CATSegHead(BaseModule):
         return torch.cat(parts, dim) if parts else x
 
     def _chunk(self, x: Tensor, dim: int) -> int:
+        if self.class_chunk == 0:
+            return x.shape[dim]
         if dim == 1 and self.class_chunk is not None:
             return max(1, self.class_chunk // len(x))
         if x.device.type != 'cpu':

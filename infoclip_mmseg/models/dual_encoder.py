@@ -292,7 +292,7 @@ class CLIPDualEncoder(BaseModule):
         x = visual.conv1(images)
         grid = (x.shape[-2], x.shape[-1])
         x = x.flatten(2).transpose(1, 2)
-        cls = visual.class_embedding.to(x.dtype).expand(len(x), 1, -1)
+        cls = visual.class_embedding.to(x.dtype).expand(x.shape[0], 1, -1)
         x = torch.cat([cls, x], dim=1)
         position = interpolate_positions(visual.positional_embedding, visual.grid_size, grid)
         return visual.ln_pre(x + position.to(x.dtype)), grid

@@ -15,7 +15,7 @@ class. They are fitted so that relative errors are least.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -115,7 +115,7 @@ def memory_guide(
     batches: Sequence[int],
     limit: int,
     run: Callable[[Job], Outcome],
-) -> list[Cell]:
+) -> Iterator[Cell]:
     """Measure or compute every cell.
 
     Args:
@@ -125,16 +125,14 @@ def memory_guide(
         limit: Bytes that there are; 0 where it is not known, then all is tried.
         run: Makes a measurement.
 
-    Returns:
+    Yields:
         The cells row by row; none for a row whose small trainings do not run.
     """
-    cells = []
     for side in sides:
         for dtype in DTYPES:
             for checkpointing in CHECKPOINTING:
                 row = Row(side, dtype, checkpointing)
-                cells += _fill(row, base, batches, limit, run)
-    return cells
+                yield from _fill(row, base, batches, limit, run)
 
 
 def count_jobs(sides: int, batches: int) -> int:

@@ -68,9 +68,8 @@ def keep(page, title: str) -> None:
     folder = os.environ.get('DEMO_SCREENSHOTS')
     if folder:
         page.wait_for_timeout(800)
-        picture = Image.open(io.BytesIO(page.screenshot()))
-        picture = picture.convert('RGB').quantize(256)
-        picture.save(Path(folder) / f'demo_{page.name}_{title}.png', optimize=True)
+        picture = Image.open(io.BytesIO(page.screenshot())).convert('RGB')
+        picture.save(Path(folder) / f'demo_{page.name}_{title}.jpg', quality=88)
 
 
 def test_example_heat_maps_and_opacity(page):

@@ -45,7 +45,7 @@ def test_noise_gives_no_negative_terms():
 
 def test_cells_that_fit_are_measured_and_the_others_computed():
     machine = Machine(capacity=1e12)
-    cells = memory_guide([SIDE], BASE, (1, 2, 4, 8), 20_000_000_000, machine.run)
+    cells = list(memory_guide([SIDE], BASE, (1, 2, 4, 8), 20_000_000_000, machine.run))
     assert len(cells) == 24
     by_batch = {cell.batch_size: cell for cell in cells}
     assert [by_batch[b].measured for b in (1, 2, 4, 8)] == [True, True, True, False]
@@ -56,14 +56,14 @@ def test_cells_that_fit_are_measured_and_the_others_computed():
 
 def test_a_cell_that_turns_out_too_large_is_computed():
     machine = Machine(capacity=TRUE.peak(4, 171))
-    cells = memory_guide([SIDE], BASE, (4, 8), 0, machine.run)
+    cells = list(memory_guide([SIDE], BASE, (4, 8), 0, machine.run))
     assert [cell.measured for cell in cells[:2]] == [True, False]
     assert cells[1].reason == 'does not fit in memory'
 
 
 def test_rows_differ_in_precision_and_checkpointing():
     machine = Machine(capacity=1e12)
-    cells = memory_guide([SIDE], BASE, (1,), 0, machine.run)
+    cells = list(memory_guide([SIDE], BASE, (1,), 0, machine.run))
     rows = [(cell.row.dtype, cell.row.checkpointing) for cell in cells]
     assert rows == [(dtype, cp) for dtype in ('fp32', 'bf16') for cp in ('off', 'head', 'all')]
     options = machine.jobs[-1].setting.cfg_options

@@ -173,3 +173,18 @@ def test_what_was_measured_is_written_when_the_run_is_stopped(benchmark, tool, m
     assert benchmark('--parts', 'head', '--out', 'out') == 130
     assert report('out')['outcomes'][0]['seconds'] == {'view': [1.0]}
     assert 'stopped' in capsys.readouterr().err
+
+
+def test_the_memory_guide_keeps_what_was_measured_before_a_stop(benchmark, tool, monkeypatch):
+    def measure(job):
+        if job.setting.cfg_options['model.decode_head.with_cp']:
+            raise KeyboardInterrupt
+        memory = dict(start_rss=10**9, peak_rss=10**9 * (1 + job.setting.batch_size))
+        return tool.Outcome(job.side.label, 'default', 'memory', memory=memory, info={'trained': 0})
+
+    monkeypatch.setattr(tool, 'run_job', measure)
+    options = ('--parts', 'memory', '--memory-batches', '1', '99', '--max-memory', '20')
+    assert benchmark(*options, '--out', 'out') == 130
+    cells = report('out')['memory_guide']
+    assert [(cell['batch_size'], cell['measured']) for cell in cells] == [(1, True), (99, False)]
+    assert '| toy | fp32 | off | 2.0 | *100.0* |' in Path('out/benchmark.md').read_text()
