@@ -41,6 +41,7 @@ class Words:
             background words.
         slots: Name (M,) that each of them stands for in the results.
         owners: Of each class its place (T,) in ``model_names``.
+        warnings: What was logged about the words.
     """
 
     classes: tuple[str, ...]
@@ -51,6 +52,7 @@ class Words:
     model_names: tuple[str, ...]
     slots: NDArray[np.int64]
     owners: NDArray[np.int64]
+    warnings: tuple[str, ...] = ()
 
     @property
     def background_index(self) -> int | None:
@@ -124,13 +126,16 @@ def plan_words(
         raise ValueError(f'{len(results)} names are more than the {MAX_NAMES} of a label map')
     asked = [*names, *words]
     _check_encodable(asked)
-    keys = _token_keys(asked, model)
+    keys, notes = _token_keys(asked, model)
     first: dict[Any, int] = {}
     for index, key in enumerate(keys):
         first.setdefault(key, index)
     kept = list(first.values())
     if len(kept) < len(asked):
-        _warn_duplicates([asked[i] for i in range(len(asked)) if first[keys[i]] != i])
+        again = [asked[i] for i in range(len(asked)) if first[keys[i]] != i]
+        notes.append(_note_duplicates(again))
+    for note in notes:
+        _warn(note)
     place = {index: m for m, index in enumerate(kept)}
     return Words(
         classes=tuple(names),
@@ -141,6 +146,7 @@ def plan_words(
         model_names=tuple(asked[index] for index in kept),
         slots=np.minimum(np.array(kept), len(names)),
         owners=np.array([place[first[key]] for key in keys[: len(names)]]),
+        warnings=tuple(notes),
     )
 
 
@@ -182,13 +188,16 @@ def _check_encodable(names: Sequence[str]) -> None:
             ) from error
 
 
-def _token_keys(names: Sequence[str], model: Any) -> list[tuple[bytes, ...]]:
-    """What the text tower reads of each name; warns where that is not all of it."""
+def _token_keys(
+    names: Sequence[str], model: Any
+) -> tuple[list[tuple[bytes, ...]], list[str]]:
+    """What the text tower reads of each name, and a note where that is not all of it."""
     prompts = build_prompts(names, model.templates, model.synonyms)
     tokenizer = model.backbone.tokenizer
     rows = np.asarray(tokenizer(list(prompts.texts)))
     keys: list[list[bytes]] = [[] for _ in names]
     cut: list[str] = []
+    notes: list[str] = []
     for text, owner, row in zip(prompts.texts, prompts.owners, rows):
         index = owner // prompts.num_templates
         keys[index].append(row.tobytes())
@@ -197,11 +206,11 @@ def _token_keys(names: Sequence[str], model: Any) -> list[tuple[bytes, ...]]:
     if cut:
         shown = '; '.join(f'{name[:60]!r}{"..." if len(name) > 60 else ""}' for name in cut[:5])
         more = f' and {len(cut) - 5} more' if len(cut) > 5 else ''
-        _warn(
+        notes.append(
             f'CLIP reads {rows.shape[1]} tokens of a prompt; what comes after them is not read of '
             f'{shown}{more}'
         )
-    return [tuple(key) for key in keys]
+    return [tuple(key) for key in keys], notes
 
 
 def _is_longer(tokenizer: Any, text: str, length: int) -> bool:
@@ -209,10 +218,10 @@ def _is_longer(tokenizer: Any, text: str, length: int) -> bool:
     return encode is None or len(encode(text)) + 2 > length
 
 
-def _warn_duplicates(names: Sequence[str]) -> None:
+def _note_duplicates(names: Sequence[str]) -> str:
     shown = ', '.join(repr(name[:60]) for name in names[:5])
     more = f' and {len(names) - 5} more' if len(names) > 5 else ''
-    _warn(
+    return (
         f'{shown}{more}: the same to CLIP as a word before; the first of equal words gets the '
         'pixels, the others none'
     )

@@ -1,0 +1,153 @@
+"""The page in a real browser.
+
+``DEMO_SCREENSHOTS=DIR python -m pytest tests/test_demo/test_browser.py`` keeps its screenshots.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+SIZES = dict(laptop=(1366, 768), phone=(390, 844))
+HOSTILE = '<img src=x onerror="window.hacked=1"><b>bold</b> {{value}} ${window.hacked=2}'
+MILLISECONDS = 60_000
+
+
+@pytest.fixture(params=SIZES)
+def page(request, address, browser):
+    """The loaded page; afterwards: no error in its console, nothing asked of other servers."""
+    width, height = SIZES[request.param]
+    page = browser.new_page(viewport=dict(width=width, height=height), device_scale_factor=1)
+    page.set_default_timeout(MILLISECONDS)
+    asked, complaints = [], []
+    page.on('request', lambda r: asked.append(r.url))
+    page.on('console', lambda m: complaints.append(m.text) if m.type == 'error' else None)
+    page.on('pageerror', lambda error: complaints.append(str(error)))
+    page.goto(address)
+    page.wait_for_selector('#ic-words textarea')
+    page.name = request.param
+    yield page
+    page.close()
+    own = (address, 'data:', 'blob:')
+    assert [url for url in asked if not url.startswith(own)] == []
+    assert complaints == []
+
+
+def segment(page, words: str) -> list[str]:
+    """Type words, press the button, wait for the answer: names in the legend."""
+    marked = page.locator('.ic-result, .ic-error, .ic-empty')
+    marked.first.evaluate('element => element.classList.add("ic-old")')
+    page.fill('#ic-words textarea', words)
+    page.click('#ic-segment')
+    page.wait_for_selector('#ic-result :is(.ic-result, .ic-error):not(.ic-old)')
+    return page.locator('.ic-chip b').all_text_contents()
+
+
+def opacity(page) -> float:
+    script = 'document.querySelector(".ic-labels") && getComputedStyle('
+    return float(page.evaluate(f'{script}document.querySelector(".ic-labels")).opacity'))
+
+
+def fits(page) -> bool:
+    """Nothing is wider than the screen, and each name of the legend can be read."""
+    return page.evaluate(
+        """() => document.documentElement.scrollWidth <= window.innerWidth &&
+        [...document.querySelectorAll('.ic-result, .ic-result *')].every((element) => {
+          const box = element.getBoundingClientRect();
+          return box.left >= 0 && box.right <= window.innerWidth + 0.5;
+        }) && [...document.querySelectorAll('.ic-chip')].every((chip) =>
+          parseFloat(getComputedStyle(chip).fontSize) >= 12)"""
+    )
+
+
+def keep(page, title: str) -> None:
+    folder = os.environ.get('DEMO_SCREENSHOTS')
+    if folder:
+        page.wait_for_timeout(800)
+        page.screenshot(path=Path(folder) / f'demo_{page.name}_{title}.png')
+
+
+def test_example_heat_maps_and_opacity(page):
+    assert fits(page)
+    page.locator('#ic-examples button').nth(1).click()
+    page.wait_for_selector('.ic-stack')
+    words = page.input_value('#ic-words textarea').split('\n')
+    chips = page.locator('.ic-chip')
+    assert sorted(page.locator('.ic-chip b').all_text_contents()) == sorted(words)
+    assert 's · 384 × 384 pixels' in page.inner_text('.ic-status')
+    page.wait_for_function('document.querySelector(".ic-base").naturalWidth === 384')
+    stack = page.locator('.ic-stack').bounding_box()
+    assert stack['y'] < page.viewport_size['height'] * 0.6  # seen without scrolling
+    assert fits(page)
+    keep(page, 'labels')
+
+    assert opacity(page) == pytest.approx(0.6)
+    page.locator('.ic-opacity').fill('25')
+    assert opacity(page) == pytest.approx(0.25)
+    page.locator('.ic-opacity').fill('70')
+
+    chips.nth(2).click()
+    name = chips.nth(2).locator('b').inner_text()
+    assert page.locator('.ic-title b').inner_text() == name
+    titles = page.locator('.ic-map > b').all_text_contents()
+    assert titles == ['Probability', 'Cosine', 'LPAM']
+    assert 'No trained LPAM' in page.inner_text('.ic-none')
+    assert page.locator('.ic-heat').is_visible() and not page.locator('.ic-labels').is_visible()
+    first = page.get_attribute('.ic-heat', 'src')
+    page.locator('.ic-map').nth(1).click()
+    assert page.get_attribute('.ic-heat', 'src') != first
+    assert fits(page)
+    page.locator('.ic-maps').scroll_into_view_if_needed()
+    keep(page, 'heat')
+    page.locator('.ic-back').click()
+    assert page.locator('.ic-labels').is_visible() and not page.locator('.ic-heat').is_visible()
+
+    # Water is on the left, bricks are on the right.
+    for x, expected in ((0.03, 'water'), (0.95, 'bricks')):
+        box = page.locator('.ic-stack').bounding_box()
+        page.locator('.ic-stack').click(position=dict(x=box['width'] * x, y=box['height'] * 0.4))
+        assert page.locator('.ic-title b').inner_text() == expected
+        assert page.locator('.ic-chip[aria-pressed=true] b').inner_text() == expected
+
+
+def test_own_image_and_changing_words(page, tmp_path):
+    Image.new('RGB', (300, 200), (60, 150, 60)).save(tmp_path / 'green.png')
+    page.set_input_files('#ic-image input[type=file]', tmp_path / 'green.png')
+    page.wait_for_selector('#ic-image img')
+    assert set(segment(page, 'grass; water')) == {'grass', 'water'}
+    page.locator('.ic-opacity').fill('25')
+    assert set(segment(page, 'sand\nsnow')) == {'sand', 'snow'}
+    assert page.input_value('.ic-opacity') == '25' and opacity(page) == pytest.approx(0.25)
+    assert set(segment(page, 'grass; water')) == {'grass', 'water'}
+    keep(page, 'own')
+
+
+def test_names_are_shown_as_text(page, tmp_path):
+    Image.new('RGB', (64, 64), (60, 150, 60)).save(tmp_path / 'green.png')
+    page.set_input_files('#ic-image input[type=file]', tmp_path / 'green.png')
+    page.wait_for_selector('#ic-image img')
+    names = segment(page, f'{HOSTILE}\n猫\n🐈 cat\nred object {"and so on " * 40}')
+    assert {HOSTILE, '猫', '🐈 cat'} <= set(names)
+    assert page.locator('#ic-result img[src=x]').count() == 0
+    page.locator('.ic-chip', has_text='onerror').click()
+    assert page.locator('.ic-title b').inner_text() == HOSTILE
+    page.locator('.ic-stack').hover()
+    assert page.evaluate('window.hacked') is None
+    assert '77 tokens' in page.inner_text('.ic-note')
+    assert fits(page)
+    keep(page, 'text')
+
+
+def test_errors_are_text(page, tmp_path):
+    segment(page, 'grass')
+    assert page.inner_text('.ic-error').startswith('There is no image yet')
+    (tmp_path / 'text.jpg').write_text('no image')
+    page.set_input_files('#ic-image input[type=file]', tmp_path / 'text.jpg')
+    page.wait_for_selector('#ic-image img', state='attached')
+    segment(page, 'grass; <b>snow</b>')
+    assert 'text.jpg: no image of a known format' in page.inner_text('.ic-error')
+    assert fits(page)
+    keep(page, 'error')
