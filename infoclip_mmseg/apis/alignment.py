@@ -1,0 +1,108 @@
+"""How well each place of an image fits each word: cosines, and the relation map of LPAM.
+
+Legend: B images, T classes, C channels, H W grid of patches, h w pixels.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+from numpy.typing import NDArray
+from torch import Tensor
+
+from infoclip_mmseg.engine.checkpoint import check_state_dict, load_checkpoint_file
+
+_NECK = 'neck.'
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Maps of one image.
+
+    Attributes:
+        names: T words.
+        cosine: (T, H, W), float32, -1..1.
+        relation: LPAM's map (T, H, W), float32, no unit; None without an LPAM.
+    """
+
+    names: tuple[str, ...]
+    cosine: NDArray[np.float32] = field(repr=False)
+    relation: NDArray[np.float32] | None = field(default=None, repr=False)
+
+
+def cosine_maps(dense: Tensor, text: Tensor) -> Tensor:
+    """Cosines (B, T, H, W), -1..1, of dense embeddings (B, C, H, W) and text (T, C)."""
+    dense, text = F.normalize(dense.float(), dim=1), F.normalize(text.float(), dim=-1)
+    return torch.einsum('bchw,tc->bthw', dense, text)
+
+
+def relation_maps(lpam: Any, dense: Tensor, text: Tensor) -> Tensor:
+    """LPAM's relation R (B, T, H, W) of dense embeddings (B, C, H, W) and text (T, C)."""
+    height, width = dense.shape[-2:]
+    return lpam(dense, text).transpose(1, 2).unflatten(2, (height, width))
+
+
+@torch.no_grad()
+def align(
+    model: Any, image: NDArray[np.uint8], names: Sequence[str], lpam: Any = None
+) -> Alignment:
+    """Maps of a whole image, resized to ``model.input_size`` as one view.
+
+    The model keeps the words as its vocabulary. Not to be called while another thread uses it.
+
+    Args:
+        model: An ``OpenVocabSegmentor`` in evaluation.
+        image: RGB (h, w, 3), 0..255.
+        names: T words.
+        lpam: The module of :func:`load_lpam`, or None for cosines only.
+    """
+    model.set_vocabulary(names)
+    pixels = torch.from_numpy(np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1)))
+    data = dict(inputs=[pixels], data_samples=[SegDataSample()])
+    inputs = model.data_preprocessor(data, False)['inputs']
+    dense = model.extract_feat(inputs).dense
+    text = model.backbone.embed_prompts(model.prompts).mean(dim=1)
+    relation = None
+    if lpam is not None:
+        relation = relation_maps(lpam, dense, text)[0].float().cpu().numpy()
+    return Alignment(tuple(names), cosine_maps(dense, text)[0].cpu().numpy(), relation)
+
+
+def load_lpam(cfg: Config, weights: str | os.PathLike[str] | None, model: Any) -> Any:
+    """The trained LPAM of a checkpoint, which inference itself has no use for.
+
+    Args:
+        cfg: Config of an ``OpenVocabSegmentor``.
+        weights: Checkpoint, read as data, or None.
+        model: The segmentor that was built from both.
+
+    Returns:
+        The module in evaluation, or None where the config has no neck or the checkpoint no weights
+        for it.
+
+    Raises:
+        FileNotFoundError, CheckpointError: The checkpoint cannot be read or does not fit.
+    """
+    neck = cfg.model.get('neck')
+    if not neck or weights is None:
+        return None
+    state = load_checkpoint_file(weights)
+    state = {key.removeprefix('module.'): v for key, v in state.get('state_dict', state).items()}
+    own = {key.removeprefix(_NECK): v for key, v in state.items() if key.startswith(_NECK)}
+    if not own:
+        return None
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        lpam = MODELS.build({'embed_dim': model.backbone.embed_dim, **neck})
+    check_state_dict(lpam, own)
+    lpam.load_state_dict(own)
+    return lpam.to(next(model.backbone.parameters()).device).eval().requires_grad_(False)

@@ -1,0 +1,1 @@
+"""The web page of tools/demo.py. Gradio is imported by ``app`` only."""

@@ -1,0 +1,172 @@
+"""The page as a Gradio app."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from mmengine.logging import print_log
+from starlette.middleware import Middleware
+
+from infoclip_mmseg.demo.encoding import colour_bar, escape
+from infoclip_mmseg.demo.engine import DemoEngine, PageError
+from infoclip_mmseg.demo.examples import Example
+from infoclip_mmseg.demo.guard import LOOPBACK, Guard
+from infoclip_mmseg.demo.result import render_error, render_result
+
+ASSETS = Path(__file__).parent / 'assets'
+TITLE = 'Open-vocabulary segmentation'
+HINT = (
+    '<div class="ic-empty">Drop an image, type what to look for, press <b>Segment</b>. '
+    'Or take an example.</div>'
+)
+QUEUE_LENGTH = 64
+
+from gradio.events import Dependency
+
+class UploadedImage(gr.Image):
+    """An image that the server has as an uploaded file, and from nowhere else.
+
+    Gradio would decode the file before limits are checked, and fetch addresses.
+    """
+
+    is_template = True
+
+    def preprocess(self, payload: Any) -> Any:
+        """Path of the uploaded file, or None."""
+        if payload is None or payload.path is None:
+            return None
+        path = Path(payload.path).resolve()
+        if not path.is_relative_to(Path(self.GRADIO_CACHE).resolve()) or not path.is_file():
+            raise PageError('This file is not known to the server: upload it again.')
+        return path
+
+    async def async_move_resource_to_block_cache(self, url_or_file_path: Any) -> str | None:
+        """As Gradio does, without fetching addresses."""
+        if '://' in str(url_or_file_path) or str(url_or_file_path).startswith('data:'):
+            raise PageError('Addresses are not fetched: save the image and upload it.')
+        return await super().async_move_resource_to_block_cache(url_or_file_path)
+    from typing import Callable, Literal, Sequence, Any, TYPE_CHECKING
+    from gradio.blocks import Block
+    if TYPE_CHECKING:
+        from gradio.components import Timer
+        from gradio.components.base import Component
+
+
+def answer(engine: DemoEngine, path: Path | None, words: str | None, background: str | None) -> str:
+    """HTML of a request's result or error; a failure of the program goes to the log only."""
+    try:
+        return render_result(engine.segment(path, words or '', background or ''))
+    except (ValueError, TypeError, OSError) as error:
+        return render_error(str(error))
+    except Exception:
+        print_log(traceback.format_exc(), logger='current', level=logging.ERROR)
+        return render_error('The server failed at this request; its log says why.')
+
+
+def build_page(engine: DemoEngine, examples: Sequence[Example]) -> gr.Blocks:
+    """The page; :func:`launch` serves it."""
+    page = gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600))
+    with page:
+        gr.HTML(_header(engine), js_on_load=None)
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=2, min_width=300, elem_classes='ic-inputs'):
+                image = UploadedImage(
+                    label='Image',
+                    type='filepath',
+                    image_mode=None,
+                    sources=['upload', 'clipboard'],
+                    height=220,
+                    elem_id='ic-image',
+                )
+                words = gr.Textbox(
+                    label="Words, one a line or separated by ';'",
+                    info="Synonyms after commas: 'car, automobile'",
+                    placeholder='cat\nred car, automobile\nroad',
+                    lines=5,
+                    max_lines=8,
+                    max_length=engine.limits.max_characters,
+                    elem_id='ic-words',
+                )
+                background = gr.Textbox(
+                    label='Background words, if any',
+                    placeholder='wall; floor: what they win stays without a label',
+                    lines=1,
+                    max_lines=3,
+                    max_length=engine.limits.max_characters,
+                    elem_id='ic-background',
+                )
+                button = gr.Button('Segment', variant='primary', elem_id='ic-segment')
+                gr.Examples([[str(e.path), e.words] for e in examples], [image, words])
+            with gr.Column(scale=3, min_width=300, elem_classes='ic-outputs'):
+                result = gr.HTML(HINT, elem_id='ic-result', js_on_load=None)
+                opacity = gr.Slider(
+                    0, 100, 60, step=1, label='Opacity of the colours, %', elem_id='ic-opacity'
+                )
+        gr.on(
+            [button.click, words.submit],
+            lambda *values: answer(engine, *values),
+            [image, words, background],
+            result,
+            api_visibility='private',
+            show_progress='minimal',
+        )
+        opacity.input(None, opacity, None, js='(v) => window.icOpacity(v)', api_visibility='private')
+        opacity.release(
+            None, opacity, None, js='(v) => window.icOpacity(v)', api_visibility='private'
+        )
+    return page
+
+
+def launch(page: gr.Blocks, engine: DemoEngine, host: str, port: int, block: bool = True) -> str:
+    """Serve the page and return its address; with ``block`` until it is stopped.
+
+    Args:
+        page: From :func:`build_page`.
+        engine: Its engine, for the limits.
+        host: Address to bind to.
+        port: Port to bind to.
+        block: Whether to return only at the end.
+
+    Raises:
+        OSError: The port is taken.
+    """
+    page.queue(max_size=QUEUE_LENGTH, default_concurrency_limit=1, api_open=False)
+    hosts = LOOPBACK if host in LOOPBACK else None
+    guard = Middleware(Guard, max_bytes=engine.limits.max_bytes, hosts=hosts)
+    _, url, _ = page.launch(
+        server_name=host,
+        server_port=port,
+        prevent_thread_lock=not block,
+        share=False,
+        inbrowser=False,
+        show_error=False,
+        quiet=True,
+        allowed_paths=[],
+        max_file_size=engine.limits.max_bytes,
+        enable_monitoring=False,
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+        footer_links=[],
+        app_kwargs=dict(middleware=[guard], docs_url=None, redoc_url=None, openapi_url=None),
+        theme=gr.themes.Default(
+            font=['system-ui', 'sans-serif'], font_mono=['ui-monospace', 'monospace']
+        ),
+        css=(ASSETS / 'page.css').read_text('utf-8'),
+        js=(ASSETS / 'page.js').read_text('utf-8'),
+    )
+    return url
+
+
+def _header(engine: DemoEngine) -> str:
+    drawn = engine.inferencer.cfg.filename and 'world' in Path(engine.inferencer.cfg.filename).parts
+    note = ' · a small CLIP that knows drawn scenes only' if drawn else ''
+    return (
+        f'<div class="ic-header" style="--ic-bar:{colour_bar()}"><h1>{TITLE}</h1>'
+        f'<p>{escape(engine.title)} on {engine.inferencer.device.type}{note}</p></div>'
+    )

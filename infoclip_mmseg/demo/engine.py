@@ -1,0 +1,169 @@
+"""What the page asks for: one picture, one text of words; and how it fails.
+
+Legend: h w pixels, T classes.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from mmengine.config import Config
+from numpy.typing import NDArray
+
+from infoclip_mmseg.apis.alignment import Alignment, align, load_lpam
+from infoclip_mmseg.apis.images import read_image
+from infoclip_mmseg.apis.inferencer import DEFAULT_CONFIG, OpenVocabInferencer
+from infoclip_mmseg.apis.loading import find_config
+from infoclip_mmseg.apis.prediction import Prediction
+from infoclip_mmseg.apis.words import Words, parse_words
+
+MAX_SCORED_WORDS = 64
+"""Probabilities of all words are kept up to this many words: they need 4 bytes a word and pixel."""
+
+
+class PageError(ValueError):
+    """What the user of the page can mend; its text is shown."""
+
+
+@dataclass(frozen=True)
+class PageLimits:
+    """What a visitor may ask for.
+
+    Attributes:
+        max_bytes: Size of an uploaded file.
+        max_pixels: Height times width of an uploaded image.
+        max_words: Words of a request, with those for the background.
+        max_characters: Length of their text.
+        work_pixels: Larger images are reduced to this many pixels before they are segmented.
+    """
+
+    max_bytes: int = 16 << 20
+    max_pixels: int = 40_000_000
+    max_words: int = 1000
+    max_characters: int = 100_000
+    work_pixels: int = 1_000_000
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What is found in an image.
+
+    Attributes:
+        image: RGB (h, w, 3), 0..255, as it was segmented.
+        original: Height and width of the uploaded image, pixels.
+        words: The words of the request.
+        prediction: Labels, and scores where the words are few.
+        alignment: Cosine and LPAM maps of ``words.model_names``.
+        seconds: Time that the model took.
+    """
+
+    image: NDArray[np.uint8] = field(repr=False)
+    original: tuple[int, int]
+    words: Words
+    prediction: Prediction
+    alignment: Alignment
+    seconds: float
+
+
+class DemoEngine:
+    """A model that answers one request after the other.
+
+    Args:
+        config: Name or path of a config.
+        weights: Checkpoint; see :class:`OpenVocabInferencer`.
+        device, amp: See :class:`OpenVocabInferencer`.
+        limits: What is accepted.
+    """
+
+    def __init__(
+        self,
+        config: str = DEFAULT_CONFIG,
+        weights: str | os.PathLike[str] | None = None,
+        device: str | None = None,
+        amp: bool = False,
+        limits: PageLimits | None = None,
+    ) -> None:
+        self.limits = limits or PageLimits()
+        cfg = Config.fromfile(find_config(config))
+        self.title = Path(config).stem if weights is None else f'{Path(config).stem}, {weights}'
+        self.inferencer = OpenVocabInferencer(cfg, weights, device=device, amp=amp)
+        self.lpam = load_lpam(cfg, weights, self.inferencer.model)
+        self._lock = threading.Lock()
+
+    def segment(self, path: Path | None, words: str, background: str = '') -> Outcome:
+        """Segment an uploaded file.
+
+        Args:
+            path: The file; None where there is none.
+            words: Names, one a line or between semicolons.
+            background: Words for what is no class; empty for none.
+
+        Raises:
+            PageError, ImageError: Bad input, named.
+        """
+        names, others = self._read_words(words, background)
+        if path is None:
+            raise PageError('There is no image yet: drop one, or take an example.')
+        picture = self._read_image(path)
+        image = reduce_image(picture, self.limits.work_pixels)
+        with self._lock:
+            plan = self._plan(names, others)
+            start = time.perf_counter()
+            scored = len(plan.model_names) <= MAX_SCORED_WORDS
+            (prediction,) = self.inferencer(
+                np.ascontiguousarray(image[..., ::-1]),
+                names,
+                others or None,
+                return_scores=scored,
+            )
+            alignment = align(self.inferencer.model, image, plan.model_names, self.lpam)
+            seconds = time.perf_counter() - start
+        return Outcome(image, picture.shape[:2], plan, prediction, alignment, seconds)
+
+    def _read_words(self, words: str, background: str) -> tuple[list[str], list[str]]:
+        limits = self.limits
+        if len(words) + len(background) > limits.max_characters:
+            raise PageError(
+                f'The words have {len(words) + len(background)} characters, the limit of this page '
+                f'is {limits.max_characters}.'
+            )
+        names, others = parse_words(words), parse_words(background)
+        if not names:
+            raise PageError("There are no words yet: type some, one a line or 'cat; dog'.")
+        if len(names) + len(others) > limits.max_words:
+            raise PageError(
+                f'These are {len(names) + len(others)} words, the limit of this page is '
+                f'{limits.max_words}; tools/infer.py takes more.'
+            )
+        return names, others
+
+    def _plan(self, names: list[str], others: list[str]) -> Words:
+        try:
+            return self.inferencer.plan(names, others or None)
+        except ValueError as error:
+            raise PageError(str(error)) from error
+
+    def _read_image(self, path: Path) -> Any:
+        size = path.stat().st_size
+        if size > self.limits.max_bytes:
+            raise PageError(
+                f'The file has {size} bytes, the limit of this page is {self.limits.max_bytes}.'
+            )
+        return read_image(path, self.limits.max_pixels, name=path.name)
+
+
+def reduce_image(image: NDArray[np.uint8], pixels: int) -> NDArray[np.uint8]:
+    """An image (h, w, 3) averaged down to at most so many pixels; itself where it has fewer."""
+    height, width = image.shape[:2]
+    scale = (pixels / (height * width)) ** 0.5
+    if scale >= 1:
+        return image
+    size = (max(1, int(width * scale)), max(1, int(height * scale)))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
