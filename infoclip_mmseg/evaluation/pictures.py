@@ -139,5 +139,5 @@ def _legend_patches(
     if len(shown) < len(used):
         patches.append(Patch(color='none', label=f'and {len(used) - len(shown)} more'))
     if void:
-        patches.append(Patch(color=tuple(v / 255 for v in VOID), label='no label'))
+        patches.append(Patch(color='black', label='no label'))
     return patches

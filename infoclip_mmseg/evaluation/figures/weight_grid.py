@@ -48,12 +48,12 @@ def read_results(paths: Sequence[Path]) -> list[Record]:
     """
     found: dict[tuple[str, int | None, str, str], Record] = {}
     for path in paths:
-        with path.open(newline='', encoding='utf-8') as file:
+        with path.open(newline='', encoding='utf-8', errors='replace') as file:
             reader = csv.DictReader(file)
             if reader.fieldnames != COLUMNS:
                 raise ValueError(
                     f'{path}: expected the results.csv of tools/ablation.py with columns '
-                    f'{COLUMNS}, got {reader.fieldnames}'
+                    f'{COLUMNS}, got {str(reader.fieldnames)[:200]}'
                 )
             for row in reader:
                 record = _read_row(row, f'{path}, line {reader.line_num}')
