@@ -15,11 +15,16 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from infoclip_mmseg.evaluation.figures.saving import class_label, plain, save_figure, shrink
+from infoclip_mmseg.evaluation.figures.saving import (
+    class_label,
+    legend_columns,
+    plain,
+    save_figure,
+    shrink,
+)
 
 VOID = (0, 0, 0)
-LEGEND_COLUMNS = 4
-LEGEND_ROWS = 12
+LEGEND_ENTRIES = 48
 CELL = 2.1
 """Width of an image in inches."""
 
@@ -64,10 +69,12 @@ def draw_sheet(
     """
     _check_columns(images, maps, truth)
     patches = _legend_patches(maps, classes, palette, marked)
-    legend = 0.19 * math.ceil(len(patches) / LEGEND_COLUMNS) + 0.25
     heights = [CELL * max(0.3, min(image.shape[0] / image.shape[1], 3.0)) for image in images]
     rows, columns = len(images), 1 + len(maps)
-    size = (max(CELL * columns, 2.5 * CELL), sum(heights) + 0.22 * rows + legend + 0.3)
+    width = max(CELL * columns, 2.5 * CELL)
+    entries = legend_columns([str(patch.get_label()) for patch in patches], width)
+    legend = 0.19 * math.ceil(len(patches) / entries) + 0.25
+    size = (width, sum(heights) + 0.2 * rows + legend + 0.3)
     figure = Figure(figsize=size, layout='constrained')
     grid = figure.subplots(rows, columns, squeeze=False, height_ratios=heights)
     for row, image in enumerate(images):
@@ -83,7 +90,7 @@ def draw_sheet(
                     right = (own == labels[truth])[valid].mean()
                     axis.set_xlabel(f'{100 * right:.0f} % right', fontsize=8, labelpad=2)
     figure.legend(
-        handles=patches, loc='outside lower center', ncols=LEGEND_COLUMNS, fontsize=8, frameon=False
+        handles=patches, loc='outside lower center', ncols=entries, fontsize=8, frameon=False
     )
     save_figure(figure, Path(path))
     return Path(path)
@@ -127,8 +134,7 @@ def _legend_patches(
         void |= inside.size < labels.size
         areas += np.bincount(inside.astype(np.int64), minlength=len(classes))
     used = [int(index) for index in np.argsort(-areas, kind='stable') if areas[index]]
-    room = LEGEND_COLUMNS * LEGEND_ROWS
-    shown = used if len(used) <= room else used[: room - 1]
+    shown = used if len(used) <= LEGEND_ENTRIES else used[: LEGEND_ENTRIES - 1]
     patches = [
         Patch(
             color='#{:02x}{:02x}{:02x}'.format(*palette[index]),
