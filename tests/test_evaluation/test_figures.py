@@ -16,7 +16,13 @@ from infoclip_mmseg.evaluation.figures.embedding_map import (
     embed_2d,
     sample_points,
 )
-from infoclip_mmseg.evaluation.figures.saving import class_label, figure_paths, plain, save_figure
+from infoclip_mmseg.evaluation.figures.saving import (
+    class_label,
+    figure_paths,
+    legend_columns,
+    plain,
+    save_figure,
+)
 from infoclip_mmseg.evaluation.figures.weight_grid import draw_weights, parse_weights, read_results
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,6 +49,19 @@ def test_files_hold_the_figure_and_do_not_change(tmp_path):
     assert Image.open(first[0]).size == (300, 150)
     assert first[1].read_bytes().startswith(b'%PDF')
     assert [p.read_bytes() for p in first] == [p.read_bytes() for p in second]
+
+
+def test_letters_without_a_font_are_escaped(tmp_path):
+    figure = Figure((2, 1))
+    usual, rare = figure.text(0, 0, 'Ж ± 1'), figure.text(0, 0.5, 'a\U000f0000\nb')
+    save_figure(figure, tmp_path / 'a.png')
+    assert usual.get_text() == 'Ж ± 1'
+    assert rare.get_text() == r'a\U000f0000' + '\nb'
+
+
+def test_columns_of_a_legend():
+    assert legend_columns(['x' * 20] * 9, 6.0) == 3
+    assert legend_columns(['x'], 6.0) == 1 and legend_columns(['x' * 200] * 3, 2.0) == 1
 
 
 def test_names_are_no_formulas():

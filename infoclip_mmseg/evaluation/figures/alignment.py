@@ -42,8 +42,9 @@ def draw_alignment(
     """
     _check(images, maps, names, scale)
     heights = [CELL * _aspect(image) for image in images for _ in maps]
+    gap = 0.14 if scale == 'row' else 0.3
     width = CELL * (1 + len(names)) + 0.9
-    picture = Figure((width, sum(heights) + 0.28 * len(heights) + 0.3), layout='constrained')
+    picture = Figure((width, sum(heights) + gap * len(heights) + 0.3), layout='constrained')
     grid = picture.add_gridspec(len(heights), 1 + len(names), height_ratios=heights)
     for index, image in enumerate(images):
         first, small = index * len(maps), shrink(image)

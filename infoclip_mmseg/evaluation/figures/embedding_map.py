@@ -13,13 +13,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from infoclip_mmseg.evaluation.figures.saving import class_label, plain
+from infoclip_mmseg.evaluation.figures.saving import class_label, legend_columns, plain
 
-SHOWN = 20
+SHOWN = 30
 """Classes that get a colour, those with most points; the others are grey."""
 GREY = '#c8c8c8'
 PANEL = 4.2
-LEGEND_COLUMNS = 4
 
 
 def import_sklearn() -> Any:
@@ -90,23 +89,22 @@ def draw_embeddings(
     order = [int(i) for i in np.argsort(-counts, kind='stable') if counts[i]]
     shown, rest = order[:SHOWN], order[SHOWN:]
     colours = {i: '#{:02x}{:02x}{:02x}'.format(*palette[i]) for i in shown}
-    lines = -(-(len(shown) + bool(rest)) // LEGEND_COLUMNS)
-    size = (max(PANEL * len(panels), 6.0), PANEL + 0.3 + 0.2 * lines)
-    picture = Figure(size, layout='constrained')
-    for axis, (title, (places, own)) in zip(
-        picture.subplots(1, len(panels), squeeze=False)[0], panels.items()
-    ):
+    entries = [(class_label(names[i]), colours[i]) for i in shown]
+    entries += [(f'{len(rest)} more classes', GREY)] if rest else []
+    width = max(PANEL * len(panels), 6.0)
+    columns = legend_columns([label for label, _ in entries], width)
+    height = PANEL + 0.3 + 0.2 * -(-len(entries) // columns)
+    picture = Figure((width, height), layout='constrained')
+    axes = picture.subplots(1, len(panels), squeeze=False)[0]
+    for axis, (title, (places, own)) in zip(axes, panels.items()):
         dots = [colours.get(int(label), GREY) for label in own]
         axis.scatter(*places.T, s=9, c=dots, linewidths=0, alpha=0.85, rasterized=len(own) > 5000)
         axis.set(xticks=[], yticks=[])
         axis.set_title(plain(title, 44), fontsize=11)
-    entries = [(class_label(names[i]), colours[i]) for i in shown]
-    entries += [(f'{len(rest)} more classes', GREY)] if rest else []
     handles = [
         Line2D([], [], marker='o', linestyle='', markersize=6, color=colour, label=label)
         for label, colour in entries
     ]
-    columns = min(LEGEND_COLUMNS, len(entries))
     picture.legend(
         handles=handles, loc='outside lower center', ncols=columns, fontsize=8, frameon=False
     )
