@@ -128,7 +128,7 @@ def test_without_scikit_learn(monkeypatch):
 def test_dots_have_the_colours_of_their_classes():
     count = SHOWN + 2
     labels = np.array([*range(count), *range(SHOWN)])
-    palette = [[10 * i, 0, 255] for i in range(count)]
+    palette = [[7 * i, 0, 255] for i in range(count)]
     places = np.zeros((len(labels), 2))
     names = [f'class {i}' for i in range(count)]
     figure = draw_embeddings({'a': (places, labels), 'b': (places, labels)}, names, palette)
