@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 import threading
 
@@ -176,6 +177,15 @@ def test_batches_of_images_of_different_sizes(inferencer, world, photo):
         (alone,) = inferencer(image, WORDS)
         assert np.array_equal(alone.labels, result.labels)
     assert together[1].labels.shape == (48, 64)
+
+
+def test_batches_where_the_config_pads_too(inferencer, world):
+    cfg = copy.deepcopy(inferencer.cfg)
+    cfg.model.data_preprocessor.test_cfg.size_divisor = 48
+    images = [bgr(world['images'][0]), bgr(world['images'][1][:40])]
+    results = OpenVocabInferencer(cfg, device='cpu')(images, WORDS, batch_size=2)
+    for result, expected in zip(results, inferencer(images, WORDS)):
+        assert np.array_equal(result.labels, expected.labels)
 
 
 def test_orientation_of_photos(inferencer, photo, tmp_path):
