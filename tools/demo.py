@@ -66,7 +66,9 @@ def pick_port(host: str, port: int) -> int:
         try:
             probe.bind((host, port))
         except (OSError, OverflowError) as error:
-            raise OSError(f'{host} port {port}: {error}; choose another --port or --host') from error
+            raise OSError(
+                f'{host} port {port}: {error}; choose another --port or --host'
+            ) from error
         return int(probe.getsockname()[1])
 
 

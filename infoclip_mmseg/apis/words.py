@@ -188,9 +188,7 @@ def _check_encodable(names: Sequence[str]) -> None:
             ) from error
 
 
-def _token_keys(
-    names: Sequence[str], model: Any
-) -> tuple[list[tuple[bytes, ...]], list[str]]:
+def _token_keys(names: Sequence[str], model: Any) -> tuple[list[tuple[bytes, ...]], list[str]]:
     """What the text tower reads of each name, and a note where that is not all of it."""
     prompts = build_prompts(names, model.templates, model.synonyms)
     tokenizer = model.backbone.tokenizer

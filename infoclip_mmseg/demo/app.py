@@ -29,28 +29,31 @@ HINT = (
 QUEUE_LENGTH = 64
 
 
-class UploadedImage(gr.Image):
-    """An image that the server has as an uploaded file, and from nowhere else.
+def uploaded_image(**options: Any) -> Any:
+    """A Gradio image that the server has as an uploaded file, and from nowhere else.
 
-    Gradio would decode the file before limits are checked, and fetch addresses.
+    Gradio itself would decode the file before limits are checked, and fetch addresses. (Methods of
+    this one object are replaced: for a subclass Gradio writes a .pyi file beside the source.)
     """
+    image = gr.Image(type='filepath', image_mode=None, **options)
+    folder = Path(image.GRADIO_CACHE).resolve()
+    keep = image.async_move_resource_to_block_cache
 
-    is_template = True
-
-    def preprocess(self, payload: Any) -> Any:
-        """Path of the uploaded file, or None."""
+    def path_of(payload: Any) -> Path | None:
         if payload is None or payload.path is None:
             return None
         path = Path(payload.path).resolve()
-        if not path.is_relative_to(Path(self.GRADIO_CACHE).resolve()) or not path.is_file():
+        if not path.is_relative_to(folder) or not path.is_file():
             raise PageError('This file is not known to the server: upload it again.')
         return path
 
-    async def async_move_resource_to_block_cache(self, url_or_file_path: Any) -> str | None:
-        """As Gradio does, without fetching addresses."""
-        if '://' in str(url_or_file_path) or str(url_or_file_path).startswith('data:'):
+    async def keep_file(place: Any) -> str | None:
+        if '://' in str(place) or str(place).startswith('data:'):
             raise PageError('Addresses are not fetched: save the image and upload it.')
-        return await super().async_move_resource_to_block_cache(url_or_file_path)
+        return await keep(place)
+
+    image.preprocess, image.async_move_resource_to_block_cache = path_of, keep_file
+    return image
 
 
 def answer(engine: DemoEngine, path: Path | None, words: str | None, background: str | None) -> str:
@@ -71,16 +74,14 @@ def build_page(engine: DemoEngine, examples: Sequence[Example]) -> gr.Blocks:
         gr.HTML(_header(engine), js_on_load=None)
         with gr.Row(equal_height=False):
             with gr.Column(scale=2, min_width=300, elem_classes='ic-inputs'):
-                image = UploadedImage(
+                image = uploaded_image(
                     label='Image',
-                    type='filepath',
-                    image_mode=None,
                     sources=['upload', 'clipboard'],
                     height=190,
                     elem_id='ic-image',
                 )
                 gallery = gr.Dataset(
-                    components=[UploadedImage(render=False)],
+                    components=[gr.Image(type='filepath', render=False)],
                     samples=[[str(example.path)] for example in examples],
                     type='index',
                     label='Examples',

@@ -70,8 +70,8 @@ def base64_bytes(array: NDArray[np.uint8]) -> str:
 
 def colour_bar() -> str:
     """The colours of :func:`heat_map` as a CSS gradient from left to right."""
-    stops = np.array(_palette()).reshape(-1, 3)[::17]
-    return f'linear-gradient(90deg, {", ".join("#%02x%02x%02x" % tuple(c) for c in stops)})'
+    stops = np.array(_palette()).reshape(-1, 3)[::17].tolist()
+    return f'linear-gradient(90deg, {", ".join("#" + bytes(c).hex() for c in stops)})'
 
 
 @functools.cache

@@ -25,9 +25,9 @@ TOO_MANY = f'Probability maps are made for up to {MAX_SCORED_WORDS} words.'
 
 
 class Entry(NamedTuple):
-    """A line of the legend: index into the names, name, colour [r, g, b], share 0..1."""
+    """A line of the legend: label, name, colour [r, g, b], share 0..1."""
 
-    index: int
+    label: int
     name: str
     colour: list[int]
     share: float
@@ -42,7 +42,7 @@ def render_result(outcome: Outcome) -> str:
     entries, rest = legend_entries(outcome)
     height, width = outcome.image.shape[:2]
     labels = outcome.prediction.labels
-    grid = label_grid(labels, [entry.index for entry in entries])
+    grid = label_grid(labels, [entry.label for entry in entries])
     maps = json.dumps([_maps_of(outcome, entry) for entry in entries], separators=(',', ':'))
     picture = data_uri(Image.fromarray(outcome.image), 'JPEG', quality=90, subsampling=0)
     colours = data_uri(Image.fromarray(colour_labels(labels, outcome.prediction.palette)))
@@ -94,12 +94,12 @@ def label_grid(labels: NDArray, indices: list[int]) -> NDArray[np.uint8]:
 def _maps_of(outcome: Outcome, entry: Entry) -> list[dict[str, object]]:
     """Title, and picture or reason, of each heat map of an entry."""
     scores, alignment = outcome.prediction.scores, outcome.alignment
-    if entry.index == outcome.prediction.background_index:
+    if entry.label == outcome.prediction.background_index:
         return []
-    owner = int(outcome.words.owners[entry.index])
+    owner = int(outcome.words.owners[entry.label])
     ratio = outcome.image.shape[1] / outcome.image.shape[0]
     relation = None if alignment.relation is None else alignment.relation[owner]
-    probability = None if scores is None else heat_map(scores[entry.index])
+    probability = None if scores is None else heat_map(scores[entry.label])
     cosine = heat_map(_patches(alignment.cosine[owner], ratio))
     lpam = None if relation is None else heat_map(_patches(relation, ratio))
     return [

@@ -60,7 +60,8 @@ def address(tmp_path_factory) -> Iterator[str]:
     yield url
     process.terminate()
     process.wait(30)
-    assert list(folder.iterdir()) == []  # nothing is left where it was started
+    assert list(folder.iterdir()) == []  # nothing is left where it was started,
+    assert not list((ROOT / 'infoclip_mmseg').rglob('*.pyi'))  # nor beside the source
 
 
 @pytest.fixture(scope='session')

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 
@@ -67,7 +68,9 @@ def keep(page, title: str) -> None:
     folder = os.environ.get('DEMO_SCREENSHOTS')
     if folder:
         page.wait_for_timeout(800)
-        page.screenshot(path=Path(folder) / f'demo_{page.name}_{title}.png')
+        picture = Image.open(io.BytesIO(page.screenshot()))
+        picture = picture.convert('RGB').quantize(256)
+        picture.save(Path(folder) / f'demo_{page.name}_{title}.png', optimize=True)
 
 
 def test_example_heat_maps_and_opacity(page):

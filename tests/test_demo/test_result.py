@@ -5,6 +5,8 @@ import html
 import io
 import json
 import re
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from infoclip_mmseg.demo.engine import DemoEngine, PageError, PageLimits, reduce
 from infoclip_mmseg.demo.examples import draw_examples
 from infoclip_mmseg.demo.result import label_grid, render_error, render_result
 
+ADE = Path(__file__).parents[1] / 'data/ade/images/validation'
 HOSTILE = '<img src=x onerror="alert(1)">{{value}} ${alert(2)} `x` & \'quoted\''
 
 
@@ -139,3 +142,25 @@ def test_bad_input_is_said(engine, examples, tmp_path):
         with pytest.raises(PageError, match=message):
             engine.segment(*arguments)
     assert 'role="alert"' in render_error('<script>') and '<script>' not in render_error('<script>')
+
+
+@pytest.mark.parametrize('path', sorted(ADE.glob('*.jpg')), ids=lambda path: path.stem)
+def test_real_images(path):
+    outcome = DemoEngine(device='cpu').segment(path, 'grass; snow; red plain object')
+    with Image.open(path) as image:
+        assert outcome.original == (image.height, image.width)
+        assert outcome.image.shape[:2] == outcome.prediction.labels.shape
+        assert (outcome.image.shape[0] * outcome.image.shape[1]) <= 1_000_000
+    page = render_result(outcome)
+    picture = re.search('class="ic-base" src="([^"]*)"', page).group(1)
+    assert decode(picture).size == outcome.image.shape[1::-1]
+
+
+def test_lpam_of_a_trained_model_is_shown(engine, examples):
+    outcome = engine.segment(examples[0].path, 'grass; snow')
+    relation = np.stack([np.full((8, 8), 3.0), np.eye(8)]).astype(np.float32)
+    alignment = replace(outcome.alignment, relation=relation)
+    page = render_result(replace(outcome, alignment=alignment))
+    maps = dict(zip(names_of(page), maps_of(page)))
+    assert (maps['snow'][2]['low'], maps['snow'][2]['high']) == ('0.00', '1.00')
+    assert maps['grass'][2]['low'] == maps['grass'][2]['high'] == '3.00'

@@ -48,9 +48,7 @@ class Client:
     def segment(self, image: dict | None, words: str, background: str = '') -> str:
         """HTML of the result, or the text of a refusal."""
         session = uuid.uuid4().hex
-        body = dict(
-            data=[image, words, background], fn_index=self.function, session_hash=session
-        )
+        body = dict(data=[image, words, background], fn_index=self.function, session_hash=session)
         joined = self.http.post('/gradio_api/queue/join', json=body)
         if joined.status_code != 200:
             return joined.text
