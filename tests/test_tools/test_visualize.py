@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 from PIL import Image
 
@@ -52,6 +53,7 @@ def spy(tool, monkeypatch):
 @pytest.fixture(scope='session')
 def infoclip(tmp_path_factory):
     """An untrained checkpoint of configs/world/infoclip.py."""
+    init_default_scope('mmseg')  # session fixtures come before that of each test
     cfg = Config.fromfile(ROOT / 'configs/world/infoclip.py')
     cfg.model.backbone.pretrained = str(ROOT / 'data/clip/composed_world.safetensors')
     torch.manual_seed(0)
