@@ -78,6 +78,9 @@ def build_parser() -> argparse.ArgumentParser:
         type=Path,
         help='images for the check; default: the three under tests/data',
     )
+    parser.add_argument(
+        '--batch-size', type=int, default=1, help='images that go together in the check'
+    )
     parser.add_argument('--no-check', action='store_true', help='do not compare with PyTorch')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
     return parser
@@ -143,6 +146,8 @@ def check_arguments(args: argparse.Namespace) -> None:
         ValueError: The suffix of the file to write is unknown.
         ImportError: A package of the extra 'export' is missing.
     """
+    if args.batch_size < 1:
+        raise ValueError(f'--batch-size must be at least 1, got {args.batch_size}')
     if args.out.suffix not in FORMATS:
         raise ValueError(f'{args.out} must end with one of {", ".join(FORMATS)}')
     needed = ['onnx', 'onnxscript'] + ([] if args.no_check else ['onnxruntime'])
@@ -180,7 +185,7 @@ def export(args: argparse.Namespace) -> bool:
     )
     if not images:
         return True
-    found = check_export(args.out, model, images, None if bake else text)
+    found = check_export(args.out, model, images, None if bake else text, args.batch_size)
     print(
         f'{"agrees" if found.good else "DISAGREES"} with PyTorch on {len(images)} images: logits '
         f'differ by at most {found.difference:.1e}, {100 * found.equal:.3f} % of the pixels have '

@@ -53,6 +53,15 @@ def relation_maps(lpam: Any, dense: Tensor, text: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def dense_embeddings(model: Any, image: NDArray[np.uint8]) -> Tensor:
+    """Dense embeddings (1, C, H, W) of a whole image, RGB (h, w, 3), 0..255, as one view."""
+    pixels = torch.from_numpy(np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1)))
+    data = dict(inputs=[pixels], data_samples=[SegDataSample()])
+    inputs = model.data_preprocessor(data, False)['inputs']
+    return model.extract_feat(inputs).dense
+
+
+@torch.no_grad()
 def align(
     model: Any, image: NDArray[np.uint8], names: Sequence[str], lpam: Any = None
 ) -> Alignment:
@@ -67,10 +76,7 @@ def align(
         lpam: The module of :func:`load_lpam`, or None for cosines only.
     """
     model.set_vocabulary(names)
-    pixels = torch.from_numpy(np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1)))
-    data = dict(inputs=[pixels], data_samples=[SegDataSample()])
-    inputs = model.data_preprocessor(data, False)['inputs']
-    dense = model.extract_feat(inputs).dense
+    dense = dense_embeddings(model, image)
     text = model.backbone.embed_prompts(model.prompts).mean(dim=1)
     relation = None
     if lpam is not None:

@@ -53,6 +53,8 @@ def run_export(path: Path) -> Run:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
+    # The arena grows in powers of two and gives nothing back.
+    options.enable_cpu_mem_arena = False
     session = onnxruntime.InferenceSession(str(path), options, ['CPUExecutionProvider'])
 
     def run(images: Tensor, text: Tensor | None) -> Tensor:
@@ -66,24 +68,27 @@ def run_export(path: Path) -> Run:
 
 @torch.no_grad()
 def check_export(
-    path: Path, model: Any, images: Sequence[np.ndarray], text: Tensor | None
+    path: Path,
+    model: Any,
+    images: Sequence[np.ndarray],
+    text: Tensor | None,
+    batch_size: int = 1,
 ) -> Agreement:
     """Run a file and the segmentor on images and compare.
-
-    The first image goes alone, the others in twos, so that more than one batch size is tried.
 
     Args:
         path: .onnx or .pt2.
         model: The segmentor with the file's vocabulary.
         images: RGB arrays (h, w, 3), uint8, of any size; they are resized to the input size.
         text: Text embeddings (T, P, C) where the file takes them, else None.
+        batch_size: Images that go together; memory grows with it.
     """
     run = run_export(path)
     tensors = [torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() for image in images]
     inputs = [resize(tensor, model.input_size) for tensor in tensors]
     difference, equal, pixels, seconds, seconds_torch = 0.0, 0, 0, 0.0, 0.0
-    for start in [0, *range(1, len(images), 2)]:
-        stop = start + (2 if start else 1)
+    for start in range(0, len(images), batch_size):
+        stop = start + batch_size
         batch = torch.cat(inputs[start:stop])
         begin = time.perf_counter()
         expected = model.segment(batch, mode='whole')

@@ -8,10 +8,12 @@ from __future__ import annotations
 import functools
 import logging
 
+import torch
 from mmengine.logging import print_log
 from mmseg.registry import MODELS
 from torch import Tensor
 
+from infoclip_mmseg.losses import pair_energy
 from infoclip_mmseg.losses.distillation import Branch, DistillationLoss
 from infoclip_mmseg.losses.entropy import (
     at_least_float32,
@@ -19,6 +21,7 @@ from infoclip_mmseg.losses.entropy import (
     gram_matrix,
     joint_entropy,
     mutual_information,
+    normalise_rows,
     renyi_entropy,
 )
 from infoclip_mmseg.losses.gather import gather_samples
@@ -53,6 +56,20 @@ def _sample_grams(*features: Tensor, samples: str) -> list[Tensor]:
     if len(rows[0]) == 1:
         _warn_single_sample()
     return [gram_matrix(row) for row in rows]
+
+
+def _without_grams(alpha: float, *features: Tensor) -> bool:
+    return alpha == 2 and pair_energy.pays(*features)
+
+
+def _token_entropies(x: Tensor, y: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """H(x), H(y) and H(x, y) at alpha = 2 over the positions of each image (B, N, ...)."""
+    with torch.autocast(device_type=x.device.type, enabled=False):
+        pairs = zip(normalise_rows(x), normalise_rows(y))
+        return [
+            (pair_energy.entropy(a), pair_energy.entropy(b), pair_energy.joint_entropy(a, b))
+            for a, b in pairs
+        ]
 
 
 def _check_bottleneck_shapes(relation: Tensor, image: Tensor, text: Tensor) -> None:
@@ -95,10 +112,14 @@ def info_bottleneck(
     _check_options(alpha, samples)
     _check_bottleneck_shapes(relation, image, text)
     if samples == 'token':
-        text = relation.new_ones(relation.shape[0], relation.shape[1], 1)  # same at all positions
+        # All positions have the same text, which is neutral.
+        if _without_grams(alpha, relation, image):
+            entropies = [(h_r - h_both) for h_r, _, h_both in _token_entropies(relation, image)]
+            return torch.stack(entropies).mean()
+        grams = _sample_grams(relation, image, samples=samples)
     else:
         text = text.expand(relation.shape[0], -1, -1)
-    grams = _sample_grams(relation, image, text, samples=samples)
+        grams = _sample_grams(relation, image, text, samples=samples)
     return (renyi_entropy(grams[0], alpha) - joint_entropy(*grams, alpha=alpha)).mean()
 
 
@@ -125,6 +146,9 @@ def mutual_information_transfer(
             'the relation maps of teacher and student must both be (B, N, T), but they are '
             f'{tuple(teacher.shape)} and {tuple(student.shape)}'
         )
+    if samples == 'token' and _without_grams(alpha, teacher, student):
+        entropies = [h_t + h_s - h_both for h_t, h_s, h_both in _token_entropies(teacher, student)]
+        return -torch.stack(entropies).mean()
     teacher_gram, student_gram = _sample_grams(teacher, student, samples=samples)
     return -mutual_information(teacher_gram, student_gram, alpha).mean()
 

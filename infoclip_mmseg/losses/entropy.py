@@ -31,6 +31,13 @@ def check_alpha(alpha: float) -> None:
         )
 
 
+def normalise_rows(features: Tensor) -> Tensor:
+    """Rows (..., n, d) divided by their L2 norm, at least float32; rows of zeros stay zero."""
+    rows = at_least_float32(features)
+    norm = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
+    return rows / torch.where(norm > 0, norm, torch.ones_like(norm))
+
+
 def gram_matrix(features: Tensor) -> Tensor:
     """Gram matrix of L2-normalised features, divided by its trace.
 
@@ -45,11 +52,10 @@ def gram_matrix(features: Tensor) -> Tensor:
         (..., n, n), symmetric, positive semi-definite, trace 1, float32 (or float64).
     """
     with torch.autocast(device_type=features.device.type, enabled=False):
-        rows = at_least_float32(features)
-        norm = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
+        rows = normalise_rows(features)
         n = rows.shape[-2]
         # Dividing the rows by sqrt(n) divides the n x n matrix without another pass over it.
-        rows = rows / (torch.where(norm > 0, norm, torch.ones_like(norm)) * math.sqrt(n))
+        rows = rows / math.sqrt(n)
         gram = rows @ rows.transpose(-1, -2)
         gram.diagonal(dim1=-2, dim2=-1).fill_(1.0 / n)
         return gram

@@ -13,7 +13,6 @@ import torch
 from mmseg.registry import MODELS
 from torch import Tensor
 
-from infoclip_mmseg.losses.entropy import gram_matrix, mutual_information
 from infoclip_mmseg.timing.building import Built, view_size
 from infoclip_mmseg.timing.inputs import random_labels, random_text
 from infoclip_mmseg.timing.measure import Clock, Task, forward_backward
@@ -106,14 +105,16 @@ def _distil(
 
 
 def entropy(setting: Setting, clock: Clock) -> Task:
-    """Mutual information of two variables at order 2, and by eigenvalues."""
-    shape = (ENTROPY_SAMPLES, setting.num_classes)
+    """The transfer loss over the positions of a map at order 2, and by eigenvalues."""
+    from infoclip_mmseg.losses.alignment import mutual_information_transfer
+
+    shape = (1, ENTROPY_SAMPLES, setting.num_classes)
     features = [torch.randn(shape, device=setting.device, requires_grad=True) for _ in range(2)]
     orders = {'order 2': 2.0, 'eigenvalues': EIGEN_ALPHA}
 
     def information(alpha: float) -> Tensor:
-        first, second = (gram_matrix(x) for x in features)
-        return mutual_information(first, second, alpha)
+        first, second = features
+        return mutual_information_transfer(first, second, alpha, samples='token')
 
     def call() -> None:
         for name, alpha in orders.items():

@@ -4,12 +4,13 @@ Small trainings (one and two images, an eighth and a quarter of the classes) are
 What they took gives an estimate for every cell of the table; cells that fit into memory are
 measured, the others are computed from all that was measured:
 
-    peak(B, T) = static + a T + B (b + c T)
+    peak(B, T) = in use + d + a T + B (b + c T)
 
-B images, T classes. ``static`` is what is in use before the step (parameters of student and
-teacher, optimizer state, on a CPU also the code) and the gradients; a, b and c are at least 0 and
-stand for the activations of the text tower by class, and of the rest by image and by image and
-class. They are fitted so that relative errors are least.
+B images, T classes. In use are, before the step, the parameters of student and teacher, the
+optimizer state and on a CPU the code, and then the gradients. d stands for what the libraries set
+up in the first step, a for the text tower's activations of a class, b and c for other activations
+of an image, and of an image and class. All four are at least 0 and fitted so that relative errors
+are least.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class Cell(NamedTuple):
 
 
 class Footprint(NamedTuple):
-    """The model of the module's docstring, in bytes."""
+    """The model of the module's docstring, in bytes; ``static`` is in use + d."""
 
     static: float
     by_class: float
@@ -74,16 +75,17 @@ def fit_footprint(static: float, peaks: Mapping[Load, float]) -> Footprint:
     """Fit the model to measured peaks.
 
     Args:
-        static: Bytes that do not depend on the load.
-        peaks: Measured peak bytes, three or more, of different loads.
+        static: Bytes in use before any activation.
+        peaks: Measured peak bytes, four or more, of different loads.
     """
     loads = np.array(list(peaks), dtype=float)
     values = np.array(list(peaks.values()), dtype=float)
     batch, classes = loads.T
-    terms = np.stack([classes, batch, batch * classes], axis=1) / values[:, None]
+    terms = np.stack([np.ones_like(batch), classes, batch, batch * classes], axis=1)
+    terms = terms / values[:, None]
     scale = terms.max(axis=0)
-    factors = _least_squares(terms / scale, (values - static) / values)
-    return Footprint(static, *(float(f) for f in factors / scale))
+    constant, *factors = _least_squares(terms / scale, (values - static) / values) / scale
+    return Footprint(static + float(constant), *map(float, factors))
 
 
 def _least_squares(terms: NDArray, values: NDArray) -> NDArray:
@@ -106,7 +108,7 @@ def _least_squares(terms: NDArray, values: NDArray) -> NDArray:
 def probe_loads(num_classes: int) -> list[Load]:
     """The small trainings of the docstring."""
     few, more = max(num_classes // 8, 1), max(num_classes // 4, 2)
-    return [(1, few), (1, more), (2, few)]
+    return [(batch, classes) for batch in (1, 2) for classes in (few, more)]
 
 
 def memory_guide(

@@ -140,7 +140,7 @@ def test_file_metadata_and_check(baked, ade_root, tmp_path):
     files = sorted((ade_root / 'images/validation').glob('*.jpg'))
     images = [np.asarray(Image.open(file).convert('RGB')) for file in files]
     assert len(images) == 3
-    found = check_export(path, model, images, None)
+    found = check_export(path, model, images, None, batch_size=2)
     assert found.good and found.equal == 1
     with torch.no_grad():
         model.decode_head.conv_seg.bias += 0.01

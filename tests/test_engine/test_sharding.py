@@ -88,6 +88,13 @@ def test_a_run_without_a_launcher_is_refused(tmp_path):
         FullyShardedStrategy(work_dir=str(tmp_path), env_kwargs=dict(launcher='none'))
 
 
+def test_a_distilled_segmentor_is_refused():
+    model = torch.nn.Linear(1, 1)
+    model.distillation = torch.nn.Linear(1, 1)
+    with pytest.raises(ValueError, match='cannot be sharded: train it with DDP'):
+        shard_model(model)
+
+
 def test_an_old_pytorch_is_refused(monkeypatch):
     monkeypatch.setattr(torch, '__version__', '2.6.0')
     with pytest.raises(RuntimeError, match='needs PyTorch 2.7'):

@@ -31,16 +31,21 @@ class Machine:
 
 
 def test_the_model_is_found_again():
-    loads = [(1, 20), (1, 40), (2, 20), (4, 171)]
-    found = fit_footprint(TRUE.static, {load: TRUE.peak(*load) for load in loads})
+    loads = [(1, 20), (1, 40), (2, 20), (2, 40), (4, 171)]
+    found = fit_footprint(TRUE.static - 3e8, {load: TRUE.peak(*load) for load in loads})
     assert found == pytest.approx(TRUE, rel=1e-6)
 
 
 def test_noise_gives_no_negative_terms():
-    peaks = {(1, 20): 2.2e9, (1, 40): 2.1e9, (2, 20): 2.5e9}
+    peaks = {(1, 20): 2.2e9, (1, 40): 2.1e9, (2, 20): 2.5e9, (2, 40): 2.5e9}
     found = fit_footprint(2e9, peaks)
     assert min(found) >= 0
     assert found.peak(2, 20) == pytest.approx(2.4e9, rel=0.1)
+
+
+def test_what_the_first_step_sets_up_is_not_taken_for_activations():
+    peaks = {(b, t): 1.1e9 + b * t * 1e4 for b in (1, 2) for t in (3, 6)}
+    assert fit_footprint(0.9e9, peaks).peak(16, 24) == pytest.approx(1.104e9, rel=0.01)
 
 
 def test_cells_that_fit_are_measured_and_the_others_computed():

@@ -94,7 +94,7 @@ def test_baked_onnx_and_the_example_without_torch(export, folder, tmp_path):
     import onnx
     import onnxruntime
 
-    status, printed = export('baked.onnx')
+    status, printed = export('baked.onnx', '--batch-size', '2')
     assert status == 0 and 'agrees with PyTorch on 3 images' in printed, printed
     path = folder / 'baked.onnx'
     opsets = {entry.domain: entry.version for entry in onnx.load(path).opset_import}

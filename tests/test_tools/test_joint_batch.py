@@ -44,7 +44,7 @@ def runs(tmp_path_factory) -> Path:
     train('one-full', 1, full)
     train('ddp-2', 2, ddp)
     train('ddp-4', 4, ddp, launcher='slurm')
-    train('fsdp-2', 2, fsdp)
+    train('fsdp-2', 2, fsdp, 'train_cfg.val_interval=4')
     train('fsdp-4', 4, fsdp)
     train('fsdp-full-2x2', 4, full_fsdp, 'strategy.shard_size=2')
     train('fsdp-from-ddp', 2, fsdp, resume='ddp-2/iter_2.pth')
