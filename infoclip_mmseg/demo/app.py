@@ -110,11 +110,10 @@ def build_page(engine: DemoEngine, examples: Sequence[Example]) -> gr.Blocks:
         inputs = [image, words, background]
         private = dict(api_visibility='private', show_progress='minimal')
         segment = partial(answer, engine)
-        show = dict(fn=None, js='() => window.icShow()', **private)
-        gr.on([button.click, words.submit], segment, inputs, result, **private).then(**show)
+        gr.on([button.click, words.submit], segment, inputs, result, **private)
         gallery.click(
             lambda i: (str(examples[i].path), examples[i].words, ''), gallery, inputs, **private
-        ).then(segment, inputs, result, **private).then(**show)
+        ).then(segment, inputs, result, **private)
     return page
 
 
@@ -134,6 +133,7 @@ def launch(page: gr.Blocks, engine: DemoEngine, host: str, port: int, block: boo
     page.queue(max_size=QUEUE_LENGTH, default_concurrency_limit=1, api_open=False)
     hosts = LOOPBACK if host in LOOPBACK else None
     guard = Middleware(Guard, max_bytes=engine.limits.max_bytes, hosts=hosts)
+    script = (ASSETS / 'page.js').read_text('utf-8').strip().removesuffix(';')
     _, url, _ = page.launch(
         server_name=host,
         server_port=port,
@@ -154,7 +154,7 @@ def launch(page: gr.Blocks, engine: DemoEngine, host: str, port: int, block: boo
             font=['system-ui', 'sans-serif'], font_mono=['ui-monospace', 'monospace']
         ),
         css=(ASSETS / 'page.css').read_text('utf-8'),
-        js=(ASSETS / 'page.js').read_text('utf-8'),
+        head=f'<script>({script})();</script>',
     )
     return url
 

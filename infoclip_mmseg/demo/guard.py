@@ -62,7 +62,10 @@ class Guard:
         counted = _Counted(receive, limit)
         try:
             await self.app(scope, counted, _with_headers(send, counted))
-        except _TooLargeError:
+        except Exception:
+            if not counted.exceeded:
+                raise
+        if counted.exceeded:
             await _refuse(send, 413, f'the request is larger than {limit} bytes')
 
     def _limit(self, path: str) -> int:
@@ -84,29 +87,29 @@ class Guard:
         return None
 
 
-class _TooLargeError(Exception):
-    pass
-
-
 class _Counted:
-    """``receive`` that stops at a limit, for bodies that do not tell their length."""
+    """``receive`` that hangs up at a limit, for bodies that do not tell their length."""
 
     def __init__(self, receive: Any, limit: int) -> None:
-        self.receive, self.left, self.started = receive, limit, False
+        self.receive, self.left = receive, limit
+        self.exceeded = False
 
     async def __call__(self) -> Any:
         message = await self.receive()
         self.left -= len(message.get('body', b''))
-        if self.left < 0 and not self.started:
-            raise _TooLargeError
-        return message
+        if self.left >= 0:
+            return message
+        self.exceeded = True
+        return {'type': 'http.disconnect'}
 
 
 def _with_headers(send: Any, counted: _Counted) -> Any:
+    own = {key for key, _ in _HEADERS}
+
     async def wrapped(message: Any) -> None:
+        if counted.exceeded:
+            return
         if message['type'] == 'http.response.start':
-            counted.started = True
-            own = {key for key, _ in _HEADERS}
             kept = [item for item in message.get('headers', []) if item[0].lower() not in own]
             message = {**message, 'headers': [*kept, *_HEADERS]}
         await send(message)

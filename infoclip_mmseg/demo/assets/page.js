@@ -3,13 +3,16 @@
   const root = document.documentElement;
   let percent = 60;
 
-  // After each result. On a small screen it is below what was typed.
-  window.icShow = () => {
-    const result = document.querySelector('#ic-result');
-    for (const input of document.querySelectorAll('.ic-opacity')) input.value = percent;
-    if (result && result.getBoundingClientRect().top > window.innerHeight * 0.6)
+  // A new result. On a small screen it is below what was typed.
+  let latest = null;
+  new MutationObserver(() => {
+    const result = document.querySelector('#ic-result :is(.ic-result, .ic-error)');
+    if (!result || result === latest) return;
+    latest = result;
+    for (const input of result.querySelectorAll('.ic-opacity')) input.value = percent;
+    if (result.getBoundingClientRect().top > window.innerHeight * 0.5)
       result.scrollIntoView({ behavior: 'smooth', block: 'start' });
-  };
+  }).observe(root, { childList: true, subtree: true });
 
   const element = (tag, name, text) => {
     const made = document.createElement(tag);
