@@ -21,7 +21,7 @@ from torch.autograd.function import once_differentiable
 
 # Fewer samples have small Gram matrices.
 MIN_SAMPLES = 256
-_BLOCK = 128
+_BLOCK = 256
 
 
 def pays(*rows: Tensor) -> bool:
@@ -32,8 +32,10 @@ def pays(*rows: Tensor) -> bool:
 def entropy(rows: Tensor) -> Tensor:
     """Entropy of order 2 of the rows (n, d) of length 1 (or 0), in bits."""
     moments = rows.T @ rows
-    diagonal = rows.square().sum(dim=1)
-    energy = moments.square().sum() - diagonal.square().sum() + len(rows)
+    # The diagonal of the Gram matrix is 1, also where a row is 0. (What it adds to the gradient
+    # points along the rows, where their normalisation takes it out.)
+    zero_rows = len(rows) - moments.detach().trace()
+    energy = moments.square().sum() + zero_rows
     return 2 * math.log2(len(rows)) - energy.log2()
 
 
@@ -62,9 +64,8 @@ class _JointEnergy(Function):
             whole, square = (norm.double().square() for norm in norms)
             energy += 2 * whole - square
             product.diagonal().zero_()  # constant
-            for z, other, gradient in ((x, ky, gradients[0]), (y, kx, gradients[1])):
+            for z, slope, gradient in zip((x, y), (ky.mul_(product), kx.mul_(product)), gradients):
                 if gradient is not None:
-                    slope = product * other
                     gradient[own].addmm_(slope, z[rest])
                     gradient[start + size :].addmm_(slope[:, size:].T, z[own])
         ctx.save_for_backward(*(g for g in gradients if g is not None))
