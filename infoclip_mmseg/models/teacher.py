@@ -93,6 +93,21 @@ def needs_teacher(model: Any) -> bool:
     )
 
 
+class TaughtMixin:
+    """What the teacher's hook asks of a model with a ``backbone`` and a ``teacher``."""
+
+    backbone: Any
+    teacher: Any
+
+    def build_teacher(self) -> FrozenTeacher:
+        """A teacher with the pretrained weights of this model's backbone."""
+        return FrozenTeacher.from_student(self.backbone)
+
+    def share_with_teacher(self) -> list[str]:
+        """Let the teacher use what is not trained; returns the names of these tensors."""
+        return self.teacher.share_with(self.backbone) if self.teacher else []
+
+
 def attach_teacher(model: Any) -> FrozenTeacher:
     """Give a segmentor its teacher where it has none, with the same weights on every rank.
 

@@ -15,6 +15,7 @@ from mmseg.registry import MODELS
 from torch import Tensor
 
 from infoclip_mmseg.models.dual_encoder import CLIPDualEncoder
+from infoclip_mmseg.models.teacher import TaughtMixin
 
 
 @torch.no_grad()
@@ -45,7 +46,7 @@ def window_embeddings(encoder: CLIPDualEncoder, images: Tensor, windows: Sequenc
 
 
 @MODELS.register_module()
-class SelfDistilledCLIP(BaseModel):
+class SelfDistilledCLIP(TaughtMixin, BaseModel):
     """Dense embeddings learn to say what the pooled embedding says of the same place, cut out.
 
     As CLIPSelf (arXiv 2310.01403): windows of the image are cut out and a frozen copy of the model
