@@ -19,13 +19,13 @@ from infoclip_mmseg.models.normalisation import normalisation_of
 from infoclip_mmseg.models.plain_inference import PlainInferenceMixin
 from infoclip_mmseg.models.prompts import DEFAULT_TEMPLATES, PromptSet, check_templates
 from infoclip_mmseg.models.sliding_window import pair, resize
-from infoclip_mmseg.models.teacher import FrozenTeacher
+from infoclip_mmseg.models.teacher import FrozenTeacher, TaughtMixin
 
 SampleList = list[SegDataSample]
 
 
 @MODELS.register_module()
-class OpenVocabSegmentor(PlainInferenceMixin, BaseSegmentor):
+class OpenVocabSegmentor(TaughtMixin, PlainInferenceMixin, BaseSegmentor):
     """CAT-Seg, with a neck and its two losses InfoCLIP (arXiv 2511.15967), or another distillation.
 
     The vocabulary belongs to the data set being run: :class:`~infoclip_mmseg.engine.VocabularyHook`
@@ -178,14 +178,6 @@ class OpenVocabSegmentor(PlainInferenceMixin, BaseSegmentor):
         teacher = Branch(teacher_dense, teacher_text.mean(dim=1), relate)
         student = Branch(dense, text.mean(dim=1), relate)
         return distill(teacher, student, self.distillation_losses)
-
-    def build_teacher(self) -> FrozenTeacher:
-        """A teacher with the pretrained weights of this model's backbone."""
-        return FrozenTeacher.from_student(self.backbone)
-
-    def share_with_teacher(self) -> list[str]:
-        """Let the teacher use what is not trained; returns the names of these tensors."""
-        return self.teacher.share_with(self.backbone) if self.teacher else []
 
     def _forward(self, inputs: Tensor, data_samples: SampleList | None = None) -> Tensor:
         """Logits (B, T, h', w') at the head's resolution."""
