@@ -25,11 +25,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import torch
 from mmengine.config import Config, DictAction
-from mmengine.registry import init_default_scope
-from mmseg.registry import MODELS
 from PIL import Image
 
-import infoclip_mmseg  # noqa: F401  (registers the modules)
+from infoclip_mmseg.apis.loading import build_segmentor, find_config, load_clip, load_state
 from infoclip_mmseg.datasets.vocabularies import load_vocabulary
 from infoclip_mmseg.deploy import (
     check_export,
@@ -39,15 +37,10 @@ from infoclip_mmseg.deploy import (
     save_pt2,
     save_text,
 )
-from infoclip_mmseg.engine.checkpoint import (
-    CheckpointError,
-    check_state_dict,
-    load_checkpoint_file,
-)
+from infoclip_mmseg.engine.checkpoint import CheckpointError, load_checkpoint_file
 from infoclip_mmseg.engine.launch import check_file
 
 PRETRAINED = 'pretrained'
-TRAINING_PARTS = ('neck', 'loss_ib', 'loss_mi', 'loss_distill')
 FORMATS = ('.onnx', '.pt2', '.npz')
 IMAGES = Path(__file__).resolve().parents[1] / 'tests/data/ade/images/validation'
 
@@ -55,7 +48,7 @@ IMAGES = Path(__file__).resolve().parents[1] / 'tests/data/ade/images/validation
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description='Export a segmentor to ONNX or torch.export.')
-    parser.add_argument('config', help='config file of the model')
+    parser.add_argument('config', help='config of the model: a file, or its name')
     parser.add_argument(
         'checkpoint',
         help=f"checkpoint file, or '{PRETRAINED}' for the weights before training (for heads "
@@ -94,24 +87,18 @@ def load_model(args: argparse.Namespace) -> Any:
         ValueError: There are no words, or the config is of another kind of model.
         CheckpointError: The checkpoint can't be read or belongs to another architecture.
     """
-    check_file(args.config, 'config')
-    cfg = Config.fromfile(args.config)
+    cfg = Config.fromfile(find_config(args.config))
     cfg.merge_from_dict(args.cfg_options or {})
-    if cfg.get('model', {}).get('type') != 'OpenVocabSegmentor':
-        raise ValueError(f'{args.config} is not the config of an OpenVocabSegmentor')
     checkpoint = {} if args.checkpoint == PRETRAINED else load_checkpoint_file(args.checkpoint)
     meta = (checkpoint.get('meta') or {}).get('dataset_meta') or {}
     names = read_words(args) or list(meta.get('classes') or ())
     if not names:
         raise ValueError('the checkpoint names no classes: use --classes or --vocabulary')
-    init_default_scope('mmseg')
-    model = MODELS.build({k: v for k, v in cfg.model.items() if k not in TRAINING_PARTS})
+    model = build_segmentor(cfg)
     if args.checkpoint == PRETRAINED:
-        model.backbone.init_weights()
+        load_clip(model)
     else:
-        state = checkpoint.get('state_dict', checkpoint)
-        check_state_dict(model, state)
-        model.load_state_dict(state, strict=False)
+        load_state(model, checkpoint.get('state_dict', checkpoint))
     same = names == list(meta.get('classes') or ())
     model.set_vocabulary(names, meta.get('palette') if same else None)
     return model.eval().requires_grad_(False)

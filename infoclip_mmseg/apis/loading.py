@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,14 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmseg.registry import MODELS, TRANSFORMS
+from torch import Tensor
 
 import infoclip_mmseg
 from infoclip_mmseg.engine.checkpoint import check_state_dict, load_checkpoint_file
 from infoclip_mmseg.models.pretrained import is_file_name
 
 ROOT = Path(infoclip_mmseg.__file__).resolve().parents[1]
-TRAINING_PARTS = ('neck', 'loss_ib', 'loss_mi')
+TRAINING_PARTS = ('neck', 'loss_ib', 'loss_mi', 'loss_distill')
 # Steps of a pipeline that read files; images are read before.
 _READING = ('Load', 'CheckInputs', 'InferencerLoader')
 
@@ -79,6 +81,45 @@ def pick_device(device: str | torch.device | None) -> torch.device:
     return found
 
 
+def build_segmentor(cfg: Config) -> Any:
+    """The segmentor of a config, without what only training needs and with random weights.
+
+    Raises:
+        ValueError: The config is of another model.
+    """
+    model_cfg = cfg.get('model') or {}
+    if model_cfg.get('type') != 'OpenVocabSegmentor':
+        raise ValueError(
+            f'{cfg.filename}: expected a config whose model is an OpenVocabSegmentor, got '
+            f'{model_cfg.get("type")!r}'
+        )
+    parts = {key: value for key, value in model_cfg.items() if key not in TRAINING_PARTS}
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        return MODELS.build(copy.deepcopy(parts))
+
+
+def load_clip(model: Any, weights: str | None = None) -> None:
+    """Load a CLIP's weights into the backbone: a file's, or by default those of the config.
+
+    Raises:
+        FileNotFoundError, CheckpointError: See :func:`load_checkpoint_file`.
+    """
+    backbone = model.backbone
+    backbone.pretrained = _find_clip(backbone.pretrained) if weights is None else weights
+    backbone.init_weights()
+
+
+def load_state(model: Any, state: Mapping[str, Tensor]) -> None:
+    """Load a segmentor's weights; those of the parts that only train are passed over.
+
+    Raises:
+        CheckpointError: They belong to another architecture.
+    """
+    check_state_dict(model, state)
+    state = {key.removeprefix('module.'): value for key, value in state.items()}
+    model.load_state_dict({key: state[key] for key in model.state_dict()})
+
+
 def load_segmentor(
     cfg: Config, weights: str | os.PathLike[str] | None, device: torch.device
 ) -> Any:
@@ -95,34 +136,19 @@ def load_segmentor(
         ValueError: The head needs weights and there are none, or the config is of another model.
         FileNotFoundError, CheckpointError: See :func:`load_checkpoint_file`.
     """
-    model_cfg = copy.deepcopy(cfg.get('model'))
-    if not model_cfg or model_cfg.get('type') != 'OpenVocabSegmentor':
-        raise ValueError(
-            f'{cfg.filename}: expected a config whose model is an OpenVocabSegmentor, got '
-            f'{(model_cfg or {}).get("type")!r}'
-        )
-    for part in TRAINING_PARTS:
-        model_cfg.pop(part, None)
-    state = None if weights is None else load_checkpoint_file(weights)
-    if state is not None:
-        state = state.get('state_dict', state)
-    with DefaultScope.overwrite_default_scope('mmseg'):
-        model = MODELS.build(model_cfg)
+    model = build_segmentor(cfg)
+    checkpoint = {} if weights is None else load_checkpoint_file(weights)
+    state = checkpoint.get('state_dict', checkpoint)
     bare = next(model.decode_head.parameters(), None) is None
-    if state is None and not bare:
+    if weights is None and not bare:
         raise ValueError(
-            f'a {model_cfg.decode_head.type} has weights of its own: pass weights=CHECKPOINT, or '
-            "the config 'world/zero_shot', which needs none"
+            f'a {type(model.decode_head).__name__} has weights of its own: pass '
+            "weights=CHECKPOINT, or the config 'world/zero_shot', which needs none"
         )
-    if state is None or (bare and not any('backbone.' in key for key in state)):
-        backbone = model.backbone
-        backbone.pretrained = _find_clip(backbone.pretrained) if state is None else str(weights)
-        backbone.init_weights()
+    if weights is None or (bare and not any('backbone.' in key for key in state)):
+        load_clip(model, None if weights is None else str(weights))
     else:
-        check_state_dict(model, state)
-        expected = model.state_dict().keys()
-        state = {key.removeprefix('module.'): value for key, value in state.items()}
-        model.load_state_dict({key: state[key] for key in expected})
+        load_state(model, state)
     return model.to(device).eval().requires_grad_(False)
 
 
