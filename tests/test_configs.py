@@ -61,7 +61,7 @@ METHODS = {  # by file: with LPAM or not, and the losses between teacher and stu
     'infoclip_l_d': (True, ['MITransferLoss']),
     'infoclip': (True, ['InfoBottleneckLoss', 'MITransferLoss']),
 }
-COMPARISONS = ('ablation', 'ablation_forgetting', 'ablation_table2')
+COMPARISONS = ('ablation', 'ablation_table2')
 RIVALS = sorted((ROOT / 'configs/distillation').glob('*_coco-stuff.py'))
 
 

@@ -50,6 +50,7 @@ class _JointEnergy(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
+        """The energy of rows (n, d) and (n, d'), and its gradient for the backward pass."""
         energy = x.new_zeros((), dtype=torch.float64)
         wanted = ctx.needs_input_grad[:2]
         gradients = [torch.zeros_like(z) if want else None for z, want in zip((x, y), wanted)]
@@ -74,5 +75,6 @@ class _JointEnergy(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradient kept by the forward pass; there is no second derivative."""
         saved = iter(ctx.saved_tensors)
         return tuple(4 * upstream * next(saved) if w else None for w in ctx.needs_input_grad[:2])

@@ -105,11 +105,16 @@ def _distil(
 
 
 def entropy(setting: Setting, clock: Clock) -> Task:
-    """The transfer loss over the positions of a map at order 2, and by eigenvalues."""
+    """Order 2 against eigenvalues: the transfer loss over positions, and the entropy it is made of.
+
+    Sections are the loss with its gradient, its value alone, and the entropy of a Gram matrix.
+    """
     from infoclip_mmseg.losses.alignment import mutual_information_transfer
+    from infoclip_mmseg.losses.entropy import gram_matrix, renyi_entropy
 
     shape = (1, ENTROPY_SAMPLES, setting.num_classes)
     features = [torch.randn(shape, device=setting.device, requires_grad=True) for _ in range(2)]
+    gram = gram_matrix(features[0].detach())
     orders = {'order 2': 2.0, 'eigenvalues': EIGEN_ALPHA}
 
     def information(alpha: float) -> Tensor:
@@ -119,6 +124,11 @@ def entropy(setting: Setting, clock: Clock) -> Task:
     def call() -> None:
         for name, alpha in orders.items():
             forward_backward(clock, name, partial(information, alpha), features)
+            with torch.no_grad():
+                with clock(f'{name}, value'):
+                    information(alpha)
+                with clock(f'{name}, entropy'):
+                    renyi_entropy(gram, alpha)
 
     return Task(call, info=dict(samples=ENTROPY_SAMPLES))
 

@@ -119,7 +119,8 @@ def derive(outcomes: Sequence[Outcome], side: str, allocator: str) -> dict[str, 
 
     Returns:
         Those that can be computed of `distillation_share` (of the time of a step without it),
-        `training_images_per_second`, `inference_images_per_second`, `eigenvalues_over_order_2`,
+        `training_images_per_second`, `inference_images_per_second`, `eigenvalues_over_order_2`
+        (the loss with its gradient; `, value`: without; `, entropy`: that of a Gram matrix),
         `matrix_flops_per_second`, and for training and inference `flops` of a call,
         `flops_per_second` and their `share_of_matrix_rate`.
     """
@@ -132,9 +133,10 @@ def derive(outcomes: Sequence[Outcome], side: str, allocator: str) -> dict[str, 
     if step and plain:
         figures['distillation_share'] = step / plain - 1
     orders = get('entropy')
-    fast, slow = seconds_of(orders), seconds_of(orders, 'eigenvalues')
-    if fast and slow:
-        figures['eigenvalues_over_order_2'] = slow / fast
+    for suffix in ('', ', value', ', entropy'):
+        fast, slow = (seconds_of(orders, way + suffix) for way in ('order 2', 'eigenvalues'))
+        if fast and slow:
+            figures[f'eigenvalues_over_order_2{suffix}'] = slow / fast
     rate = _flop_rate(get('matrix'), seconds_of(get('matrix')))
     if rate:
         figures['matrix_flops_per_second'] = rate

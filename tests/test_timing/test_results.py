@@ -11,6 +11,12 @@ from infoclip_mmseg.timing.results import Outcome, derive, find, merge
 from infoclip_mmseg.timing.runs import Plan, Side, plan_jobs, run_jobs
 from infoclip_mmseg.timing.settings import Setting
 
+ORDERS = {
+    'order 2': [0.1],
+    'eigenvalues': [9.0],
+    'order 2, value': [0.05],
+    'eigenvalues, value': [2.0],
+}
 SIDES = [Side('a', 'a.py', '.', '1'), Side('b', 'b.py', '.', '1')]
 
 
@@ -66,13 +72,14 @@ def test_figures_that_follow():
     outcomes = [
         outcome('a', 'train', seconds={'step': [1.12]}, info=dict(images=4)),
         outcome('a', 'train_plain', seconds={'step': [1.0]}),
-        outcome('a', 'entropy', seconds={'order 2': [0.1], 'eigenvalues': [9.0]}),
+        outcome('a', 'entropy', seconds=ORDERS),
         outcome('a', 'matrix', seconds={'product': [2.0]}, info=dict(flops=8)),
         outcome('a', 'profile_train', info=dict(flops=2.24)),
     ]
     figures = derive(outcomes, 'a', 'default')
     assert figures['distillation_share'] == pytest.approx(0.12)
     assert figures['eigenvalues_over_order_2'] == pytest.approx(90)
+    assert figures['eigenvalues_over_order_2, value'] == pytest.approx(40)
     assert figures['training_images_per_second'] == pytest.approx(4 / 1.12)
     assert figures['training_share_of_matrix_rate'] == pytest.approx(0.5)
     assert derive(outcomes, 'a', 'kept') == {}
