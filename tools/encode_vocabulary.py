@@ -20,17 +20,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
-from mmengine.registry import init_default_scope
 from mmengine.runner.amp import autocast
-from mmseg.registry import MODELS
 
-import infoclip_mmseg  # noqa: F401  (registers the modules)
+from infoclip_mmseg.apis.loading import build_segmentor, find_config, load_clip, load_state
 from infoclip_mmseg.datasets.vocabularies import load_vocabulary
-from infoclip_mmseg.engine.checkpoint import (
-    CheckpointError,
-    check_state_dict,
-    load_checkpoint_file,
-)
+from infoclip_mmseg.engine.checkpoint import CheckpointError, load_checkpoint_file
 from infoclip_mmseg.engine.launch import check_file
 
 PRETRAINED = 'pretrained'
@@ -39,7 +33,7 @@ PRETRAINED = 'pretrained'
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description='Encode a vocabulary into the cache.')
-    parser.add_argument('config', help='config file of the model')
+    parser.add_argument('config', help='config of the model: a file, or its name')
     parser.add_argument(
         'checkpoint', help=f"checkpoint file, or '{PRETRAINED}' for CLIP as it was before training"
     )
@@ -64,22 +58,19 @@ def encode(args: argparse.Namespace) -> tuple[int, int]:
         ValueError: The vocabulary holds no names.
         CheckpointError: The checkpoint does not fit the config.
     """
-    check_file(args.config, 'config')
+    config = find_config(args.config)
     if args.checkpoint != PRETRAINED:
         check_file(args.checkpoint, 'checkpoint')
     names = load_vocabulary(args.vocabulary)
-    cfg = Config.fromfile(args.config)
+    cfg = Config.fromfile(config)
     cfg.merge_from_dict(args.cfg_options or {})
     cfg.model.backbone.text_cache_dir = args.cache_dir
-    init_default_scope('mmseg')
-    model = MODELS.build(cfg.model)
+    model = build_segmentor(cfg)
     if args.checkpoint == PRETRAINED:
-        model.backbone.init_weights()
+        load_clip(model)
     else:
         checkpoint = load_checkpoint_file(args.checkpoint)
-        state = checkpoint.get('state_dict', checkpoint)
-        check_state_dict(model, state, optional=('neck.',))
-        model.load_state_dict(state, strict=False)
+        load_state(model, checkpoint.get('state_dict', checkpoint))
     model.eval().to(args.device).set_vocabulary(names)
     with torch.no_grad(), autocast(enabled=args.amp):
         text = model.backbone.embed_prompts(model.prompts)

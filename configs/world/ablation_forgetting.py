@@ -1,5 +1,6 @@
-# InfoCLIP's rows where plain fine-tuning forgets: 6 seen compositions instead of 12, and CLIP learns
-# at three times the rate of the head. Everything else, and how it is read, as in ablation.py.
+# InfoCLIP's rows where plain fine-tuning forgets: 6 seen compositions instead of 12, and CLIP
+# learns at three times the rate of the head. Everything else, and how it is read, as in
+# ablation.py.
 # python tools/ablation.py configs/world/ablation_forgetting.py --jobs 2
 _base_ = ['./ablation.py']
 _few = {'train_dataloader.dataset.spec': dict(num_seen=6)}

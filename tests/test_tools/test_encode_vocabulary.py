@@ -47,7 +47,7 @@ def test_the_model_reads_what_the_tool_wrote(tool, inputs, tmp_path, capsys, amp
 @pytest.mark.parametrize(
     ('index', 'value', 'message'),
     [
-        (0, 'none.py', "config 'none.py' does not exist"),
+        (0, 'none.py', "config 'none.py' is neither a file"),
         (1, 'none.pth', "checkpoint 'none.pth' does not exist"),
         (2, 'none.txt', "vocabulary file 'none.txt' does not exist"),
         (1, 'other.pth', 'checkpoint'),
