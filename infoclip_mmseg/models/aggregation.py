@@ -9,10 +9,8 @@ from torch import Tensor, nn
 from infoclip_mmseg.models.attention import (
     GuidedClassAttention,
     GuidedWindowAttention,
-    from_windows,
-    to_windows,
-    window_layout,
-    window_mask,
+    Windows,
+    cut_windows,
 )
 
 
@@ -39,21 +37,20 @@ class SwinBlock(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
 
     def guide(self, guidance: Tensor) -> Tensor:
-        """Guidance (B, H, W, G) to what it adds in each window (B, 1, S, L, 3C)."""
-        height, width = guidance.shape[1:3]
-        window, shift = window_layout(height, width, self.window_size, self.shift)
-        return to_windows(self.attn.guide(guidance)[:, None], window, shift)
+        """Guidance (B, H, W, G) to what it adds at each position (B, 1, N, 3C), in windows."""
+        return self._windows(guidance[:, None]).sort(self.attn.guide(guidance)[:, None])
 
     def forward(self, x: Tensor, guided: Tensor) -> Tensor:
         """Features (B, T, H, W, C) and :meth:`guide`'s output -> (B, T, H, W, C)."""
-        height, width = x.shape[2:4]
-        window, shift = window_layout(height, width, self.window_size, self.shift)
-        mask = window_mask(height, width, window, shift, x.device, torch.float32)
         # The whole block runs on windows: positions are sorted once on the way in and out.
-        x = to_windows(x, window, shift)
-        x = x + self.attn(self.norm1(x), guided, mask)
+        windows, grid = self._windows(x), (x.shape[2], x.shape[3])
+        x = windows.sort(x)
+        x = x + self.attn(self.norm1(x), guided, windows.groups)
         x = x + self.mlp(self.norm2(x))
-        return from_windows(x, window, shift, (height, width))
+        return windows.unsort(x, grid)
+
+    def _windows(self, x: Tensor) -> Windows:
+        return cut_windows(x.shape[2], x.shape[3], self.window_size, self.shift, x.device)
 
 
 class SpatialAggregation(nn.Module):

@@ -4,76 +4,89 @@ Features are class-expanded, (B, T, H, W, C); guidance belongs to an image or to
 is expanded only after it has been projected: a linear layer on a concatenation is the sum of two
 linear layers, so the guidance part is computed once an image (or once a class) and added.
 
-Legend: B images, T classes, H W grid, S windows of L = window * window positions, C channels.
+Legend: B images, T classes, H W grid of N positions, S windows of L positions, C channels.
 """
 
 from __future__ import annotations
 
+import itertools
 from functools import lru_cache
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import Function
 
-# Added to attention logits of pairs from different regions of a shifted window.
-_MASKED = -100.0
-
-
-def window_layout(height: int, width: int, window: int, shift: int) -> tuple[int, int]:
-    """Window side and shift that fit a grid: a grid no larger than a window is not shifted."""
-    if min(height, width) <= window:
-        return min(height, width), 0
-    return window, shift
+Groups = tuple[tuple[int, int], ...]
+"""(S, L) of each group of equal windows, in the order in which they lie side by side."""
 
 
-def to_windows(x: Tensor, window: int, shift: int) -> Tensor:
-    """Cut features (B, T, H, W, C) into windows (B, T, S, L, C).
+class Windows(NamedTuple):
+    """How a grid of N positions is cut: windows lie side by side, those of one size together."""
 
-    The grid is padded with zeros at the bottom and right to multiples of the window, then rolled by
-    ``shift`` to the top and left.
-    """
-    bottom, right = -x.shape[2] % window, -x.shape[3] % window
-    if bottom or right:
-        x = F.pad(x, (0, 0, 0, right, 0, bottom))
-    if shift:
-        x = x.roll((-shift, -shift), dims=(2, 3))
-    x = x.unflatten(3, (-1, window)).unflatten(2, (-1, window))
-    return x.transpose(3, 4).flatten(4, 5).flatten(2, 3)
+    order: Tensor
+    inverse: Tensor
+    groups: Groups
+
+    def sort(self, x: Tensor) -> Tensor:
+        """Features (B, T, H, W, C) to one window after the other, (B, T, N, C)."""
+        out: Tensor = _Reorder.apply(x.flatten(2, 3), self.order, self.inverse)
+        return out
+
+    def unsort(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Inverse of :meth:`sort`; ``grid`` is (H, W)."""
+        out: Tensor = _Reorder.apply(x, self.inverse, self.order)
+        return out.unflatten(2, grid)
 
 
-def from_windows(x: Tensor, window: int, shift: int, grid: tuple[int, int]) -> Tensor:
-    """Inverse of :func:`to_windows`; ``grid`` is (H, W)."""
-    rows, columns = -(-grid[0] // window), -(-grid[1] // window)
-    x = x.unflatten(3, (window, window)).unflatten(2, (rows, columns))
-    x = x.transpose(3, 4).flatten(4, 5).flatten(2, 3)
-    if shift:
-        x = x.roll((shift, shift), dims=(2, 3))
-    return x[:, :, : grid[0], : grid[1]]
+class _Reorder(Function):
+    """Positions (dimension 2) in another order; the gradient goes back in the inverse order."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
+        """Position ``order[i]`` comes to place i."""
+        ctx.inverse = inverse
+        return x.index_select(2, order)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+        """The gradient in the order of the input."""
+        return upstream.index_select(2, ctx.inverse), None, None
+
+
+def _cuts(length: int, window: int, shift: int) -> list[range]:
+    """Positions of a side that see each other."""
+    bounds = [0, *range(shift or window, length, window), length]
+    return [range(*pair) for pair in itertools.pairwise(bounds)]
 
 
 @lru_cache(maxsize=16)
-def window_mask(
-    height: int, width: int, window: int, shift: int, device: torch.device, dtype: torch.dtype
-) -> Tensor | None:
-    """Additive mask (windows, window*window, window*window), or None where nothing is masked.
+def cut_windows(height: int, width: int, window: int, shift: int, device: torch.device) -> Windows:
+    """Windows of a grid, shifted by ``shift`` positions.
 
-    Positions that the cyclic shift brought together do not see each other; padding is seen by none.
+    A cyclic shift brings positions of opposite borders into one window, and hides them from each
+    other; a grid that is no multiple of the window is padded, and the padding hidden. What is left
+    of both are smaller windows at the borders. A grid no larger than a window is one, not shifted.
+
+    Args:
+        height, width: H, W.
+        window: Side of a window, in positions.
+        shift: How far windows are shifted to the bottom and right; 0 or less than ``window``.
+        device: Where the indices are.
     """
-    padded = (-(-height // window) * window, -(-width // window) * window)
-    if not shift and padded == (height, width):
-        return None
-    region = torch.zeros(padded, device=device)
-    if shift:
-        for side in (-window, -shift):
-            region[side:] += 1
-            region[:, side:] += 3
-    inside = torch.zeros(padded, dtype=torch.bool, device=device)
-    inside[:height, :width] = True
-    region = region.masked_fill(~inside.roll((-shift, -shift), dims=(0, 1)), -1)
-    region = region.unflatten(0, (-1, window)).unflatten(2, (-1, window))
-    region = region.permute(0, 2, 1, 3).flatten(2).flatten(0, 1)
-    different = region[:, None] != region[:, :, None]
-    return torch.zeros(different.shape, device=device, dtype=dtype).masked_fill_(different, _MASKED)
+    if min(height, width) <= window:
+        window, shift = min(height, width), 0
+    sides = [_cuts(side, window, shift) for side in (height, width)]
+    found: dict[int, list[list[int]]] = {}
+    for rows in sides[0]:
+        for columns in sides[1]:
+            inside = [row * width + column for row in rows for column in columns]
+            found.setdefault(len(inside), []).append(inside)
+    flat = [position for group in found.values() for inside in group for position in inside]
+    with torch.inference_mode(False):
+        order = torch.tensor(flat, device=device)
+        return Windows(order, order.argsort(), tuple((len(g), n) for n, g in found.items()))
 
 
 class _GuidedProjection(nn.Module):
@@ -120,22 +133,26 @@ class GuidedWindowAttention(_GuidedProjection):
         super().__init__(dim, guidance_dim, num_heads)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, guided: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, guided: Tensor, groups: Groups) -> Tensor:
         """Attend within windows.
 
         Args:
-            x: Normalised features (B, T, S, L, C).
-            guided: From :meth:`guide`, (B, 1, S, L, 3C), one for all classes.
-            mask: From :func:`window_mask`, (S, L, L), or None.
+            x: Normalised features (B, T, N, C), one window after the other.
+            guided: From :meth:`guide`, (B, 1, N, 3C), one for all classes.
+            groups: Windows of a group and positions of a window, see :class:`Windows`.
 
         Returns:
-            Features (B, T, S, L, C).
+            Features (B, T, N, C).
         """
-        qkv = self.project(x, guided).flatten(0, 2)
+        sizes = [count * length for count, length in groups]
+        parts = zip(x.split(sizes, 2), guided.split(sizes, 2), groups)
+        out = [self._attend(*part) for part in parts]
+        return out[0] if len(out) == 1 else torch.cat(out, 2)
+
+    def _attend(self, x: Tensor, guided: Tensor, group: tuple[int, int]) -> Tensor:
+        qkv = self.project(x, guided).unflatten(2, group).flatten(0, 2)
         q, k, v = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        if mask is not None:
-            mask = mask.to(q.dtype)[:, None].repeat(x.shape[0] * x.shape[1], 1, 1, 1)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        out = F.scaled_dot_product_attention(q, k, v)
         return self.proj(out.transpose(1, 2).flatten(2)).view(x.shape)
 
 

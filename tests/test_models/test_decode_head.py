@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from infoclip_mmseg.models import CATSegHead, ImageFeatures
-from infoclip_mmseg.models.attention import GuidedWindowAttention, linear_attention, window_mask
+from infoclip_mmseg.models.attention import GuidedWindowAttention, cut_windows, linear_attention
 from infoclip_mmseg.models.cost_volume import (
     cost_volume,
     max_similarity,
@@ -126,11 +126,41 @@ def test_linear_attention_padding_is_exact():
     torch.testing.assert_close(linear_attention(q, k, v, (key, value, 3)), expected)
 
 
-def test_window_mask_hides_padding_and_other_regions():
-    assert window_mask(6, 6, 3, 0, torch.device('cpu'), torch.float32) is None
-    mask = window_mask(5, 6, 3, 0, torch.device('cpu'), torch.float32)
-    lower = mask[2].view(3, 3, 3, 3)  # rows 3 and 4 are real, row 5 is padding
-    assert (lower[0, 0, :2] == 0).all() and (lower[0, 0, 2] == -100).all()
-    shifted = window_mask(6, 6, 3, 1, torch.device('cpu'), torch.float32)
-    assert shifted.shape == (4, 9, 9)
-    assert (shifted[0] == 0).all() and (shifted[3] == -100).any()
+def roll_windows(x, window: int, shift: int):
+    """Cyclic shift and padded windows as Swin defines them, (S, window * window, ...)."""
+    x = F.pad(x, (0, -x.shape[1] % window, 0, -x.shape[0] % window), value=-1)
+    x = x.roll((-shift, -shift), (0, 1)).unflatten(1, (-1, window)).unflatten(0, (-1, window))
+    return x.transpose(1, 2).flatten(2).flatten(0, 1)
+
+
+@pytest.mark.parametrize('shift', [0, 1])
+@pytest.mark.parametrize('grid', [(6, 6), (5, 7), (3, 8), (9, 4)])
+def test_windows_are_those_of_the_masked_cyclic_shift(grid, shift):
+    height, width = grid
+    windows = cut_windows(height, width, 3, shift, torch.device('cpu'))
+    sizes = [length for count, length in windows.groups for _ in range(count)]
+    parts = [set(part.tolist()) for part in windows.order.split(sizes)]
+    if min(grid) <= 3:
+        shift = 0
+    index = torch.arange(height * width).view(grid)
+    rolled = roll_windows(index, 3, shift)
+    expected = set()
+    for inside in rolled.tolist():
+        # Regions of Swin's mask: positions that the roll brought from the other border.
+        sides = {i: (i // width < shift, i % width < shift) for i in inside if i >= 0}
+        expected |= {
+            frozenset(i for i, side in sides.items() if side == which)
+            for which in set(sides.values())
+        }
+    # Windows without the shifted border are whole, whatever their position.
+    assert {frozenset(part) for part in parts} == expected
+    assert sorted(i for part in parts for i in part) == list(range(height * width))
+
+
+def test_windows_are_sorted_and_put_back():
+    x = torch.randn(2, 3, 5, 7, 4, dtype=torch.float64, requires_grad=True)
+    windows = cut_windows(5, 7, 3, 1, x.device)
+    torch.testing.assert_close(windows.unsort(windows.sort(x), (5, 7)), x)
+    weight = torch.randn(2, 3, 35, 4, dtype=torch.float64)
+    (grad,) = torch.autograd.grad((windows.sort(x) * weight).sum(), x)
+    torch.testing.assert_close(windows.sort(grad), weight)
