@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,9 +11,21 @@ from torch import Tensor, nn
 from infoclip_mmseg.models.attention import (
     GuidedClassAttention,
     GuidedWindowAttention,
+    Groups,
     Windows,
     cut_windows,
 )
+
+Step = Callable[..., Tensor]
+
+
+def run_step(step: Step, *args: object) -> Tensor:
+    """Call a step. In training with recomputation CATSegHead puts its checkpoint in this place.
+
+    Steps end with their largest product, whose output is kept: the backward pass recomputes what
+    lies before it, which is cheap, and not the product.
+    """
+    return step(*args)
 
 
 class SwinBlock(nn.Module):
@@ -40,14 +54,20 @@ class SwinBlock(nn.Module):
         """Guidance (B, H, W, G) to what it adds at each position (B, 1, N, 3C), in windows."""
         return self._windows(guidance[:, None]).sort(self.attn.guide(guidance)[:, None])
 
-    def forward(self, x: Tensor, guided: Tensor) -> Tensor:
+    def forward(self, x: Tensor, guided: Tensor, run: Step = run_step) -> Tensor:
         """Features (B, T, H, W, C) and :meth:`guide`'s output -> (B, T, H, W, C)."""
         # The whole block runs on windows: positions are sorted once on the way in and out.
         windows, grid = self._windows(x), (x.shape[2], x.shape[3])
         x = windows.sort(x)
-        x = x + self.attn(self.norm1(x), guided, windows.groups)
-        x = x + self.mlp(self.norm2(x))
+        x = run(self._attend, x, guided, windows.groups)
+        x = run(self._feed_forward, x)
         return windows.unsort(x, grid)
+
+    def _attend(self, x: Tensor, guided: Tensor, groups: Groups) -> Tensor:
+        return x + self.attn(self.norm1(x), guided, groups)
+
+    def _feed_forward(self, x: Tensor) -> Tensor:
+        return x + self.mlp(self.norm2(x))
 
     def _windows(self, x: Tensor) -> Windows:
         return cut_windows(x.shape[2], x.shape[3], self.window_size, self.shift, x.device)
@@ -70,9 +90,11 @@ class SpatialAggregation(nn.Module):
         guidance = self.guidance_norm(guidance)
         return self.block_1.guide(guidance), self.block_2.guide(guidance)
 
-    def forward(self, x: Tensor, guided_1: Tensor, guided_2: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, guided_1: Tensor, guided_2: Tensor, run: Step = run_step
+    ) -> Tensor:
         """Features (B, T, H, W, C) and :meth:`guide`'s output -> (B, T, H, W, C)."""
-        return self.block_2(self.block_1(x, guided_1), guided_2)
+        return self.block_2(self.block_1(x, guided_1, run), guided_2, run)
 
 
 def pool_grid(x: Tensor, size: int) -> Tensor:
@@ -193,21 +215,32 @@ class GuidedUpsampling(nn.Module):
         )
         return self.conv1(torch.cat([bias, guidance], dim=1))[:, None]
 
-    def forward(self, x: Tensor, guided: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, guided: Tensor, before: Step = nn.Identity(), run: Step = run_step
+    ) -> Tensor:
         """Upsample.
-
-        Nothing lies between the transposed and the first convolution, so both run as one
-        transposed convolution of kernel 4 and stride 2, with about half the arithmetic.
 
         Args:
             x: Class maps (B*T, C, H, W), image by image.
             guided: From :meth:`guide`.
+            before: Activation of the input, that of the stage before.
+            run: Runs a step, see :func:`run_step`.
 
         Returns:
-            (B*T, out_channels, 2H, 2W).
+            (B*T, out_channels, 2H, 2W), to which :meth:`activate` is still to be applied.
         """
+        return run(self._convolve, run(self._double, x, guided, before))
+
+    def activate(self, x: Tensor) -> Tensor:
+        """Normalisation and ReLU of :meth:`forward`'s output."""
+        return F.relu(self.norm2(x), inplace=True)
+
+    def _double(self, x: Tensor, guided: Tensor, before: Step) -> Tensor:
+        # Nothing lies between the transposed and the first convolution, so both run as one
+        # transposed convolution of kernel 4 and stride 2, with about half the arithmetic.
         weight = F.conv2d(self.up.weight, self.conv1.weight[:, : self.up.out_channels], padding=2)
-        x = F.conv_transpose2d(x, weight, stride=2, padding=1)
-        x = x.unflatten(0, (guided.shape[0], -1)).add_(guided).flatten(0, 1)
-        x = F.relu(self.norm1(x), inplace=True)
-        return F.relu(self.norm2(self.conv2(x)), inplace=True)
+        x = F.conv_transpose2d(before(x), weight, stride=2, padding=1)
+        return x.unflatten(0, (guided.shape[0], -1)).add_(guided).flatten(0, 1)
+
+    def _convolve(self, x: Tensor) -> Tensor:
+        return self.conv2(F.relu(self.norm1(x), inplace=True))

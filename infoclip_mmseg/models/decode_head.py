@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -12,7 +13,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from infoclip_mmseg.models.aggregation import AggregationLayer, GuidedUpsampling
+from infoclip_mmseg.models.aggregation import AggregationLayer, GuidedUpsampling, Step
 from infoclip_mmseg.models.cost_volume import ClassLogits, scatter_logits, top_cost_volume
 from infoclip_mmseg.models.dual_encoder import ImageFeatures
 from infoclip_mmseg.models.sliding_window import resize
@@ -66,7 +67,8 @@ class CATSegHead(BaseModule):
         class_chunk: Class maps (of all images together) that are aggregated over positions and
             upsampled at a time; the result is the same. None: on a CPU what fits into its caches,
             elsewhere all. 0: all, and all positions of the class attention too.
-        with_cp: Recompute activations of each layer and of each chunk in the backward pass.
+        with_cp: Keep the outputs of the large products only and recompute the rest in the backward
+            pass.
         loss_decode: Task loss, see :class:`~infoclip_mmseg.losses.CATSegBCELoss`; any mmseg loss on
             one logit map a class will do.
         ignore_index: Label value of pixels without a label.
@@ -219,11 +221,13 @@ class CATSegHead(BaseModule):
         pooling_size = self.pooling_size if self.training else 1
         for layer in self.layers:
             assert isinstance(layer, AggregationLayer)
-            x = self._run_chunks(layer.spatial, x, 1, *layer.spatial.guide(appearance))
+            spatial = partial(layer.spatial, run=self._run)
+            classes = partial(self._run, layer.classes)
+            x = self._run_chunks(spatial, x, 1, *layer.spatial.guide(appearance))
             if pooling_size == 1:
-                x = self._run_chunks(layer.classes, x, 2, text_guidance, pooling_size)
+                x = self._run_chunks(classes, x, 2, text_guidance, pooling_size)
             else:
-                x = self._run(layer.classes, x, text_guidance, pooling_size)
+                x = classes(x, text_guidance, pooling_size)
         return x
 
     def upsample_guidance(self, blocks: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -253,20 +257,21 @@ class CATSegHead(BaseModule):
     def _decode(self, x: Tensor, *guided: Tensor) -> Tensor:
         shape = x.shape[:2]
         x = x.flatten(0, 1).permute(0, 3, 1, 2)
+        activate: Step = nn.Identity()
         for stage, stage_guided in zip(self.decoder, guided):
-            x = stage(x, stage_guided)
-        return self.conv_seg(x)[:, 0].unflatten(0, shape)
+            x = stage(x, stage_guided, activate, self._run)
+            activate = cast(GuidedUpsampling, stage).activate
+        x = self._run(lambda maps: self.conv_seg(activate(maps)), x)
+        return x[:, 0].unflatten(0, shape)
 
-    def _run_chunks(
-        self, function: Callable[..., Tensor], x: Tensor, dim: int, *args: Any
-    ) -> Tensor:
+    def _run_chunks(self, function: Step, x: Tensor, dim: int, *args: Any) -> Tensor:
         """Run ``function(x, *args)`` on parts of ``x`` (B, T, H, W, C) along T (1) or H (2)."""
         chunk = self._chunk(x, dim)
         if chunk >= x.shape[dim]:
-            return self._run(function, x, *args)
+            return function(x, *args)
         parts: list[Tensor] = []
         for part in x.split(chunk, dim):
-            out = self._run(function, part, *args)
+            out = function(part, *args)
             # Without gradients features of the same size take the place of their input.
             if not torch.is_grad_enabled() and out.shape == part.shape:
                 part.copy_(out)
@@ -283,10 +288,10 @@ class CATSegHead(BaseModule):
             return x.shape[dim]
         return max(1, CPU_CHUNK * x.shape[dim] // x[..., 0].numel())
 
-    def _run(self, function: Callable[..., Tensor], *args: Any) -> Tensor:
+    def _run(self, step: Step, *args: Any) -> Tensor:
         if self.with_cp and self.training and torch.is_grad_enabled():
-            return checkpoint(function, *args, use_reentrant=False)
-        return function(*args)
+            return checkpoint(step, *args, use_reentrant=False, preserve_rng_state=False)
+        return step(*args)
 
     def _check(self, features: ImageFeatures, text: Tensor) -> None:
         widths = [block.shape[1] for block in features.blocks]
