@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from infoclip_mmseg.models.attention import (
+    Groups,
     GuidedClassAttention,
     GuidedWindowAttention,
-    Groups,
     Windows,
     cut_windows,
 )
@@ -215,9 +215,7 @@ class GuidedUpsampling(nn.Module):
         )
         return self.conv1(torch.cat([bias, guidance], dim=1))[:, None]
 
-    def forward(
-        self, x: Tensor, guided: Tensor, before: Step = nn.Identity(), run: Step = run_step
-    ) -> Tensor:
+    def forward(self, x: Tensor, guided: Tensor, before: Step, run: Step = run_step) -> Tensor:
         """Upsample.
 
         Args:
