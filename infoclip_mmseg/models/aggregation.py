@@ -9,23 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from infoclip_mmseg.models.attention import (
-    Groups,
     GuidedClassAttention,
     GuidedWindowAttention,
     Windows,
     cut_windows,
 )
-
-Step = Callable[..., Tensor]
-
-
-def run_step(step: Step, *args: object) -> Tensor:
-    """Call a step. In training with recomputation CATSegHead puts its checkpoint in this place.
-
-    Steps end with their largest product, whose output is kept: the backward pass recomputes what
-    lies before it, which is cheap, and not the product.
-    """
-    return step(*args)
 
 
 class SwinBlock(nn.Module):
@@ -54,20 +42,14 @@ class SwinBlock(nn.Module):
         """Guidance (B, H, W, G) to what it adds at each position (B, 1, N, 3C), in windows."""
         return self._windows(guidance[:, None]).sort(self.attn.guide(guidance)[:, None])
 
-    def forward(self, x: Tensor, guided: Tensor, run: Step = run_step) -> Tensor:
+    def forward(self, x: Tensor, guided: Tensor) -> Tensor:
         """Features (B, T, H, W, C) and :meth:`guide`'s output -> (B, T, H, W, C)."""
         # The whole block runs on windows: positions are sorted once on the way in and out.
         windows, grid = self._windows(x), (x.shape[2], x.shape[3])
         x = windows.sort(x)
-        x = run(self._attend, x, guided, windows.groups)
-        x = run(self._feed_forward, x)
+        x = x + self.attn(self.norm1(x), guided, windows.groups)
+        x = x + self.mlp(self.norm2(x))
         return windows.unsort(x, grid)
-
-    def _attend(self, x: Tensor, guided: Tensor, groups: Groups) -> Tensor:
-        return x + self.attn(self.norm1(x), guided, groups)
-
-    def _feed_forward(self, x: Tensor) -> Tensor:
-        return x + self.mlp(self.norm2(x))
 
     def _windows(self, x: Tensor) -> Windows:
         return cut_windows(x.shape[2], x.shape[3], self.window_size, self.shift, x.device)
@@ -90,11 +72,9 @@ class SpatialAggregation(nn.Module):
         guidance = self.guidance_norm(guidance)
         return self.block_1.guide(guidance), self.block_2.guide(guidance)
 
-    def forward(
-        self, x: Tensor, guided_1: Tensor, guided_2: Tensor, run: Step = run_step
-    ) -> Tensor:
+    def forward(self, x: Tensor, guided_1: Tensor, guided_2: Tensor) -> Tensor:
         """Features (B, T, H, W, C) and :meth:`guide`'s output -> (B, T, H, W, C)."""
-        return self.block_2(self.block_1(x, guided_1, run), guided_2, run)
+        return self.block_2(self.block_1(x, guided_1), guided_2)
 
 
 def pool_grid(x: Tensor, size: int) -> Tensor:
@@ -181,6 +161,18 @@ class AggregationLayer(nn.Module):
         super().__init__()
         self.spatial = SpatialAggregation(dim, appearance_dim, num_heads, window_size)
         self.classes = ClassAggregation(dim, text_dim, num_heads, pad_len)
+
+
+Step = Callable[..., Tensor]
+
+
+def run_step(step: Step, *args: object) -> Tensor:
+    """Call a step. In training with recomputation CATSegHead puts its checkpoint in this place.
+
+    Steps end with a convolution. Its output is kept, and what lies before it is recomputed in the
+    backward pass, which is cheap; the convolution is not.
+    """
+    return step(*args)
 
 
 class GuidedUpsampling(nn.Module):

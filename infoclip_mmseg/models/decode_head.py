@@ -67,8 +67,8 @@ class CATSegHead(BaseModule):
         class_chunk: Class maps (of all images together) that are aggregated over positions and
             upsampled at a time; the result is the same. None: on a CPU what fits into its caches,
             elsewhere all. 0: all, and all positions of the class attention too.
-        with_cp: Keep the outputs of the large products only and recompute the rest in the backward
-            pass.
+        with_cp: Recompute activations in the backward pass: of aggregation all but the outputs of
+            each layer, of upsampling what lies between the convolutions.
         loss_decode: Task loss, see :class:`~infoclip_mmseg.losses.CATSegBCELoss`; any mmseg loss on
             one logit map a class will do.
         ignore_index: Label value of pixels without a label.
@@ -221,8 +221,7 @@ class CATSegHead(BaseModule):
         pooling_size = self.pooling_size if self.training else 1
         for layer in self.layers:
             assert isinstance(layer, AggregationLayer)
-            spatial = partial(layer.spatial, run=self._run)
-            classes = partial(self._run, layer.classes)
+            spatial, classes = (partial(self._run, part) for part in (layer.spatial, layer.classes))
             x = self._run_chunks(spatial, x, 1, *layer.spatial.guide(appearance))
             if pooling_size == 1:
                 x = self._run_chunks(classes, x, 2, text_guidance, pooling_size)
