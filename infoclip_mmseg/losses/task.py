@@ -11,8 +11,12 @@ import torch
 import torch.nn.functional as F
 from mmseg.registry import MODELS
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from infoclip_mmseg.losses.entropy import at_least_float32
+
+# Logits at label size that are worked on at a time: what a CPU caches, or a GPU is busy with.
+_CPU_CHUNK, _CHUNK = 2**20, 2**26
 
 
 def _check_labels(logits: Tensor, labels: Tensor, ignored: Tensor) -> None:
@@ -28,10 +32,11 @@ def _check_labels(logits: Tensor, labels: Tensor, ignored: Tensor) -> None:
         )
 
 
-def _check_options(logits: Tensor, labels: Tensor, ignored: str) -> None:
+def _check_options(logits: Tensor, labels: Tensor, ignored: str, resized: bool = False) -> None:
     if ignored not in ('negative', 'exclude'):
         raise ValueError(f"ignored is {ignored!r}, but must be 'negative' or 'exclude'")
-    if logits.dim() != 4 or labels.shape != logits.shape[:1] + logits.shape[2:]:
+    size = labels.shape[1:] if resized else logits.shape[2:]
+    if logits.dim() != 4 or labels.dim() != 3 or labels.shape != logits.shape[:1] + size:
         raise ValueError(
             'logits must be (B, T, h, w) and labels (B, h, w) of the same size, but they are '
             f'{tuple(logits.shape)} and {tuple(labels.shape)}; resize the logits to the label '
@@ -70,6 +75,51 @@ def pixel_bce(
         target_logits = logits.gather(1, index).squeeze(1).masked_fill(mask, 0.0)
         loss = F.softplus(logits).sum(dim=1) - target_logits
         return loss.masked_fill(mask, 0.0) if ignored == 'exclude' else loss
+
+
+def resized_pixel_bce(
+    logits: Tensor, labels: Tensor, ignore_index: int = 255, ignored: str = 'negative'
+) -> Tensor:
+    """:func:`pixel_bce` of logits that are first resized to the labels.
+
+    Resized logits exist for a few classes at a time, in the forward and in the backward pass.
+
+    Args:
+        logits: (B, T, h', w'), any floating type.
+        labels, ignore_index, ignored: As in :func:`pixel_bce`.
+
+    Returns:
+        As :func:`pixel_bce`, with bilinear resizing (align_corners=False).
+
+    Raises:
+        ValueError: As :func:`pixel_bce`.
+    """
+    _check_options(logits, labels, ignored, resized=True)
+    mask = labels == ignore_index
+    _check_labels(logits, labels, mask)
+    budget = _CPU_CHUNK if logits.device.type == 'cpu' else _CHUNK
+    chunk = max(1, budget // max(1, labels.numel()))
+    index = labels.long().masked_fill(mask, -1)
+    with torch.autocast(device_type=logits.device.type, enabled=False):
+        parts = at_least_float32(logits).split(chunk, dim=1)
+        loss = sum(
+            checkpoint(
+                _part_bce, part, index - i * chunk, use_reentrant=False, preserve_rng_state=False
+            )
+            if part.requires_grad
+            else _part_bce(part, index - i * chunk)
+            for i, part in enumerate(parts)
+        )
+    assert isinstance(loss, Tensor)
+    return loss.masked_fill(mask, 0.0) if ignored == 'exclude' else loss
+
+
+def _part_bce(logits: Tensor, index: Tensor) -> Tensor:
+    """Share of these classes in :func:`pixel_bce`; an index of another class has no target."""
+    logits = F.interpolate(logits, index.shape[1:], mode='bilinear', align_corners=False)
+    inside = (index >= 0) & (index < logits.shape[1])
+    target_logits = logits.gather(1, index.where(inside, 0).unsqueeze(1)).squeeze(1)
+    return F.softplus(logits).sum(dim=1) - target_logits * inside
 
 
 def catseg_bce(
@@ -128,6 +178,9 @@ class CATSegBCELoss(nn.Module):
         self.loss_weight = loss_weight
         self._loss_name = loss_name
 
+    resizes = True
+    """The head may hand over logits as they are, see ``resize``."""
+
     @property
     def loss_name(self) -> str:
         """Key of this loss among the losses of the decode head."""
@@ -145,18 +198,21 @@ class CATSegBCELoss(nn.Module):
         avg_factor: float | None = None,
         reduction_override: str | None = None,
         ignore_index: int = 255,
+        resize: bool = False,
         **kwargs: Any,
     ) -> Tensor:
         """Computes the loss.
 
         Args:
-            cls_score: Logits (B, T, h, w), at the size of the labels.
+            cls_score: Logits (B, T, h, w), at the size of the labels; with ``resize`` of any size.
             label: (B, h, w), class indices 0..T-1 or ``ignore_index``.
             weight: (B, h, w), factor of each pixel, for example from a pixel sampler.
             avg_factor: Divides the sum over pixels and classes in place of their number.
             reduction_override: 'mean' (default), 'sum' over pixels and classes, or 'none' for the
                 mean over classes of each pixel.
             ignore_index: Label value of ignored pixels.
+            resize: Resize the logits to the labels (bilinear, align_corners=False), a few classes
+                at a time, which takes less memory than doing it before.
             **kwargs: Other arguments of MMSegmentation's losses, without effect.
 
         Returns:
@@ -173,7 +229,8 @@ class CATSegBCELoss(nn.Module):
                 f"the reduction is {reduction!r} with avg_factor={avg_factor}, but must be 'mean', "
                 "'none', or 'sum' without avg_factor"
             )
-        loss = pixel_bce(cls_score, label, ignore_index, self.ignored)
+        compute = resized_pixel_bce if resize else pixel_bce
+        loss = compute(cls_score, label, ignore_index, self.ignored)
         if weight is not None:
             loss = loss * weight
         num_classes = cls_score.shape[1]

@@ -247,11 +247,12 @@ class CATSegHead(BaseModule):
 
     def loss_by_feat(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Task loss of logits (B, T, h, w) resized to the labels (B, H, W)."""
-        logits = F.interpolate(
-            logits.float(), size=labels.shape[-2:], mode='bilinear', align_corners=False
-        )
-        loss = self.loss_decode(logits, labels, ignore_index=self.ignore_index)
-        return {self.loss_decode.loss_name: loss}
+        options: dict[str, Any] = dict(ignore_index=self.ignore_index)
+        if getattr(self.loss_decode, 'resizes', False):
+            options['resize'] = True
+        else:
+            logits = resize(logits.float(), (labels.shape[1], labels.shape[2]))
+        return {self.loss_decode.loss_name: self.loss_decode(logits, labels, **options)}
 
     def _decode(self, x: Tensor, *guided: Tensor) -> Tensor:
         shape = x.shape[:2]

@@ -8,6 +8,7 @@ from mmseg.models.losses import CrossEntropyLoss
 from mmseg.registry import MODELS
 from safetensors.torch import load_file
 
+from infoclip_mmseg.losses import task
 from infoclip_mmseg.losses.task import CATSegBCELoss, catseg_bce
 
 DATA = Path(__file__).parents[1] / 'data' / 'catseg_tiny.safetensors'
@@ -48,6 +49,25 @@ def test_golden_loss():
     loss = catseg_bce(logits, arrays['target'])
     assert loss.item() == pytest.approx(arrays['loss_bce'].item(), abs=1e-6)
     assert CATSegBCELoss()(logits, arrays['target']).item() == loss.item()
+
+
+@pytest.mark.parametrize('ignored', ['negative', 'exclude'])
+@pytest.mark.parametrize('chunk', [1, 2 * 12 * 9 * 3, 2**20])  # one, three and all classes
+def test_resizing_a_few_classes_at_a_time_changes_nothing(monkeypatch, ignored, chunk):
+    monkeypatch.setattr(task, '_CPU_CHUNK', chunk)
+    logits = 5 * torch.randn(2, CLASSES, 4, 3)
+    labels = torch.randint(0, CLASSES, (2, 12, 9))
+    labels[torch.rand(2, 12, 9) < 0.3] = 255
+    ours, reference = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    large = F.interpolate(reference, (12, 9), mode='bilinear', align_corners=False)
+    loss, weight = CATSegBCELoss(ignored), torch.rand(2, 12, 9)
+    small = loss(ours, labels, weight, resize=True)
+    expected = loss(large, labels, weight)
+    torch.testing.assert_close(small, expected)
+    torch.testing.assert_close(loss(logits, labels, weight, resize=True), expected)
+    small.backward()
+    expected.backward()
+    torch.testing.assert_close(ours.grad, reference.grad)
 
 
 def test_negative_equals_one_hot_bce_in_value_and_gradient(batch):
