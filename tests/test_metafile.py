@@ -70,7 +70,8 @@ def test_published_figures_are_those_of_the_benchmark_table():
 def test_measured_figures_of_the_composed_world_are_those_of_the_results():
     lines = (ROOT / 'configs/world/results/ablation.md').read_text(encoding='utf-8').splitlines()
     rows = dict(zero_shot='zero-shot', catseg='CAT-Seg', infoclip='InfoCLIP')
-    rows.update(infoclip_l_c='L_c only', infoclip_l_d='L_d only')
+    rows.update(infoclip_l_c='L_c only', infoclip_l_d='L_d only', kl='KL', maft='MAFT')
+    rows.update(maft_plus='MAFT+ (RC)', cost_volume_mi='cost-volume MI', lpam_kl='LPAM + KL')
     found = 0
     for model in MODELS:
         name = rows.get(model['Name'].removeprefix('world_'))
