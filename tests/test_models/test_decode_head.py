@@ -63,6 +63,19 @@ def test_chunks_and_checkpointing_change_nothing(head, class_chunk):
     torch.testing.assert_close(head(x, text), plain, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize('class_chunk', [0, 3])
+def test_recomputation_changes_no_gradient(head, class_chunk):
+    x, text = features(2, (5, 7)), torch.randn(6, 1, 32)
+    head.train()
+    head.class_chunk = class_chunk
+    gradients = []
+    for head.with_cp in (False, True):
+        loss = head(x, text).square().mean()
+        gradients.append(torch.autograd.grad(loss, list(head.parameters())))
+    for plain, recomputed in zip(*gradients):
+        torch.testing.assert_close(recomputed, plain, rtol=1e-4, atol=1e-6)
+
+
 def test_pooling_is_for_training_only(head):
     x, text = features(1, (4, 6)), torch.randn(5, 1, 32)
     evaluated = head(x, text)
