@@ -168,6 +168,9 @@ class CATSegBCELoss(nn.Module):
         ValueError: ``ignored`` is unknown.
     """
 
+    resizes = True
+    """The head may hand over logits as they are, see ``resize``."""
+
     def __init__(
         self, ignored: str = 'negative', loss_weight: float = 1.0, loss_name: str = 'loss_seg'
     ) -> None:
@@ -177,9 +180,6 @@ class CATSegBCELoss(nn.Module):
         self.ignored = ignored
         self.loss_weight = loss_weight
         self._loss_name = loss_name
-
-    resizes = True
-    """The head may hand over logits as they are, see ``resize``."""
 
     @property
     def loss_name(self) -> str:
