@@ -1,8 +1,8 @@
-"""Spatial and class aggregation of the cost volume, and the guided upsampling decoder."""
+"""Spatial and class aggregation of the cost volume."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,7 @@ from infoclip_mmseg.models.attention import (
     Windows,
     cut_windows,
 )
+from infoclip_mmseg.models.swin_recompute import BlockPlan, BlockWeights, swin_blocks
 
 
 class SwinBlock(nn.Module):
@@ -51,6 +52,16 @@ class SwinBlock(nn.Module):
         x = x + self.mlp(self.norm2(x))
         return windows.unsort(x, grid)
 
+    def plan(self, x: Tensor) -> tuple[BlockPlan, BlockWeights]:
+        """The block for :func:`~infoclip_mmseg.models.swin_recompute.swin_blocks`."""
+        eps = self.norm1.eps, self.norm2.eps
+        plan = BlockPlan(self._windows(x), self.attn.num_heads, eps)
+        first, _, second = (cast(nn.Linear, layer) for layer in self.mlp)
+        layers = (self.attn.proj, self.norm2, first, second)
+        parameters = [p for layer in layers for p in (layer.weight, layer.bias)]
+        weights = BlockWeights(self.norm1.weight, self.norm1.bias, self.attn.weight(), *parameters)
+        return plan, weights
+
     def _windows(self, x: Tensor) -> Windows:
         return cut_windows(x.shape[2], x.shape[3], self.window_size, self.shift, x.device)
 
@@ -75,6 +86,17 @@ class SpatialAggregation(nn.Module):
     def forward(self, x: Tensor, guided_1: Tensor, guided_2: Tensor) -> Tensor:
         """Features (B, T, H, W, C) and :meth:`guide`'s output -> (B, T, H, W, C)."""
         return self.block_2(self.block_1(x, guided_1), guided_2)
+
+    def recompute(self, x: Tensor, guided_1: Tensor, guided_2: Tensor, chunk: int) -> Tensor:
+        """As :meth:`forward`, but activations are recomputed in the backward pass.
+
+        Runs where :func:`~infoclip_mmseg.models.swin_recompute.is_supported` says so, ``chunk``
+        class maps at a time.
+        """
+        (plan_1, weights_1), (plan_2, weights_2) = self.block_1.plan(x), self.block_2.plan(x)
+        guided, plans = (guided_1, guided_2), (plan_1, plan_2)
+        out = swin_blocks(x.flatten(2, 3), guided, plans, (weights_1, weights_2), chunk)
+        return out.view(x.shape)
 
 
 def pool_grid(x: Tensor, size: int) -> Tensor:
@@ -161,76 +183,3 @@ class AggregationLayer(nn.Module):
         super().__init__()
         self.spatial = SpatialAggregation(dim, appearance_dim, num_heads, window_size)
         self.classes = ClassAggregation(dim, text_dim, num_heads, pad_len)
-
-
-Step = Callable[..., Tensor]
-
-
-def run_step(step: Step, *args: object) -> Tensor:
-    """Call a step. In training with recomputation CATSegHead puts its checkpoint in this place.
-
-    Steps end with a convolution. Its output is kept, and what lies before it is recomputed in the
-    backward pass, which is cheap; the convolution is not.
-    """
-    return step(*args)
-
-
-class GuidedUpsampling(nn.Module):
-    """Double the grid, then two convolutions that also see a guidance map (CAT-Seg, section 3.4).
-
-    Args:
-        in_channels: Channels of the input.
-        out_channels: Channels of the output, a multiple of 16.
-        guidance_channels: Channels of the projected guidance.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, guidance_channels: int) -> None:
-        super().__init__()
-        self.up = nn.ConvTranspose2d(in_channels, in_channels - guidance_channels, 2, stride=2)
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
-        self.norm1 = nn.GroupNorm(out_channels // 16, out_channels)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
-        self.norm2 = nn.GroupNorm(out_channels // 16, out_channels)
-
-    def guide(self, guidance: Tensor) -> Tensor:
-        """What the guidance map adds to the first convolution, once for all classes.
-
-        Args:
-            guidance: Projected guidance (B, G, 2H, 2W).
-
-        Returns:
-            (B, 1, out_channels, 2H, 2W); it holds the part of the upsampling's bias too.
-        """
-        assert self.up.bias is not None
-        bias = self.up.bias.to(guidance.dtype)[:, None, None].expand(
-            guidance.shape[0], -1, *guidance.shape[2:]
-        )
-        return self.conv1(torch.cat([bias, guidance], dim=1))[:, None]
-
-    def forward(self, x: Tensor, guided: Tensor, before: Step, run: Step = run_step) -> Tensor:
-        """Upsample.
-
-        Args:
-            x: Class maps (B*T, C, H, W), image by image.
-            guided: From :meth:`guide`.
-            before: Activation of the input, that of the stage before.
-            run: Runs a step, see :func:`run_step`.
-
-        Returns:
-            (B*T, out_channels, 2H, 2W), to which :meth:`activate` is still to be applied.
-        """
-        return run(self._convolve, run(self._double, x, guided, before))
-
-    def activate(self, x: Tensor) -> Tensor:
-        """Normalisation and ReLU of :meth:`forward`'s output."""
-        return F.relu(self.norm2(x), inplace=True)
-
-    def _double(self, x: Tensor, guided: Tensor, before: Step) -> Tensor:
-        # Nothing lies between the transposed and the first convolution, so both run as one
-        # transposed convolution of kernel 4 and stride 2, with about half the arithmetic.
-        weight = F.conv2d(self.up.weight, self.conv1.weight[:, : self.up.out_channels], padding=2)
-        x = F.conv_transpose2d(before(x), weight, stride=2, padding=1)
-        return x.unflatten(0, (guided.shape[0], -1)).add_(guided).flatten(0, 1)
-
-    def _convolve(self, x: Tensor) -> Tensor:
-        return self.conv2(F.relu(self.norm1(x), inplace=True))

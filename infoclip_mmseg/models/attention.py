@@ -115,9 +115,12 @@ class _GuidedProjection(nn.Module):
 
     def project(self, x: Tensor, guided: Tensor) -> Tensor:
         """Queries, keys and values (..., 3C) of features (..., C); ``guided`` broadcasts."""
-        dim = x.shape[-1]
-        weight = torch.cat([self.q.weight[:, :dim], self.k.weight[:, :dim], self.v.weight])
-        return F.linear(x, weight).add_(guided)
+        return F.linear(x, self.weight()).add_(guided)
+
+    def weight(self) -> Tensor:
+        """Weight of all three projections (3C, C), without the columns for guidance."""
+        dim = self.v.in_features
+        return torch.cat([self.q.weight[:, :dim], self.k.weight[:, :dim], self.v.weight])
 
 
 class GuidedWindowAttention(_GuidedProjection):

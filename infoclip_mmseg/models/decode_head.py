@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -13,10 +13,18 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from infoclip_mmseg.models.aggregation import AggregationLayer, GuidedUpsampling, Step
+from infoclip_mmseg.models.aggregation import AggregationLayer, SpatialAggregation
 from infoclip_mmseg.models.cost_volume import ClassLogits, scatter_logits, top_cost_volume
 from infoclip_mmseg.models.dual_encoder import ImageFeatures
+from infoclip_mmseg.models.recompute import is_supported
 from infoclip_mmseg.models.sliding_window import resize
+from infoclip_mmseg.models.upsampling import (
+    GuidedStage,
+    GuidedUpsampling,
+    Step,
+    decode,
+    decode_recomputing,
+)
 
 # Positions of class maps (of all classes together) that a CPU works on at a time.
 CPU_CHUNK = 4608
@@ -67,8 +75,8 @@ class CATSegHead(BaseModule):
         class_chunk: Class maps (of all images together) that are aggregated over positions and
             upsampled at a time; the result is the same. None: on a CPU what fits into its caches,
             elsewhere all. 0: all, and all positions of the class attention too.
-        with_cp: Recompute activations in the backward pass: of aggregation all but the outputs of
-            each layer, of upsampling what lies between the convolutions.
+        with_cp: Recompute activations in the backward pass: those of spatial aggregation, of class
+            attention on all positions, and of upsampling what lies between the convolutions.
         loss_decode: Task loss, see :class:`~infoclip_mmseg.losses.CATSegBCELoss`; any mmseg loss on
             one logit map a class will do.
         ignore_index: Label value of pixels without a label.
@@ -221,13 +229,21 @@ class CATSegHead(BaseModule):
         pooling_size = self.pooling_size if self.training else 1
         for layer in self.layers:
             assert isinstance(layer, AggregationLayer)
-            spatial, classes = (partial(self._run, part) for part in (layer.spatial, layer.classes))
-            x = self._run_chunks(spatial, x, 1, *layer.spatial.guide(appearance))
+            x = self._aggregate_positions(layer.spatial, x, appearance)
             if pooling_size == 1:
+                classes = partial(self._run, layer.classes)
                 x = self._run_chunks(classes, x, 2, text_guidance, pooling_size)
             else:
-                x = classes(x, text_guidance, pooling_size)
+                x = layer.classes(x, text_guidance, pooling_size)
         return x
+
+    def _aggregate_positions(
+        self, spatial: SpatialAggregation, x: Tensor, appearance: Tensor
+    ) -> Tensor:
+        guided = spatial.guide(appearance)
+        if self._recomputes() and is_supported(x):
+            return spatial.recompute(x, *guided, self._chunk(x[:1], 1))
+        return self._run_chunks(partial(self._run, spatial), x, 1, *guided)
 
     def upsample_guidance(self, blocks: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Block maps (B, width, H, W) to guidance at 2x and 4x the grid."""
@@ -235,11 +251,14 @@ class CATSegHead(BaseModule):
 
     def upsample(self, x: Tensor, guidance: Sequence[Tensor]) -> Tensor:
         """Features (B, T, H, W, C) and guidance at 2x and 4x the grid to logits (B, T, 4H, 4W)."""
-        guided = [
-            cast(GuidedUpsampling, stage).guide(proj(g))
-            for stage, proj, g in zip(self.decoder, self.decoder_guidance_proj, guidance)
+        maps = [proj(g) for proj, g in zip(self.decoder_guidance_proj, guidance)]
+        stages = [
+            GuidedStage(stage, stage.guide(guide), stage.weight())
+            for stage, guide in zip(cast(Iterable[GuidedUpsampling], self.decoder), maps)
         ]
-        return self._run_chunks(self._decode, x, 1, *guided)
+        if self._recomputes() and is_supported(x):
+            return decode_recomputing(x, stages, self.conv_seg, self._chunk(x[:1], 1))
+        return self._run_chunks(partial(decode, run=self._run), x, 1, stages, self.conv_seg)
 
     def loss(self, features: ImageFeatures, text: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Task loss of a batch; see :meth:`forward` and :meth:`loss_by_feat`."""
@@ -253,16 +272,6 @@ class CATSegHead(BaseModule):
         else:
             logits = resize(logits.float(), (labels.shape[1], labels.shape[2]))
         return {self.loss_decode.loss_name: self.loss_decode(logits, labels, **options)}
-
-    def _decode(self, x: Tensor, *guided: Tensor) -> Tensor:
-        shape = x.shape[:2]
-        x = x.flatten(0, 1).permute(0, 3, 1, 2)
-        activate: Step = nn.Identity()
-        for stage, stage_guided in zip(self.decoder, guided):
-            x = stage(x, stage_guided, activate, self._run)
-            activate = cast(GuidedUpsampling, stage).activate
-        x = self._run(lambda maps: self.conv_seg(activate(maps)), x)
-        return x[:, 0].unflatten(0, shape)
 
     def _run_chunks(self, function: Step, x: Tensor, dim: int, *args: Any) -> Tensor:
         """Run ``function(x, *args)`` on parts of ``x`` (B, T, H, W, C) along T (1) or H (2)."""
@@ -289,9 +298,12 @@ class CATSegHead(BaseModule):
         return max(1, CPU_CHUNK * x.shape[dim] // x[..., 0].numel())
 
     def _run(self, step: Step, *args: Any) -> Tensor:
-        if self.with_cp and self.training and torch.is_grad_enabled():
+        if self._recomputes():
             return checkpoint(step, *args, use_reentrant=False, preserve_rng_state=False)
         return step(*args)
+
+    def _recomputes(self) -> bool:
+        return self.with_cp and self.training and torch.is_grad_enabled()
 
     def _check(self, features: ImageFeatures, text: Tensor) -> None:
         widths = [block.shape[1] for block in features.blocks]
