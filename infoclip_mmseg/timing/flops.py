@@ -75,6 +75,7 @@ FORMULAS: dict[str, Formula] = {
     'mm': lambda args, result: _product(*args[:2]),
     'bmm': lambda args, result: _product(*args[:2]),
     'addmm': lambda args, result: _product(*args[1:3]),
+    'addmm_': lambda args, result: _product(*args[1:3]),
     'baddbmm': lambda args, result: _product(*args[1:3]),
     'convolution': _convolution,
     'convolution_backward': _convolution_backward,

@@ -18,7 +18,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         *('copy', 'cat', 'clone', 'contiguous', 'stack', 'index', 'gather', 'scatter', 'fill'),
         *('zero', 'pad', 'roll', 'repeat', 'select', 'slice', 'as_strided', 'new_', 'empty'),
         *('permute', 'transpose', 'reorder', 'to_mkldnn', 'to_dense', 'masked', 'embedding'),
-        *('memcpy', 'memset', 'where', 'flip', 'resize', 'im2col', 'unfold'),
+        *('memcpy', 'memset', 'where', 'flip', 'resize', 'im2col', 'col2im', 'unfold'),
     ),
     'softmax and norms': ('softmax', 'norm'),
     'elementwise and sums': (

@@ -12,6 +12,7 @@ from infoclip_mmseg.timing.flops import count_flops
 def test_products_and_attention():
     a = torch.randn(10, 20)
     assert count_flops(lambda: a @ a.T) == 2 * 10 * 20 * 10
+    assert count_flops(lambda: torch.zeros(10, 10).addmm_(a, a.T)) == 2 * 10 * 20 * 10
     assert count_flops(lambda: a + a) == 0
     q = torch.randn(2, 3, 8, 4)
     assert count_flops(lambda: F.scaled_dot_product_attention(q, q, q)) == 4 * 2 * 3 * 8 * 8 * 4
