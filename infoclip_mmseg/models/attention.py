@@ -177,7 +177,7 @@ def linear_attention(
     Returns:
         (..., T, D).
     """
-    q, k = F.elu(q) + 1, F.elu(k) + 1
+    q, k = F.elu(q).add_(1), F.elu(k).add_(1)
     length = k.shape[-2] + (padding[2] if padding else 0)
     # Values are scaled down before and up after the sum so that it fits half precision.
     memory = k.transpose(-1, -2) @ (v / length)

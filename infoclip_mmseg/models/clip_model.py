@@ -39,6 +39,22 @@ def build_clip(model_name: str | dict) -> nn.Module:
     custom_text = config.pop('custom_text', False)
     clip = (open_clip.CustomTextCLIP if custom_text else open_clip.CLIP)(**config)
     _check_towers(clip, model_name)
+    return _replace_quick_gelu(clip)
+
+
+class QuickGELU(open_clip.transformer.QuickGELU):
+    """x sigmoid(1.702 x), as one SiLU: a tensor is kept for the backward pass instead of two."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Values of any shape."""
+        return F.silu(1.702 * x) / 1.702
+
+
+def _replace_quick_gelu(clip: nn.Module) -> nn.Module:
+    for module in list(clip.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, open_clip.transformer.QuickGELU):
+                setattr(module, name, QuickGELU())
     return clip
 
 
