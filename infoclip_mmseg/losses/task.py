@@ -5,13 +5,15 @@ Legend: B images, T classes, h w label size.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from mmseg.registry import MODELS
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 from infoclip_mmseg.losses.entropy import at_least_float32
 
@@ -101,25 +103,58 @@ def resized_pixel_bce(
     chunk = max(1, budget // max(1, labels.numel()))
     index = labels.long().masked_fill(mask, -1)
     with torch.autocast(device_type=logits.device.type, enabled=False):
-        parts = at_least_float32(logits).split(chunk, dim=1)
-        loss = sum(
-            checkpoint(
-                _part_bce, part, index - i * chunk, use_reentrant=False, preserve_rng_state=False
-            )
-            if part.requires_grad
-            else _part_bce(part, index - i * chunk)
-            for i, part in enumerate(parts)
-        )
-    assert isinstance(loss, Tensor)
+        loss: Tensor = _ResizedBCE.apply(at_least_float32(logits), index, chunk)
     return loss.masked_fill(mask, 0.0) if ignored == 'exclude' else loss
 
 
-def _part_bce(logits: Tensor, index: Tensor) -> Tensor:
-    """Share of these classes in :func:`pixel_bce`; an index of another class has no target."""
-    logits = F.interpolate(logits, index.shape[1:], mode='bilinear', align_corners=False)
-    inside = (index >= 0) & (index < logits.shape[1])
-    target_logits = logits.gather(1, index.where(inside, 0).unsqueeze(1)).squeeze(1)
-    return F.softplus(logits).sum(dim=1) - target_logits * inside
+class _ResizedBCE(Function):
+    """:func:`pixel_bce` of resized logits, a few classes at a time in both passes.
+
+    The derivative of softplus is the sigmoid, so the backward pass needs the resized logits only.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, index: Tensor, chunk: int) -> Tensor:
+        """Loss (B, h, w) of logits (B, T, h', w'); pixels with index -1 (B, h, w) have no class."""
+        ctx.save_for_backward(logits, index)
+        ctx.chunk = chunk
+        loss = logits.new_zeros(index.shape)
+        for start, part in _resized(logits, index, chunk):
+            own, inside = _own_classes(index - start, part.shape[1])
+            loss += F.softplus(part).sum(dim=1) - part.gather(1, own).squeeze(1) * inside
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+        """Gradient of the logits."""
+        logits, index = ctx.saved_tensors
+        grad = torch.empty_like(logits)
+        for start, part in _resized(logits, index, ctx.chunk):
+            classes = part.shape[1]
+            own, inside = _own_classes(index - start, classes)
+            part = part.sigmoid_().mul_(upstream.unsqueeze(1))
+            part.scatter_add_(1, own, -(upstream * inside).unsqueeze(1))
+            target = grad[:, start : start + classes]
+            target.copy_(
+                torch.ops.aten.upsample_bilinear2d_backward(
+                    part, part.shape[2:], target.shape, False, None, None
+                )
+            )
+        return grad, None, None
+
+
+def _resized(logits: Tensor, index: Tensor, chunk: int) -> Iterator[tuple[int, Tensor]]:
+    """First class of each part, and its logits resized."""
+    for start in range(0, logits.shape[1], chunk):
+        part = logits[:, start : start + chunk]
+        yield start, F.interpolate(part, index.shape[1:], mode='bilinear', align_corners=False)
+
+
+def _own_classes(index: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Place (B, 1, h, w) of each pixel's class among these, and whether it is one of them."""
+    inside = (index >= 0) & (index < classes)
+    return index.where(inside, 0).unsqueeze(1), inside
 
 
 def catseg_bce(

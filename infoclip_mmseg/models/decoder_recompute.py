@@ -173,7 +173,7 @@ def _backward(above: Tensor, maps: Tensor, layer: _Layer, image: int) -> Tensor:
         sums.weight.add_(found)
     if step.norm is None:
         return grad
-    grad = torch.ops.aten.threshold_backward(grad, active, 0)
+    grad = torch.ops.aten.threshold_backward(grad, active, 0, grad_input=grad)
     grad, *parts = torch.ops.aten.native_group_norm_backward(
         grad, maps, *stats, step.norm, *_sizes(maps), plan.groups, [True, True, True]
     )

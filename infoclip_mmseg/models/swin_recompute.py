@@ -212,7 +212,7 @@ def _forward(
         attended[start : start + len(part)] = out.transpose(1, 2).reshape(len(part), -1)
         lse.append(sums)
         start += len(part)
-    middle = F.linear(attended, weights.proj, weights.proj_bias).add_(x)
+    middle = torch.addmm(x, attended, weights.proj.t()).add_(weights.proj_bias)
     normed = _norm(middle, weights.norm2, weights.norm2_bias, plan.eps[1])[0]
     hidden = F.gelu(F.linear(normed, weights.mlp1, weights.mlp1_bias))
     out = torch.addmm(middle, hidden, weights.mlp2.t()).add_(weights.mlp2_bias)
