@@ -125,6 +125,8 @@ def test_flip_is_undone_and_one_class_is_thresholded(model):
 
 @pytest.mark.parametrize('dtype', [None, torch.bfloat16])
 def test_distilled_training_step(toy, dtype):
+    if dtype is not None and not hasattr(torch, 'get_autocast_dtype'):
+        pytest.skip('bfloat16 attention of torch 2.1 writes out of bounds on a CPU')
     model = toy(distill=True).train()
     model.set_vocabulary([f'word {i}' for i in range(12)])
     model.teacher = FrozenTeacher.from_student(model.backbone)
