@@ -80,6 +80,8 @@ def test_values_and_gradients_equal_the_plain_tower(toy_cfg, tower, with_cp):
 
 
 def test_golden_dtype_autocast(toy_cfg):
+    if not hasattr(torch, 'get_autocast_dtype'):
+        pytest.skip("torch 2.1's own attention takes no float mask under autocast")
     encoder = build(toy_cfg).eval()
     plain = plain_tower(encoder)
     tokens = encoder.tokenizer(list(build_prompts(WORDS).texts))
