@@ -90,7 +90,7 @@ class SpatialAggregation(nn.Module):
     def recompute(self, x: Tensor, guided_1: Tensor, guided_2: Tensor, chunk: int) -> Tensor:
         """As :meth:`forward`, but activations are recomputed in the backward pass.
 
-        Runs where :func:`~infoclip_mmseg.models.swin_recompute.is_supported` says so, ``chunk``
+        Runs where :func:`~infoclip_mmseg.models.recompute.is_supported` says so, ``chunk``
         class maps at a time.
         """
         (plan_1, weights_1), (plan_2, weights_2) = self.block_1.plan(x), self.block_2.plan(x)

@@ -129,8 +129,9 @@ class _SwinBlocks(Function):
             for block in reversed(range(len(ctx.plans))):
                 source = source.index_select(0, _follow(back, rows[block].order))
                 own = guided[block][image, 0], guided_sums[block][image, 0]
-                own_weights = weights[block], weight_sums[block]
-                _backward(source, kept[block], own, ctx.plans[block], own_weights, rows[block])
+                plan, own_weights = ctx.plans[block], (weights[block], weight_sums[block])
+                _mlp_backward(source, kept[block], plan.eps[1], *own_weights)
+                _attention_backward(source, kept[block], own, plan, own_weights, rows[block])
                 back = rows[block].inverse
             torch.index_select(source, 0, rows[0].inverse, out=target)
         return (grad, None, None, *sums)
@@ -219,29 +220,10 @@ def _forward(
     return out, _Kept(x, attended, middle, tuple(lse))
 
 
-def _backward(
-    grad: Tensor,
-    kept: _Kept,
-    guided: tuple[Tensor, Tensor],
-    plan: BlockPlan,
-    weights: tuple[BlockWeights, BlockWeights],
-    rows: _Rows,
-) -> None:
-    """Turn the gradient (R, C) of a block's output into that of its input, in place.
-
-    Args:
-        grad: Rows in the order of the block's windows.
-        kept: From :func:`_forward`.
-        guided, weights: Values, and sums to which their gradients are added.
-        plan, rows: As in :func:`_forward`.
-    """
-    _mlp_backward(grad, kept, plan.eps[1], *weights)
-    _attention_backward(grad, kept, guided, plan, weights, rows)
-
-
 def _mlp_backward(
     grad: Tensor, kept: _Kept, eps: float, weights: BlockWeights, sums: BlockWeights
 ) -> None:
+    """Turn the gradient (R, C) of a block's output into that of its MLP's input, in place."""
     normed, *stats = _norm(kept.middle, weights.norm2, weights.norm2_bias, eps)
     hidden = F.linear(normed, weights.mlp1, weights.mlp1_bias)
     activated = F.gelu(hidden)
@@ -252,7 +234,8 @@ def _mlp_backward(
     sums.mlp1.addmm_(inner.t(), normed)
     sums.mlp1_bias.add_(inner.sum(0))
     inner = torch.mm(inner, weights.mlp1, out=normed)
-    _norm_backward(grad, inner, kept.middle, stats, (weights.norm2, weights.norm2_bias), sums[5:7])
+    affine, affine_sums = ((w.norm2, w.norm2_bias) for w in (weights, sums))
+    _norm_backward(grad, inner, kept.middle, stats, affine, affine_sums)
 
 
 def _attention_backward(
@@ -263,6 +246,14 @@ def _attention_backward(
     weights: tuple[BlockWeights, BlockWeights],
     rows: _Rows,
 ) -> None:
+    """Turn the gradient (R, C) of the MLP's input into that of the block's input, in place.
+
+    Args:
+        grad: Rows in the order of the block's windows.
+        kept: From :func:`_forward`.
+        guided, weights: Values, and sums to which their gradients are added.
+        plan, rows: As in :func:`_forward`.
+    """
     attend_backward = getattr(torch.ops.aten, f'{FLASH_ATTENTION}_backward')
     values, sums = weights
     sums.proj.addmm_(grad.t(), kept.attended)
@@ -290,7 +281,8 @@ def _attention_backward(
         start += len(part)
     sums.qkv.addmm_(inner.t(), normed)
     inner = torch.mm(inner, values.qkv, out=normed)
-    _norm_backward(grad, inner, kept.x, stats, (values.norm1, values.norm1_bias), sums[:2])
+    affine, affine_sums = ((w.norm1, w.norm1_bias) for w in weights)
+    _norm_backward(grad, inner, kept.x, stats, affine, affine_sums)
 
 
 def _norm_backward(
@@ -299,7 +291,7 @@ def _norm_backward(
     x: Tensor,
     stats: Sequence[Tensor],
     weights: tuple[Tensor, Tensor],
-    sums: Sequence[Tensor],
+    sums: tuple[Tensor, Tensor],
 ) -> None:
     """Add to ``grad`` what comes to ``x`` through its norm, and to ``sums`` for its weights."""
     found = torch.ops.aten.native_layer_norm_backward(

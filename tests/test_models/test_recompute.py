@@ -29,7 +29,7 @@ def randomise(*modules: nn.Module) -> list[nn.Parameter]:
     return parameters
 
 
-def compare(plain, own, leaves) -> None:
+def assert_same_gradients(plain, own, leaves) -> None:
     torch.testing.assert_close(own, plain, rtol=1e-9, atol=1e-9)
     upstream = torch.randn_like(plain)
     expected, found = (
@@ -52,7 +52,7 @@ def test_spatial_aggregation(grid, chunk):
     x, guidance = leaf(2, 5, *grid, 8), leaf(2, *grid, 6)
     guided = module.guide(guidance)
     own = module.recompute(x, *guided, chunk)
-    compare(module(x, *guided), own, [x, guidance, *parameters])
+    assert_same_gradients(module(x, *guided), own, [x, guidance, *parameters])
 
 
 @pytest.mark.parametrize('grid', [(4, 4), (3, 5), (1, 1)])
@@ -66,7 +66,7 @@ def test_decoder(grid, chunk):
     guidance = [leaf(2, c, s * grid[0], s * grid[1]) for c, s in ((2, 2), (3, 4))]
     stages = [GuidedStage(m, m.guide(g), m.weight()) for m, g in zip(modules, guidance)]
     own = decode_recomputing(x, stages, last, chunk)
-    compare(decode(x, stages, last), own, [x, *guidance, *parameters])
+    assert_same_gradients(decode(x, stages, last), own, [x, *guidance, *parameters])
 
 
 def test_gradients_twice_and_expanded():
