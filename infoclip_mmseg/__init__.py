@@ -5,9 +5,9 @@ Importing the package registers its modules in mmseg's registries and does nothi
 
 from typing import Any
 
-from infoclip_mmseg import datasets, engine, evaluation, losses, models, pretraining
-
-__version__ = '0.1.0'
+from infoclip_mmseg import datasets, engine, evaluation, losses, models
+from infoclip_mmseg.version import __version__
+from infoclip_mmseg.world import pretraining
 
 __all__ = [
     'OpenVocabInferencer',

@@ -15,9 +15,9 @@ from mmseg.registry import DATASETS, HOOKS, MODELS
 from PIL import Image
 
 from infoclip_mmseg.datasets.vocabularies import load_vocabulary
-from infoclip_mmseg.evaluation.ablation.jobs import plan_jobs
-from infoclip_mmseg.evaluation.ablation.spec import read_ablation
-from infoclip_mmseg.models.dense_modes import DENSE_MODES
+from infoclip_mmseg.experiments.ablation.jobs import plan_jobs
+from infoclip_mmseg.experiments.ablation.spec import read_ablation
+from infoclip_mmseg.models.backbones.dense_modes import DENSE_MODES
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted(p for p in (ROOT / 'configs').rglob('*.py') if '_base_' not in p.parts)

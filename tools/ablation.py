@@ -4,8 +4,8 @@
 Usage: python tools/ablation.py configs/world/ablation.py [--jobs 2] [--gpus 4] [...]
 
 Started again it goes on where it was stopped: what is finished is not run again, and a training
-that left a checkpoint is resumed. infoclip_mmseg/evaluation/ablation/spec.py says what the file may
-hold.
+that left a checkpoint is resumed. infoclip_mmseg/experiments/ablation/spec.py says what the file
+may hold.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from mmengine.config import DictAction
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from infoclip_mmseg.evaluation.ablation.jobs import Job, plan_jobs
-from infoclip_mmseg.evaluation.ablation.report import describe, write_outputs
-from infoclip_mmseg.evaluation.ablation.spec import (
+from infoclip_mmseg.experiments.ablation.jobs import Job, plan_jobs
+from infoclip_mmseg.experiments.ablation.report import describe, write_outputs
+from infoclip_mmseg.experiments.ablation.spec import (
     Ablation,
     AblationError,
     check_seeds,
     read_ablation,
 )
-from infoclip_mmseg.evaluation.ablation.state import check_changed, find_pending, locked
-from infoclip_mmseg.evaluation.ablation.worker import (
+from infoclip_mmseg.experiments.ablation.state import check_changed, find_pending, locked
+from infoclip_mmseg.experiments.ablation.worker import (
     JobError,
     Report,
     Workplace,

@@ -18,7 +18,7 @@ inference (an image with sliding windows, text cached), image and head (one view
 evaluation, and in training with gradients), teacher, lpam, losses, entropy (order 2 against
 eigenvalues at 2304 samples), matrix (the rate of a large product), profile (operators by group, and
 floating-point operations), memory (training by batch size, precision and checkpointing; see
-infoclip_mmseg/timing/memory.py).
+infoclip_mmseg/experiments/timing/memory.py).
 
 --allocator kept sets glibc's MALLOC_MMAP_THRESHOLD_ and MALLOC_TRIM_THRESHOLD_ so high that no
 freed memory goes back to the system, and MALLOC_TOP_PAD_ to 256 MiB; tools/train.py and
@@ -45,14 +45,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from infoclip_mmseg.timing.command import MEMORY, build_parser, make_plan, open_sides
-from infoclip_mmseg.timing.machine import describe_machine
-from infoclip_mmseg.timing.memory import Cell, count_jobs, memory_guide
-from infoclip_mmseg.timing.plots import draw_operators, draw_sweep
-from infoclip_mmseg.timing.report import make_json, make_markdown, seconds_text, write_report
-from infoclip_mmseg.timing.results import MEASURED, Outcome, merge, seconds_of
-from infoclip_mmseg.timing.runs import Job, Plan, plan_jobs, run_job, run_jobs
-from infoclip_mmseg.timing.settings import BenchmarkError
+from infoclip_mmseg.experiments.timing.command import MEMORY, build_parser, make_plan, open_sides
+from infoclip_mmseg.experiments.timing.machine import describe_machine
+from infoclip_mmseg.experiments.timing.memory import Cell, count_jobs, memory_guide
+from infoclip_mmseg.experiments.timing.plots import draw_operators, draw_sweep
+from infoclip_mmseg.experiments.timing.report import (
+    make_json,
+    make_markdown,
+    seconds_text,
+    write_report,
+)
+from infoclip_mmseg.experiments.timing.results import MEASURED, Outcome, merge, seconds_of
+from infoclip_mmseg.experiments.timing.runs import Job, Plan, plan_jobs, run_job, run_jobs
+from infoclip_mmseg.experiments.timing.settings import BenchmarkError
 
 ROOT = Path(__file__).resolve().parents[1]
 

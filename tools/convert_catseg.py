@@ -16,8 +16,8 @@ from mmengine.registry import init_default_scope
 from mmseg.datasets import COCOStuffDataset
 
 import infoclip_mmseg  # noqa: F401  (registers the modules)
-from infoclip_mmseg.engine.checkpoint import load_checkpoint_file
-from infoclip_mmseg.engine.convert import Conversion, convert_catseg
+from infoclip_mmseg.models.decode_heads.cat_seg_checkpoint import Conversion, convert_catseg
+from infoclip_mmseg.utils.checkpoint_files import load_checkpoint_file
 
 # (width, layers, patch) of the published image towers and the configs that go with them.
 CONFIGS = {

@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from infoclip_mmseg.apis.inferencer import DEFAULT_CONFIG
 from infoclip_mmseg.demo.engine import DemoEngine, PageLimits
 from infoclip_mmseg.demo.examples import draw_examples
-from infoclip_mmseg.engine.checkpoint import CheckpointError
 from infoclip_mmseg.engine.launch import keep_freed_memory
+from infoclip_mmseg.utils.checkpoint_files import CheckpointError
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -37,8 +37,8 @@ from infoclip_mmseg.deploy import (
     save_pt2,
     save_text,
 )
-from infoclip_mmseg.engine.checkpoint import CheckpointError, load_checkpoint_file
 from infoclip_mmseg.engine.launch import check_file
+from infoclip_mmseg.utils.checkpoint_files import CheckpointError, load_checkpoint_file
 
 PRETRAINED = 'pretrained'
 FORMATS = ('.onnx', '.pt2', '.npz')

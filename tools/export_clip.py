@@ -15,8 +15,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from infoclip_mmseg.engine.checkpoint import CheckpointError, load_checkpoint_file
-from infoclip_mmseg.models.mmpretrain_layout import pack_attention, to_mmpretrain
+from infoclip_mmseg.models.backbones.layouts import pack_attention, to_mmpretrain
+from infoclip_mmseg.utils.checkpoint_files import CheckpointError, load_checkpoint_file
 
 LAYOUTS = {'open_clip': pack_attention, 'mmpretrain': to_mmpretrain}
 PREFIX = 'backbone.clip.'

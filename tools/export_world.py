@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from infoclip_mmseg.datasets.world import DOMAINS, ComposedWorldDataset, export_world
+from infoclip_mmseg.world import DOMAINS, ComposedWorldDataset, export_world
 
 
 def main(argv: Sequence[str] | None = None) -> None:

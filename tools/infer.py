@@ -41,8 +41,8 @@ from infoclip_mmseg.apis.loading import find_config
 from infoclip_mmseg.apis.prediction import write_json
 from infoclip_mmseg.apis.words import Background, Words
 from infoclip_mmseg.datasets.vocabularies import load_vocabulary, shipped_vocabularies
-from infoclip_mmseg.engine.checkpoint import CheckpointError
 from infoclip_mmseg.engine.launch import keep_freed_memory
+from infoclip_mmseg.utils.checkpoint_files import CheckpointError
 
 SHOWN = 5
 

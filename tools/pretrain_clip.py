@@ -21,10 +21,10 @@ from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 from safetensors import safe_open
 
-from infoclip_mmseg.datasets.world import caption_words, make_spec
-from infoclip_mmseg.engine.checkpoint import install_safe_loader
 from infoclip_mmseg.engine.launch import check_file, keep_freed_memory
-from infoclip_mmseg.pretraining import export_clip
+from infoclip_mmseg.utils.checkpoint_files import install_safe_loader
+from infoclip_mmseg.world import caption_words, make_spec
+from infoclip_mmseg.world.pretraining import export_clip
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = ('configs/world/pretrain_1_contrast.py', 'configs/world/pretrain_2_dense.py')

@@ -24,9 +24,9 @@ from rich.console import Console
 from rich.table import Table
 
 from infoclip_mmseg.engine.launch import keep_freed_memory
-from infoclip_mmseg.evaluation.ablation.logs import read_scalars
-from infoclip_mmseg.evaluation.ablation.plots import draw_curves
-from infoclip_mmseg.evaluation.pictures import draw_sheet
+from infoclip_mmseg.experiments.ablation.logs import read_scalars
+from infoclip_mmseg.experiments.ablation.plots import draw_curves
+from infoclip_mmseg.visualization.sheet import draw_sheet
 
 ROOT = Path(__file__).resolve().parents[1]
 METHODS = {'zero-shot CLIP': 'zero_shot', 'CAT-Seg': 'catseg', 'InfoCLIP': 'infoclip'}

@@ -20,11 +20,7 @@ from mmengine.runner import Runner
 
 from infoclip_mmseg.datasets.benchmarks import BENCHMARKS, select_benchmarks
 from infoclip_mmseg.datasets.checks import check_dataloader_cfg
-from infoclip_mmseg.engine.checkpoint import (
-    CheckpointError,
-    CheckpointMatchHook,
-    install_safe_loader,
-)
+from infoclip_mmseg.engine.hooks.checkpoint_match import CheckpointMatchHook
 from infoclip_mmseg.engine.launch import (
     LostRankError,
     add_common_arguments,
@@ -42,6 +38,7 @@ from infoclip_mmseg.evaluation.benchmarks import (
     run_benchmarks,
 )
 from infoclip_mmseg.evaluation.benchmarks.run import FOLDER
+from infoclip_mmseg.utils.checkpoint_files import CheckpointError, install_safe_loader
 
 WITHOUT_WEIGHTS = ('CosineHead', 'ZeroShotHead')
 

@@ -19,12 +19,8 @@ from mmseg.registry import RUNNERS
 
 from infoclip_mmseg.datasets.checks import check_dataloader_cfg
 from infoclip_mmseg.engine.amp import DTYPES, enable_amp
-from infoclip_mmseg.engine.benchmark_hook import BenchmarkHook
-from infoclip_mmseg.engine.checkpoint import (
-    CheckpointError,
-    CheckpointMatchHook,
-    install_safe_loader,
-)
+from infoclip_mmseg.engine.hooks.benchmark import BenchmarkHook
+from infoclip_mmseg.engine.hooks.checkpoint_match import CheckpointMatchHook
 from infoclip_mmseg.engine.launch import (
     LostRankError,
     add_common_arguments,
@@ -34,6 +30,7 @@ from infoclip_mmseg.engine.launch import (
     start_on_cpu,
     watch_ranks,
 )
+from infoclip_mmseg.utils.checkpoint_files import CheckpointError, install_safe_loader
 
 
 def build_parser() -> argparse.ArgumentParser:

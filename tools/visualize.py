@@ -36,18 +36,18 @@ from infoclip_mmseg.apis.reading import Limits, Picture, read_pictures
 from infoclip_mmseg.apis.truth import find_truths, read_truth
 from infoclip_mmseg.apis.words import load_classes, parse_words
 from infoclip_mmseg.datasets.vocabularies import load_vocabulary, shipped_vocabularies
-from infoclip_mmseg.engine.checkpoint import CheckpointError
 from infoclip_mmseg.engine.launch import keep_freed_memory
-from infoclip_mmseg.evaluation.figures.alignment import draw_alignment
-from infoclip_mmseg.evaluation.figures.embedding_map import (
+from infoclip_mmseg.utils.checkpoint_files import CheckpointError
+from infoclip_mmseg.visualization.alignment import draw_alignment
+from infoclip_mmseg.visualization.embedding_map import (
     draw_embeddings,
     embed_2d,
     import_sklearn,
     sample_points,
 )
-from infoclip_mmseg.evaluation.figures.saving import figure_paths, save_figure
-from infoclip_mmseg.evaluation.figures.weight_grid import draw_weights, read_results
-from infoclip_mmseg.evaluation.pictures import draw_sheet
+from infoclip_mmseg.visualization.saving import figure_paths, save_figure
+from infoclip_mmseg.visualization.sheet import draw_sheet
+from infoclip_mmseg.visualization.weight_grid import draw_weights, read_results
 
 MAX_WORDS = 12
 """Columns of heat maps that a page can show."""

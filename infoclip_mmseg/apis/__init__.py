@@ -6,7 +6,7 @@ from infoclip_mmseg.apis.prediction import Prediction
 from infoclip_mmseg.apis.reading import count_pictures
 from infoclip_mmseg.apis.sources import list_sources
 from infoclip_mmseg.apis.words import parse_words
-from infoclip_mmseg.evaluation.overlays import draw_overlay
+from infoclip_mmseg.visualization.overlays import draw_overlay
 
 __all__ = [
     'ImageError',

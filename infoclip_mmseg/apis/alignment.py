@@ -20,7 +20,7 @@ from mmseg.structures import SegDataSample
 from numpy.typing import NDArray
 from torch import Tensor
 
-from infoclip_mmseg.engine.checkpoint import check_state_dict, load_checkpoint_file
+from infoclip_mmseg.utils.checkpoint_files import check_state_dict, load_checkpoint_file
 
 _NECK = 'neck.'
 

@@ -15,11 +15,10 @@ from mmengine.registry import DefaultScope
 from mmseg.registry import MODELS, TRANSFORMS
 from torch import Tensor
 
-import infoclip_mmseg
-from infoclip_mmseg.engine.checkpoint import check_state_dict, load_checkpoint_file
-from infoclip_mmseg.models.pretrained import is_file_name
+from infoclip_mmseg.models.backbones.weights import is_file_name
+from infoclip_mmseg.utils.checkpoint_files import check_state_dict, load_checkpoint_file
 
-ROOT = Path(infoclip_mmseg.__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 TRAINING_PARTS = ('neck', 'loss_ib', 'loss_mi', 'loss_distill')
 # Steps of a pipeline that read files; images are read before.
 _READING = ('Load', 'CheckInputs', 'InferencerLoader')

@@ -15,8 +15,9 @@ import numpy as np
 from mmengine.logging import print_log
 from numpy.typing import NDArray
 
-from infoclip_mmseg.datasets.vocabularies import load_vocabulary, make_palette
-from infoclip_mmseg.models.prompts import build_prompts, check_names, split_synonyms
+from infoclip_mmseg.datasets.vocabularies import load_vocabulary
+from infoclip_mmseg.models.text.prompts import build_prompts, check_names, split_synonyms
+from infoclip_mmseg.utils.palette import make_palette
 
 BACKGROUND = 'background'
 BACKGROUND_COLOUR = (0, 0, 0)

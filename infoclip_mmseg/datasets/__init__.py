@@ -11,7 +11,7 @@ from infoclip_mmseg.datasets.checks import check_dataloader_cfg
 from infoclip_mmseg.datasets.label_maps import LoadLabelMap
 from infoclip_mmseg.datasets.transforms import CheckInputs
 from infoclip_mmseg.datasets.vocabulary_dataset import VocabularyDataset
-from infoclip_mmseg.datasets.world import ComposedWorldDataset
+from infoclip_mmseg.world import ComposedWorldDataset
 
 __all__ = [
     'ADE20K847Dataset',

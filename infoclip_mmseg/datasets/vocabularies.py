@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 import json
 from importlib import resources
 from pathlib import Path
@@ -54,16 +53,6 @@ def load_vocabulary(path: str | Path) -> list[str]:
             'name a line (any other suffix)'
         )
     return names
-
-
-def make_palette(num_classes: int) -> list[list[int]]:
-    """Distinct colours [r, g, b], 0..255; colour i does not depend on ``num_classes``."""
-    golden, palette = 0.618033988749895, []
-    for index in range(num_classes):
-        saturation, value = (0.85, 0.6, 0.95)[index % 3], (0.95, 0.75, 0.55)[index // 3 % 3]
-        red, green, blue = colorsys.hsv_to_rgb(index * golden % 1, saturation, value)
-        palette.append([round(255 * c) for c in (red, green, blue)])
-    return palette
 
 
 def _lists() -> Any:

@@ -12,11 +12,8 @@ from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
 from infoclip_mmseg.datasets.label_maps import OUTSIDE, LabelRule, default_ignore_index
-from infoclip_mmseg.datasets.vocabularies import (
-    load_vocabulary,
-    make_palette,
-    shipped_vocabularies,
-)
+from infoclip_mmseg.datasets.vocabularies import load_vocabulary, shipped_vocabularies
+from infoclip_mmseg.utils.palette import make_palette
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
 LABEL_SUFFIXES = ('.png', '.tif', '.tiff')

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from infoclip_mmseg.datasets.world import WorldSpec, render_scene, scene_rng
+from infoclip_mmseg.world import WorldSpec, render_scene, scene_rng
 
 SCENES = (1, 4, 7, 12)
 SIDE = 64

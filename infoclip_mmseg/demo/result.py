@@ -15,7 +15,7 @@ from PIL import Image
 
 from infoclip_mmseg.demo.encoding import Heat, base64_bytes, colour_bar, data_uri, escape, heat_map
 from infoclip_mmseg.demo.engine import MAX_SCORED_WORDS, Outcome
-from infoclip_mmseg.evaluation.pictures import colour_labels
+from infoclip_mmseg.utils.palette import colour_labels
 
 MAX_ENTRIES = 40
 GRID_SIDE = 192

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from infoclip_mmseg.models.sliding_window import resize
+from infoclip_mmseg.utils.tensors import resize
 
 MAX_DIFFERENCE = 1e-3
 MIN_EQUAL = 0.999

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import infoclip_mmseg
 from infoclip_mmseg.deploy.view import class_range
+from infoclip_mmseg.version import __version__
 
 OPSET = 18
 METADATA_FILE = 'metadata.json'
@@ -46,7 +46,7 @@ def describe(model: Any, config: str, bake: bool) -> dict[str, Any]:
         text='baked' if bake else 'input',
         min_classes=num_classes if bake else low,
         max_classes=num_classes if bake else high,
-        infoclip_mmseg=infoclip_mmseg.__version__,
+        infoclip_mmseg=__version__,
     )
 
 

@@ -22,7 +22,7 @@ from mmengine.runner import save_checkpoint
 from mmengine.utils import digit_version
 from torch import Tensor, nn
 
-from infoclip_mmseg.models.teacher import attach_teacher, needs_teacher
+from infoclip_mmseg.models.distillation.teacher import attach_teacher, needs_teacher
 
 
 def shard_units(model: nn.Module) -> Iterator[nn.Module]:

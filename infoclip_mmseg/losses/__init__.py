@@ -6,7 +6,7 @@ from infoclip_mmseg.losses.alignment import (
     info_bottleneck,
     mutual_information_transfer,
 )
-from infoclip_mmseg.losses.distillation import (
+from infoclip_mmseg.losses.base import (
     Branch,
     DistillationLoss,
     build_losses,

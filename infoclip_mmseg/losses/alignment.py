@@ -14,9 +14,8 @@ from mmseg.registry import MODELS
 from torch import Tensor
 
 from infoclip_mmseg.losses import pair_energy
-from infoclip_mmseg.losses.distillation import Branch, DistillationLoss
+from infoclip_mmseg.losses.base import Branch, DistillationLoss
 from infoclip_mmseg.losses.entropy import (
-    at_least_float32,
     check_alpha,
     gram_matrix,
     joint_entropy,
@@ -25,6 +24,7 @@ from infoclip_mmseg.losses.entropy import (
     renyi_entropy,
 )
 from infoclip_mmseg.losses.gather import gather_samples
+from infoclip_mmseg.utils.tensors import at_least_float32
 
 
 @functools.cache

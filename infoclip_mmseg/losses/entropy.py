@@ -14,12 +14,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from infoclip_mmseg.utils.tensors import at_least_float32
+
 Grams = Tensor | Sequence[Tensor]
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """Returns ``x`` in float32, or as it is where it is float64."""
-    return x if x.dtype == torch.float64 else x.float()
 
 
 def check_alpha(alpha: float) -> None:

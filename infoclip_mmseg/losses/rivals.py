@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from mmseg.registry import MODELS
 from torch import Tensor
 
-from infoclip_mmseg.losses.distillation import Branch, DistillationLoss
-from infoclip_mmseg.losses.entropy import at_least_float32
+from infoclip_mmseg.losses.base import Branch, DistillationLoss
+from infoclip_mmseg.utils.tensors import at_least_float32
 
 SCALES = (1, 2, 4)
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from infoclip_mmseg.losses.entropy import at_least_float32
+from infoclip_mmseg.utils.tensors import at_least_float32
 
 # Logits at label size that are worked on at a time: what a CPU caches, or a GPU is busy with.
 _CPU_CHUNK, _CHUNK = 2**20, 2**26

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from infoclip_mmseg import OpenVocabInferencer
-from infoclip_mmseg.datasets.world import ComposedWorldDataset
+from infoclip_mmseg.world import ComposedWorldDataset
 
 
 @pytest.fixture(scope='session')

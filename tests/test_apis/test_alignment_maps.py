@@ -8,8 +8,8 @@ from mmengine.config import Config
 from infoclip_mmseg.apis import OpenVocabInferencer
 from infoclip_mmseg.apis.alignment import align, cosine_maps, load_lpam, relation_maps
 from infoclip_mmseg.apis.loading import find_config
-from infoclip_mmseg.engine.checkpoint import CheckpointError
 from infoclip_mmseg.models import LPAM
+from infoclip_mmseg.utils.checkpoint_files import CheckpointError
 
 
 def test_cosine_maps_are_cosines():

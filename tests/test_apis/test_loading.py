@@ -7,7 +7,7 @@ from mmseg.registry import MODELS
 
 from infoclip_mmseg import OpenVocabInferencer
 from infoclip_mmseg.apis.loading import ROOT, build_pipeline, find_config, pick_device
-from infoclip_mmseg.engine.checkpoint import CheckpointError
+from infoclip_mmseg.utils.checkpoint_files import CheckpointError
 
 CLIP = ROOT / 'data/clip/composed_world.safetensors'
 

@@ -15,7 +15,7 @@ from mmseg.datasets import (
 )
 
 from infoclip_mmseg.datasets.vocabularies import load_vocabulary, shipped_vocabularies
-from infoclip_mmseg.models.prompts import check_names
+from infoclip_mmseg.models.text.prompts import check_names
 
 SIZES = dict(ade150=150, ade847=847, coco=171, pc459=459, pc59=59, voc20=20, voc20b=59)
 CLEARCLIP = dict(

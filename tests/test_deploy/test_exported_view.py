@@ -12,7 +12,7 @@ from mmengine.utils import digit_version
 from PIL import Image
 
 from infoclip_mmseg.deploy import check_export, describe, export_program, save_pt2, view
-from infoclip_mmseg.models import decode_head
+from infoclip_mmseg.models.decode_heads import cat_seg as decode_head
 
 WORDS = ['cat', 'dog', 'tall tree', 'sky', 'car']
 OTHER = ['road', 'grass', 'boat', 'sand', 'wall']

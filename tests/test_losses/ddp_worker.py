@@ -17,7 +17,7 @@ from infoclip_mmseg.losses import (
     SelfDistillationLoss,
     cosine_relation,
 )
-from infoclip_mmseg.models.lpam import LPAM
+from infoclip_mmseg.models.necks.lpam import LPAM
 
 BATCH, POSITIONS, CLASSES, CHANNELS = 4, 6, 5, 8
 SPLITS = {'equal': (2, 2), 'unequal': (3, 1)}

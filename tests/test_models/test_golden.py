@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
-from infoclip_mmseg.engine.convert import convert_catseg
+from infoclip_mmseg.models.decode_heads.cat_seg_checkpoint import convert_catseg
 
 NAMES = [f'class {i}' for i in range(12)]
 

@@ -12,7 +12,7 @@ from original_archives import COUNTS
 from stand_ins import ABLATION, COMMON, CONFIG, TEST, TRAIN
 
 from infoclip_mmseg.datasets.prepare import RECIPES
-from infoclip_mmseg.evaluation.ablation import worker
+from infoclip_mmseg.experiments.ablation import worker
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from stand_ins import edit
 
-from infoclip_mmseg.evaluation.ablation import worker
+from infoclip_mmseg.experiments.ablation import worker
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -114,7 +114,10 @@ def test_two_commits_are_compared(tmp_path, benchmark):
     shutil.copy(tmp_path / 'toy.py', clone / 'toy.py')
     git = ['git', '-C', str(clone), '-c', 'user.name=t', '-c', 'user.email=t@t']
     # In the first commit the head is slow, and there is no benchmark yet.
-    head, timing = clone / 'infoclip_mmseg/models/decode_head.py', clone / 'infoclip_mmseg/timing'
+    head, timing = (
+        clone / 'infoclip_mmseg/models/decode_heads/cat_seg.py',
+        clone / 'infoclip_mmseg/timing',
+    )
     text = head.read_text(encoding='utf-8')
     line = '        self._check(features, text)\n'
     assert line in text

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from infoclip_mmseg.engine.convert import convert_catseg
+from infoclip_mmseg.models.decode_heads.cat_seg_checkpoint import convert_catseg
 
 ROOT = Path(__file__).parents[2]
 

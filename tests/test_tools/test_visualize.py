@@ -12,7 +12,7 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 from PIL import Image
 
-from infoclip_mmseg.datasets.world import ComposedWorldDataset, export_world
+from infoclip_mmseg.world import ComposedWorldDataset, export_world
 
 ROOT = Path(__file__).resolve().parents[2]
 ADE = sorted((ROOT / 'tests/data/ade/images/validation').glob('*.jpg'))

@@ -12,7 +12,6 @@ from mmengine.config import Config
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.runner import Runner, TestLoop
 
-import infoclip_mmseg
 from infoclip_mmseg.evaluation.benchmarks.plan import Plan
 from infoclip_mmseg.evaluation.benchmarks.published import published_rows
 from infoclip_mmseg.evaluation.benchmarks.results import (
@@ -29,6 +28,7 @@ from infoclip_mmseg.evaluation.benchmarks.table import (
     to_json,
     to_markdown,
 )
+from infoclip_mmseg.version import __version__
 
 FOLDER = 'benchmarks'
 """Folder of the results below the working folder."""
@@ -64,7 +64,7 @@ def fingerprint_of(cfg: Config, plan: Plan, checkpoint: str | None) -> str:
     dataset = {k: v for k, v in plan.dataloader['dataset'].items() if k != 'data_root'}
     fp16 = bool(cfg.test_cfg.get('fp16', False))
     metric = {k: v for k, v in plan.evaluator.items() if k != 'output_dir'}
-    version = infoclip_mmseg.__version__
+    version = __version__
     return hash_value([version, weights, model, dataset, plan.data, metric, fp16])
 
 

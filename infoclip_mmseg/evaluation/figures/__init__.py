@@ -1,1 +1,0 @@
-"""The paper's figures, drawn with Matplotlib; tools/visualize.py puts them to use."""

@@ -1,0 +1,141 @@
+"""How a distillation loss gets what it compares: one interface for every segmentor.
+
+A segmentor makes a :class:`Branch` of its teacher and one of itself, and hands both to
+:func:`distill` with the losses of its config. Each loss takes from them what it needs.
+
+Legend: B images, H W dense grid, N = H*W positions row by row, T classes, C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+
+from infoclip_mmseg.utils.tensors import at_least_float32
+
+
+def cosine_relation(image: Tensor, text: Tensor) -> Tensor:
+    """Plain cosine cost volume: similarity of every position with every class.
+
+    Args:
+        image: Dense image embeddings (B, N, C).
+        text: Text embeddings, (T, C) shared by the batch or (B, T, C) by image.
+
+    Returns:
+        (B, N, T), -1..1, float32 (or float64), also under autocast.
+    """
+    with torch.autocast(device_type=image.device.type, enabled=False):
+        image = F.normalize(at_least_float32(image), dim=-1)
+        text = F.normalize(at_least_float32(text), dim=-1)
+        return image @ text.transpose(-1, -2)
+
+
+class Branch:
+    """Embeddings of the teacher or of the student, and how its positions relate to the classes.
+
+    Args:
+        dense: Dense image embeddings (B, C, H, W).
+        text: Text embeddings, (T, C) shared by the batch or (B, T, C) by image.
+        relate: Maps ``positions`` and ``text`` to a relation map, such as :class:`LPAM`; None
+            takes the plain cosine cost volume.
+
+    Raises:
+        ValueError: Shapes do not fit together.
+    """
+
+    def __init__(
+        self,
+        dense: Tensor,
+        text: Tensor,
+        relate: Callable[[Tensor, Tensor], Tensor] | None = None,
+    ) -> None:
+        fits = dense.dim() == 4 and text.dim() in (2, 3) and dense.shape[1] == text.shape[-1]
+        if not fits or (text.dim() == 3 and len(text) != len(dense)):
+            raise ValueError(
+                'dense embeddings must be (B, C, H, W) and text embeddings (T, C) or (B, T, C), '
+                f'but they are {tuple(dense.shape)} and {tuple(text.shape)}; of several prompts '
+                'of a class take the mean first'
+            )
+        self.dense = dense
+        self.text = text
+        self._relate = cosine_relation if relate is None else relate
+
+    @cached_property
+    def positions(self) -> Tensor:
+        """Dense embeddings as (B, N, C)."""
+        return self.dense.flatten(2).transpose(1, 2)
+
+    @cached_property
+    def relation(self) -> Tensor:
+        """Relation map (B, N, T); computed when a loss first asks for it."""
+        return self._relate(self.positions, self.text)
+
+
+class DistillationLoss(nn.Module):
+    """Base of the losses between teacher and student.
+
+    Args:
+        loss_weight: Factor of the loss.
+        loss_name: Key of the loss; it is optimised only if it starts with 'loss_'.
+    """
+
+    def __init__(self, loss_weight: float, loss_name: str) -> None:
+        super().__init__()
+        self.loss_weight = loss_weight
+        self._loss_name = loss_name
+
+    @property
+    def loss_name(self) -> str:
+        """Key of this loss among the losses of the segmentor."""
+        return self._loss_name
+
+    def distill(self, teacher: Branch, student: Branch) -> Tensor:
+        """The loss of a batch, a scalar; takes from the branches what ``forward`` needs."""
+        raise NotImplementedError(f'{type(self).__name__} must implement distill')
+
+    def extra_repr(self) -> str:
+        """Options, shown when the model is printed."""
+        return f'loss_weight={self.loss_weight}, loss_name={self.loss_name!r}'
+
+
+def build_losses(configs: Sequence[dict]) -> nn.ModuleList:
+    """Build the losses of a config.
+
+    Args:
+        configs: Configs of registered :class:`DistillationLoss` classes.
+
+    Raises:
+        TypeError: One is no distillation loss.
+        ValueError: Two have the same ``loss_name``.
+    """
+    losses = nn.ModuleList(MODELS.build(config) for config in configs)
+    for loss in losses:
+        if not isinstance(loss, DistillationLoss):
+            raise TypeError(
+                f'{type(loss).__name__} cannot compare a teacher with a student: derive it from '
+                'infoclip_mmseg.losses.DistillationLoss, or name a loss that is'
+            )
+    names = [loss.loss_name for loss in losses]
+    if len(set(names)) < len(names):
+        raise ValueError(f'losses are named {names}; give each a loss_name of its own')
+    return losses
+
+
+def distill(teacher: Branch, student: Branch, losses: Iterable[Any]) -> dict[str, Tensor]:
+    """All losses between a teacher and a student.
+
+    Args:
+        teacher: The teacher's branch, whose embeddings need no gradient.
+        student: The student's branch.
+        losses: :class:`DistillationLoss` modules, from :func:`build_losses`.
+
+    Returns:
+        Scalars by ``loss_name``.
+    """
+    return {loss.loss_name: loss.distill(teacher, student) for loss in losses}

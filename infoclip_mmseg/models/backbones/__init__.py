@@ -1,0 +1,1 @@
+"""From images to features: CLIP's towers and other backbones that guide."""

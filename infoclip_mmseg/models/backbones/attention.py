@@ -1,0 +1,105 @@
+"""Multi-head self-attention whose query, key and value weights are parameters of their own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from infoclip_mmseg.models.text.packing import PackedLayout, packed_attention
+
+
+class SplitAttention(nn.Module):
+    """Drop-in for the self-attention of open_clip's blocks with the packed projection split.
+
+    The packed ``in_proj_weight`` cannot be trained in part; here ``q_proj_weight``,
+    ``k_proj_weight`` and ``v_proj_weight`` are separate and the bias stays packed, which are also
+    the names in published CAT-Seg checkpoints. State dicts with the packed weight load as they are.
+
+    Args:
+        attention: The module to take over; its tensors are reused.
+    """
+
+    def __init__(self, attention: nn.MultiheadAttention) -> None:
+        super().__init__()
+        self.embed_dim = attention.embed_dim
+        self.num_heads = attention.num_heads
+        q, k, v = attention.in_proj_weight.detach().chunk(3)
+        self.q_proj_weight = nn.Parameter(q.clone())
+        self.k_proj_weight = nn.Parameter(k.clone())
+        self.v_proj_weight = nn.Parameter(v.clone())
+        self.in_proj_bias = nn.Parameter(attention.in_proj_bias.detach().clone())
+        self.out_proj = attention.out_proj
+
+    def query(self, x: Tensor) -> Tensor:
+        """Queries (B, L, C) of tokens (B, L, C)."""
+        return F.linear(x, self.q_proj_weight, self.in_proj_bias[: self.embed_dim])
+
+    def key(self, x: Tensor) -> Tensor:
+        """Keys (B, L, C) of tokens (B, L, C)."""
+        bias = self.in_proj_bias[self.embed_dim : 2 * self.embed_dim]
+        return F.linear(x, self.k_proj_weight, bias)
+
+    def value(self, x: Tensor) -> Tensor:
+        """Values (B, L, C) of tokens (B, L, C)."""
+        return F.linear(x, self.v_proj_weight, self.in_proj_bias[2 * self.embed_dim :])
+
+    def split_heads(self, x: Tensor) -> Tensor:
+        """(..., C) to (..., heads, C // heads)."""
+        return x.unflatten(-1, (self.num_heads, -1))
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None) -> Tensor:
+        """Softmax attention in heads, without the output projection.
+
+        Args:
+            q, k, v: (B, L, C); any of the three projections may stand in any place.
+            attn_mask: Additive mask (L, L).
+
+        Returns:
+            Tokens (B, L, C).
+        """
+        q, k, v = (self.split_heads(x).transpose(1, 2) for x in (q, k, v))
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask)
+        return out.transpose(1, 2).flatten(2)
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | PackedLayout | None = None,
+        **_: Any,
+    ) -> tuple[Tensor, None]:
+        """Self-attention with the call signature that open_clip's blocks use.
+
+        Args:
+            query, key, value: Tokens (B, L, C), the same tensor; or (N, C) of packed prompts.
+            attn_mask: Additive mask (L, L), or where packed prompts lie.
+
+        Returns:
+            Tokens as they came, and None in place of attention weights.
+        """
+        projected = (self.query(query), self.key(key), self.value(value))
+        if attn_mask is not None:
+            attn_mask = attn_mask.to(projected[0].dtype)
+        if isinstance(attn_mask, PackedLayout):
+            q, k, v = (self.split_heads(x) for x in projected)
+            return self.out_proj(packed_attention(q, k, v, attn_mask).flatten(-2)), None
+        return self.out_proj(self.attend(*projected, attn_mask)), None
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
+        packed = state_dict.pop(prefix + 'in_proj_weight', None)
+        if packed is not None:
+            for name, weight in zip('qkv', packed.chunk(3)):
+                state_dict[f'{prefix}{name}_proj_weight'] = weight
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def split_attention(model: nn.Module) -> nn.Module:
+    """Replace ``nn.MultiheadAttention`` below ``model`` by :class:`SplitAttention`, in place."""
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.MultiheadAttention):
+                setattr(module, name, SplitAttention(child))
+    return model

@@ -1,0 +1,198 @@
+"""Pretrained CLIP weights: from a file or an open_clip tag to a state dict, with helpful errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from torch import Tensor, nn
+
+from infoclip_mmseg.models.backbones.layouts import from_mmpretrain, is_mmpretrain_clip
+from infoclip_mmseg.utils.checkpoint_files import load_checkpoint_file
+
+FILE_SUFFIXES = ('.pt', '.pth', '.bin', '.safetensors')
+# Entries of OpenAI's TorchScript archives that are not weights.
+_OPENAI_EXTRAS = ('input_resolution', 'context_length', 'vocab_size')
+TOKEN_TABLE, TOKEN_ROWS = 'token_embedding.weight', 'token_embedding.rows'
+
+
+def is_file_name(pretrained: str) -> bool:
+    """Whether ``pretrained`` names a file rather than an open_clip tag."""
+    return pretrained.endswith(FILE_SUFFIXES) or '/' in pretrained or '\\' in pretrained
+
+
+def find_weights(model_name: str, pretrained: str, quick_gelu: bool) -> Path:
+    """The local file with the weights; a tag is looked up in open_clip and downloaded if need be.
+
+    Raises:
+        ValueError: The tag is not one of the model's, or belongs to weights with the other GELU.
+        FileNotFoundError: The file does not exist, or the tag's file can't be downloaded.
+    """
+    if is_file_name(pretrained):
+        path = Path(pretrained).expanduser()
+        if not path.is_file():
+            raise FileNotFoundError(
+                f'CLIP weights {str(path)!r} do not exist (working directory {Path.cwd()}). Put '
+                'the file there, or set model.backbone.pretrained to a file (.pt, .safetensors, '
+                f'.bin) or to one of the open_clip tags {_tags(model_name)}.'
+            )
+        return path
+    config = open_clip.get_pretrained_cfg(model_name, pretrained)
+    if not config:
+        raise ValueError(
+            f'model.backbone.pretrained={pretrained!r} is neither a file nor an open_clip tag of '
+            f'{model_name!r}; its tags are {_tags(model_name)}.'
+        )
+    check_activation(model_name, f'tag {pretrained!r}', config.get('quick_gelu', False), quick_gelu)
+    try:
+        return Path(open_clip.download_pretrained(config))
+    except Exception as error:  # whatever the network stack raises ends in one clear message
+        source = (
+            config.get('url') or f'https://huggingface.co/{config.get("hf_hub", "").strip("/")}'
+        )
+        target = f'data/clip/{model_name}-{pretrained}.safetensors'
+        raise FileNotFoundError(
+            f'CLIP weights {pretrained!r} of {model_name!r} are not in the local cache and cannot '
+            f'be downloaded ({type(error).__name__}). Fetch the file from {source} on a machine '
+            f'with network, put it at {target} (keep its suffix: .pt, .bin or .safetensors) and '
+            f"set model.backbone.pretrained='{target}' in the config."
+        ) from error
+
+
+def check_activation(model_name: str, source: str, wanted: bool, built: bool) -> None:
+    """Refuse weights trained with one GELU in a model built with the other.
+
+    Raises:
+        ValueError: QuickGELU weights in a GELU model or the other way round; the outputs would be
+            silently wrong.
+    """
+    if wanted != built:
+        base = model_name.removesuffix('-quickgelu')
+        names = {True: 'QuickGELU', False: 'GELU'}
+        raise ValueError(
+            f'{source} was trained with {names[wanted]} but model_name={model_name!r} builds '
+            f'{names[built]}; set model.backbone.model_name='
+            f'{base + "-quickgelu" if wanted else base!r}.'
+        )
+
+
+def load_clip_weights(model: nn.Module, model_name: str, path: Path, quick_gelu: bool) -> None:
+    """Load a CLIP checkpoint file into an open_clip model.
+
+    Reads OpenAI's TorchScript archives, open_clip's .pt / .bin / .safetensors files, training
+    checkpoints ``{'state_dict': ...}`` and mmpretrain's ``CLIP``; nothing in the file is executed.
+
+    Raises:
+        ValueError: The file holds other weights than the model needs, or OpenAI's or mmpretrain's
+            weights meet a model without QuickGELU.
+    """
+    state, from_openai = read_clip_state(path)
+    if from_openai:
+        check_activation(model_name, f'OpenAI archive {str(path)!r}', True, quick_gelu)
+    if is_mmpretrain_clip(state):  # whose text tower knows QuickGELU only
+        check_activation(model_name, f'mmpretrain CLIP {str(path)!r}', True, quick_gelu)
+        state = from_mmpretrain(state)
+    if TOKEN_ROWS in state:
+        state = expand_token_table(state, _vocabulary_size(model))
+    if hasattr(model, 'text'):
+        state = open_clip.model.convert_to_custom_text_state_dict(state)
+    if 'logit_scale' in state:
+        scale: Any = model.logit_scale
+        state['logit_scale'] = state['logit_scale'].reshape(scale.shape)
+    open_clip.model.resize_pos_embed(state, model)
+    _check_fit(model, model_name, state, path)
+    model.load_state_dict(state)
+
+
+def read_clip_state(path: Path) -> tuple[dict[str, Tensor], bool]:
+    """State dict of a CLIP file, and whether it is one of OpenAI's TorchScript archives."""
+    if path.suffix == '.pt' and _is_torchscript(path):
+        state = dict(torch.jit.load(str(path), map_location='cpu').state_dict())
+        from_openai = all(key in state for key in _OPENAI_EXTRAS)
+    else:
+        loaded = load_checkpoint_file(path)
+        state, from_openai = dict(loaded.get('state_dict', loaded)), False
+    state = {key.removeprefix('module.'): value for key, value in state.items()}
+    for key in _OPENAI_EXTRAS:
+        state.pop(key, None)
+    return state, from_openai
+
+
+def expand_token_table(state: dict[str, Tensor], vocabulary_size: int) -> dict[str, Tensor]:
+    """Fill up a token table that holds only some rows.
+
+    Small CLIP files keep the rows of the tokens that the model was trained with, and name them in
+    ``token_embedding.rows``. All other tokens get the mean of these rows: words that the model has
+    never read are alike to it.
+
+    Args:
+        state: State dict with the kept rows (k, width) and their ids (k,).
+        vocabulary_size: Rows of the full table.
+
+    Returns:
+        State dict with the full table, without the ids.
+
+    Raises:
+        ValueError: The ids do not fit the kept rows or the vocabulary.
+    """
+    state = dict(state)
+    rows, kept = state.pop(TOKEN_ROWS).long(), state[TOKEN_TABLE]
+    if (
+        rows.shape != kept.shape[:1]
+        or not 0 <= int(rows.min()) <= int(rows.max()) < vocabulary_size
+    ):
+        raise ValueError(
+            f'{TOKEN_ROWS} holds {len(rows)} ids {int(rows.min())}..{int(rows.max())} for '
+            f'{len(kept)} rows and a vocabulary of {vocabulary_size} tokens; the file is damaged '
+            'or belongs to another tokenizer'
+        )
+    table = kept.float().mean(dim=0).to(kept.dtype).repeat(vocabulary_size, 1)
+    table[rows] = kept
+    return {**state, TOKEN_TABLE: table}
+
+
+def _vocabulary_size(model: Any) -> int:
+    return getattr(model, 'text', model).token_embedding.num_embeddings
+
+
+def _is_torchscript(path: Path) -> bool:
+    import zipfile
+
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith('constants.pkl') for name in archive.namelist())
+
+
+def _check_fit(model: nn.Module, model_name: str, state: dict[str, Tensor], path: Path) -> None:
+    expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    packed = _pack_shapes(expected)
+    got = {key: tuple(value.shape) for key, value in state.items()}
+    reference = expected if any(key.endswith('q_proj_weight') for key in got) else packed
+    missing = sorted(reference.keys() - got.keys())
+    unexpected = sorted(got.keys() - reference.keys())
+    wrong = sorted(k for k in reference.keys() & got.keys() if reference[k] != got[k])
+    if missing or unexpected or wrong:
+        shapes = [f'{k}: file {got[k]}, model {reference[k]}' for k in wrong[:3]]
+        raise ValueError(
+            f'{str(path)!r} does not hold weights of {model_name!r}: {len(missing)} tensors '
+            f'missing {missing[:3]}, {len(unexpected)} unknown {unexpected[:3]}, {len(wrong)} of '
+            f'another shape {shapes}. Set model.backbone.model_name to the model of the file.'
+        )
+
+
+def _pack_shapes(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Shapes of the published layout, in which query, key and value weights are one tensor."""
+    packed = {}
+    for key, shape in shapes.items():
+        if key.endswith('q_proj_weight'):
+            key, shape = key.replace('q_proj_weight', 'in_proj_weight'), (3 * shape[0], shape[1])
+        if not key.endswith(('k_proj_weight', 'v_proj_weight')):
+            packed[key] = shape
+    return packed
+
+
+def _tags(model_name: str) -> list[str]:
+    return open_clip.list_pretrained_tags_by_model(model_name)

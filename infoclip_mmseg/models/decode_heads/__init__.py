@@ -1,0 +1,1 @@
+"""From features and text embeddings to logits."""

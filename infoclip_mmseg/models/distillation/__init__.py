@@ -1,0 +1,1 @@
+"""Teacher, taps and losses between teacher and student."""

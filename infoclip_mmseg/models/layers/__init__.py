@@ -1,0 +1,1 @@
+"""Parts of heads; none is registered."""

@@ -1,0 +1,1 @@
+"""Modules between embeddings and losses."""

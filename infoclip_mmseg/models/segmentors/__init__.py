@@ -1,0 +1,1 @@
+"""What mmseg runs: data samples in, losses or predictions out."""

@@ -1,0 +1,1 @@
+"""Views of an image, and what becomes of their logits."""

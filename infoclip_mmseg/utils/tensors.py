@@ -1,0 +1,28 @@
+"""Small functions on tensors and sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Size = tuple[int, int]
+
+
+def pair(size: int | Sequence[int]) -> Size:
+    """Height and width of a size that may be given as one number."""
+    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+
+def resize(x: Tensor, size: Size) -> Tensor:
+    """Bilinear resize (align_corners=False) of (B, C, h, w); the tensor itself if it fits."""
+    if tuple(x.shape[-2:]) == tuple(size):
+        return x
+    return F.interpolate(x, size=tuple(size), mode='bilinear', align_corners=False)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Returns ``x`` in float32, or as it is where it is float64."""
+    return x if x.dtype == torch.float64 else x.float()

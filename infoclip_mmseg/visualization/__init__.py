@@ -1,0 +1,1 @@
+"""Pictures of predictions, embeddings and alignment maps."""

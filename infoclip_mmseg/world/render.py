@@ -1,0 +1,217 @@
+"""Scenes of the composed world: pixels and labels from a random generator.
+
+Legend: H W scene size in pixels.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from infoclip_mmseg.world.attributes import COLOURS, GROUNDS, SHAPES, WorldSpec
+from infoclip_mmseg.world.patterns import ground_pattern, inside, object_pattern
+
+Floats = NDArray[np.float32]
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Domain:
+    """How scenes look, apart from what is in them. Ranges are drawn from uniformly.
+
+    Args:
+        radius: Of objects, pixels.
+        crowd: Objects for each 1000 pixels of the scene.
+        period: Of textures, pixels.
+        contrast: Of the second colour of a texture: 0 none, 1 black or white.
+        colour_jitter: Largest shift of an object's colour channels, 0..255.
+        brightness: Factor of the light.
+        tint: Largest relative difference of the light's channels.
+        slope: Largest relative change of the light from the middle of the scene to its edge.
+        noise: Standard deviation of the pixel noise, 0..255.
+    """
+
+    radius: Range = (12.0, 20.0)
+    crowd: Range = (0.8, 1.5)
+    period: Range = (4.5, 6.5)
+    contrast: Range = (0.45, 0.75)
+    colour_jitter: float = 22.0
+    brightness: Range = (0.75, 1.1)
+    tint: float = 0.08
+    slope: float = 0.25
+    noise: Range = (3.0, 10.0)
+
+
+DOMAINS = {
+    'base': Domain(),
+    'shifted': Domain(
+        radius=(9.0, 24.0),
+        period=(4.0, 8.0),
+        contrast=(0.35, 0.6),
+        colour_jitter=30.0,
+        brightness=(0.5, 0.8),
+        tint=0.2,
+        slope=0.45,
+        noise=(10.0, 18.0),
+    ),
+}
+"""The world as it is, and under other light with other textures and object sizes."""
+
+
+@dataclass(frozen=True)
+class SceneObject:
+    """An object of a scene.
+
+    Args:
+        label: Class index.
+        box: Top, left, bottom, right of its visible part, pixels (bottom, right exclusive).
+        visible: Number of its visible pixels; 0 where others cover it.
+    """
+
+    label: int
+    box: tuple[int, int, int, int]
+    visible: int
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A drawn scene: ``image`` (H, W, 3) RGB 0..255, ``labels`` (H, W) class indices, objects."""
+
+    image: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+    objects: list[SceneObject]
+
+
+def scene_rng(seed: int, split: str, index: int) -> np.random.Generator:
+    """Generator of one scene: the same in every process, another one for any other argument."""
+    return np.random.default_rng([seed, zlib.crc32(split.encode()), index])
+
+
+def render_scene(
+    rng: np.random.Generator,
+    size: Sequence[int],
+    spec: WorldSpec,
+    compositions: Sequence[int] | None = None,
+    domain: Domain = DOMAINS['base'],
+) -> Scene:
+    """Draw a scene.
+
+    Args:
+        rng: Source of everything random.
+        size: H and W, 16 or more each.
+        spec: The world.
+        compositions: Indices into ``spec.compositions`` that may occur; None: all of them.
+        domain: How it looks.
+
+    Raises:
+        ValueError: The size is too small, or no composition may occur.
+    """
+    height, width = size
+    if min(height, width) < 16:
+        raise ValueError(f'a scene is at least 16 x 16 pixels, got {height} x {width}')
+    allowed = range(len(spec.compositions)) if compositions is None else compositions
+    if not len(allowed):
+        raise ValueError('no composition may occur: compositions is empty')
+    canvas, labels = _draw_grounds(rng, (height, width), spec, domain)
+    owners = np.full((height, width), -1, np.int16)
+    count = max(1, round(rng.uniform(*domain.crowd) * height * width / 1000))
+    drawn = [
+        _draw_object(rng, canvas, labels, owners, spec, int(rng.choice(allowed)), domain, number)
+        for number in range(count)
+    ]
+    image = _light(rng, canvas, domain)
+    return Scene(image, labels, [_describe(owners, n, label) for n, label in enumerate(drawn)])
+
+
+def _draw_grounds(
+    rng: np.random.Generator, size: tuple[int, int], spec: WorldSpec, domain: Domain
+) -> tuple[Floats, NDArray[np.uint8]]:
+    """Two grounds with a wavy border between them."""
+    height, width = size
+    y, x = np.indices((height, width), dtype=np.float32)
+    angle, phase = rng.uniform(0, 2 * np.pi, 2)
+    across = np.cos(angle) * (x - width / 2) + np.sin(angle) * (y - height / 2)
+    along = -np.sin(angle) * x + np.cos(angle) * y
+    border = rng.uniform(-0.25, 0.25) * min(size) + 3 * np.sin(along / 7 + phase)
+    second = across > border
+    canvas = np.empty((height, width, 3), np.float32)
+    labels = np.empty((height, width), np.uint8)
+    for index, mask in zip(rng.permutation(len(spec.grounds))[:2], (~second, second)):
+        name = spec.grounds[index]
+        colour = _jittered(rng, GROUNDS[name], domain)
+        pattern = ground_pattern(rng, name, y, x)
+        np.copyto(canvas, colour * (1 + pattern[..., None]), where=mask[..., None])
+        labels[mask] = index
+    return canvas, labels
+
+
+def _draw_object(
+    rng: np.random.Generator,
+    canvas: Floats,
+    labels: NDArray[np.uint8],
+    owners: NDArray[np.int16],
+    spec: WorldSpec,
+    composition: int,
+    domain: Domain,
+    number: int,
+) -> int:
+    """Draw one object over what is there; returns its class index."""
+    colour, texture, shape = spec.compositions[composition]
+    if shape is None:
+        shape = SHAPES[int(rng.integers(len(SHAPES)))]
+    height, width = labels.shape
+    radius = rng.uniform(*domain.radius)
+    cy, cx = rng.uniform(0.04, 0.96, 2) * (height, width)
+    reach = 1.45 * radius  # a square's corner lies at sqrt(2)
+    top, left = max(0, int(cy - reach)), max(0, int(cx - reach))
+    cut = slice(top, int(cy + reach) + 1), slice(left, int(cx + reach) + 1)
+    y, x = np.ogrid[: labels[cut].shape[0], : labels[cut].shape[1]]
+    dy, dx = (y + (top - cy)).astype(np.float32), (x + (left - cx)).astype(np.float32)
+    turn = rng.uniform(0, 2 * np.pi)
+    cos, sin = np.cos(turn) / radius, np.sin(turn) / radius
+    mask = inside(shape, cos * dx + sin * dy, cos * dy - sin * dx)
+
+    base = _jittered(rng, COLOURS[colour], domain)
+    accent = base + rng.uniform(*domain.contrast) * (_accent(rng, base) - base)
+    second = object_pattern(rng, texture, dy, dx, rng.uniform(*domain.period))
+    np.copyto(canvas[cut], np.where(second[..., None], accent, base), where=mask[..., None])
+    label = len(spec.grounds) + composition
+    labels[cut][mask] = label
+    owners[cut][mask] = number
+    return label
+
+
+def _accent(rng: np.random.Generator, colour: Floats) -> Floats:
+    """Black, or white for colours that are not light already."""
+    light = colour.min() < 150 and rng.random() < 0.5
+    return np.full(3, 255 if light else 0, np.float32)
+
+
+def _jittered(rng: np.random.Generator, colour: Sequence[int], domain: Domain) -> Floats:
+    shift = rng.uniform(-domain.colour_jitter, domain.colour_jitter, 3)
+    return (np.asarray(colour) + shift).astype(np.float32)
+
+
+def _light(rng: np.random.Generator, canvas: Floats, domain: Domain) -> NDArray[np.uint8]:
+    """Brightness, colour and slope of the light, then noise."""
+    height, width = canvas.shape[:2]
+    slope_y, slope_x = rng.uniform(-domain.slope, domain.slope, 2)
+    y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
+    x = np.linspace(-1, 1, width, dtype=np.float32)[None]
+    light = rng.uniform(*domain.brightness) * (1 + 0.5 * slope_y * y + 0.5 * slope_x * x)
+    tint = (1 + rng.uniform(-domain.tint, domain.tint, 3)).astype(np.float32)
+    noise = rng.standard_normal(canvas.shape, dtype=np.float32) * rng.uniform(*domain.noise)
+    lit = canvas * light[..., None].astype(np.float32) * tint + noise.astype(np.float32)
+    return lit.clip(0, 255).astype(np.uint8)
+
+
+def _describe(owners: NDArray[np.int16], number: int, label: int) -> SceneObject:
+    rows, columns = np.nonzero(owners == number)
+    if not len(rows):
+        return SceneObject(label, (0, 0, 0, 0), 0)
+    box = (int(rows.min()), int(columns.min()), int(rows.max()) + 1, int(columns.max()) + 1)
+    return SceneObject(label, box, len(rows))
