@@ -28,11 +28,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from infoclip_mmseg.apis import OpenVocabInferencer, list_sources
-from infoclip_mmseg.apis.alignment import align, dense_embeddings, load_lpam
 from infoclip_mmseg.apis.images import ImageError
 from infoclip_mmseg.apis.inferencer import DEFAULT_CONFIG
 from infoclip_mmseg.apis.loading import find_config
 from infoclip_mmseg.apis.reading import Limits, Picture, read_pictures
+from infoclip_mmseg.apis.relation_maps import align, dense_embeddings, load_lpam
 from infoclip_mmseg.apis.truth import find_truths, read_truth
 from infoclip_mmseg.apis.words import load_classes, parse_words
 from infoclip_mmseg.datasets.vocabularies import load_vocabulary, shipped_vocabularies

@@ -22,8 +22,6 @@ from mmengine.runner import save_checkpoint
 from mmengine.utils import digit_version
 from torch import Tensor, nn
 
-from infoclip_mmseg.models.distillation.teacher import attach_teacher, needs_teacher
-
 
 def shard_units(model: nn.Module) -> Iterator[nn.Module]:
     """The modules that are gathered one at a time: transformer blocks of CLIP that train.
@@ -162,8 +160,9 @@ class FullyShardedStrategy(DDPStrategy):
 
     def _wrap_model(self, model: nn.Module) -> nn.Module:
         model = self.convert_model(model.to(get_device()))
-        if self._trains and needs_teacher(model):
-            attach_teacher(model)  # from the whole weights, which are about to be split
+        distiller = getattr(model, 'distiller', None)
+        if self._trains and distiller is not None and distiller.needs_teacher:
+            distiller.attach_teacher()  # from the whole weights, which are about to be split
         shard_model(model, self.shard_size)
         return model
 

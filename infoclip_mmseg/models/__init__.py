@@ -6,7 +6,7 @@ from infoclip_mmseg.models.data_preprocessor import OpenVocabDataPreProcessor
 from infoclip_mmseg.models.decode_heads.cat_seg import CATSegHead
 from infoclip_mmseg.models.decode_heads.cosine_head import CosineHead
 from infoclip_mmseg.models.decode_heads.zero_shot import ZeroShotHead
-from infoclip_mmseg.models.distillation.distiller import Distillation
+from infoclip_mmseg.models.distillation.foreign import Distillation
 from infoclip_mmseg.models.distillation.teacher import FrozenTeacher
 from infoclip_mmseg.models.necks.lpam import LPAM
 from infoclip_mmseg.models.segmentors.distilled import distilled_segmentor

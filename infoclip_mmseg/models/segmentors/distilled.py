@@ -10,21 +10,19 @@ from mmseg.models.segmentors import BaseSegmentor
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from infoclip_mmseg.models.distillation.distiller import Distillation
+from infoclip_mmseg.models.distillation.foreign import Distillation
 from infoclip_mmseg.models.distillation.taps import find_module, read_modules
 from infoclip_mmseg.models.distillation.teacher import FrozenTeacher
 from infoclip_mmseg.models.normalisation import normalisation_of
-from infoclip_mmseg.models.text.prompts import build_prompts
-from infoclip_mmseg.utils.palette import make_palette
+from infoclip_mmseg.models.segmentors.vocabulary import Vocabulary
 
 
 class DistillationMixin:
     """Makes a segmentor class the student of a teacher; everything else of it stays as it is."""
 
     distillation: Distillation
+    vocabulary: Vocabulary
     data_preprocessor: Any
-    teacher: FrozenTeacher | None = None
-    _dataset_meta: dict | None = None
 
     def loss(self, inputs: Tensor, data_samples: list) -> dict[str, Tensor]:
         """The student's own losses, and those between teacher and student.
@@ -45,16 +43,21 @@ class DistillationMixin:
         with read_modules(cast(nn.Module, self), self.distillation.taps) as read:
             losses = super().loss(inputs, data_samples)  # type: ignore[misc]
         source = normalisation_of(self.data_preprocessor)
-        return {**losses, **self.distillation(read, inputs, source, self.teacher)}
+        return {**losses, **self.distillation(read, inputs, source, self.vocabulary.prompts)}
 
-    def build_teacher(self) -> FrozenTeacher:
-        """The teacher, on the student's device."""
-        device = next(cast(nn.Module, self).parameters()).device
-        return self.distillation.build_teacher().to(device)
+    @property
+    def distiller(self) -> Distillation:
+        """What stands between the student and its teacher."""
+        return self.distillation
 
-    def share_with_teacher(self) -> list[str]:
-        """Nothing: a foreign student has tensors of its own."""
-        return []
+    @property
+    def teacher(self) -> FrozenTeacher | None:
+        """The distiller's teacher; None outside of training."""
+        return self.distillation.teacher
+
+    @teacher.setter
+    def teacher(self, teacher: FrozenTeacher | None) -> None:
+        self.distillation.teacher = teacher
 
     def set_vocabulary(
         self,
@@ -69,15 +72,12 @@ class DistillationMixin:
             palette: T colours [r, g, b], 0..255; made up where None or of another number.
             ignore_index: Not used: the student knows its own.
         """
-        names, own = tuple(names), self.distillation
-        own.prompts = build_prompts(names, own.templates, own.synonyms)
-        palette = palette if palette and len(palette) == len(names) else make_palette(len(names))
-        self._dataset_meta = dict(classes=names, palette=[list(colour) for colour in palette])
+        self.vocabulary.set(names, palette)
 
     @property
     def dataset_meta(self) -> dict | None:
         """``classes`` and ``palette``; assigning it sets the vocabulary."""
-        return self._dataset_meta
+        return self.vocabulary.meta
 
     @dataset_meta.setter
     def dataset_meta(self, meta: dict | None) -> None:
@@ -115,7 +115,8 @@ def distilled_segmentor(student: dict, distillation: dict) -> BaseSegmentor:
     model = cast(Any, distilled_class(base)(**arguments))
     if hasattr(model, 'distillation'):
         raise TypeError(f'{kind} already has an attribute `distillation`; it cannot be a student')
-    model.distillation = Distillation(**distillation)
-    for tap in model.distillation.taps.values():
+    model.distillation = beside = Distillation(**distillation)
+    model.vocabulary = Vocabulary(beside.templates, beside.synonyms, owner='the teacher')
+    for tap in beside.taps.values():
         find_module(model, tap.module)
     return model

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from infoclip_mmseg.models.layers.cost_volume import ClassLogits
 from infoclip_mmseg.models.segmentors.checks import check_image_sizes, check_labels
-from infoclip_mmseg.models.segmentors.vocabulary import VocabularyMixin
+from infoclip_mmseg.models.segmentors.vocabulary import Vocabulary
 from infoclip_mmseg.models.views.class_maps import Labeller, ViewLogits, iter_class_maps
 from infoclip_mmseg.models.views.windows import check_mode, sliding_layout, sliding_logits, unpad
 from infoclip_mmseg.utils.tensors import pair, resize
@@ -25,13 +25,17 @@ DEFAULT_TEST_CFG = dict(
 )
 
 
-class InferenceMixin(VocabularyMixin):
+class InferenceMixin:
     """Predicts label maps and probabilities.
 
     It expects ``backbone``, ``test_cfg`` and the methods of the segmentor.
     """
 
     backbone: Any
+    decode_head: Any
+    data_preprocessor: Any
+    vocabulary: Vocabulary
+    _follow_vocabulary: Any
     test_cfg: dict
     training: bool
     extract_feat: Any
@@ -58,7 +62,9 @@ class InferenceMixin(VocabularyMixin):
         if data_samples is None:
             data_samples = [SegDataSample() for _ in inputs]
         check_image_sizes(inputs, data_samples, self.backbone.patch_size)
-        check_labels(data_samples, self.prompts.num_classes, self.decode_head.ignore_index)
+        check_labels(
+            data_samples, self.vocabulary.prompts.num_classes, self.decode_head.ignore_index
+        )
         images = [unpad(image, s.metainfo) for image, s in zip(inputs, data_samples)]
         if len({image.shape for image in images}) == 1:
             batches = [torch.stack(images)]
@@ -139,7 +145,7 @@ class InferenceMixin(VocabularyMixin):
 
     def _decode(self, inputs: Tensor) -> ClassLogits:
         """As :meth:`encode_decode`, of the classes that the head decodes only."""
-        text = self.backbone.embed_prompts(self.prompts)
+        text = self.backbone.embed_prompts(self.vocabulary.prompts)
         features = self.extract_feat(inputs)
         if hasattr(self.decode_head, 'decode'):
             return self.decode_head.decode(features, text)
@@ -147,7 +153,7 @@ class InferenceMixin(VocabularyMixin):
 
     def _view_logits(self, inputs: Tensor, mode: str) -> Iterator[ViewLogits]:
         """Logits of the views of each of the normalised images (B, 3, h, w), image by image."""
-        num_classes, cfg = self.prompts.num_classes, self.test_cfg
+        num_classes, cfg = self.vocabulary.prompts.num_classes, self.test_cfg
         if mode == 'whole':
             logits, classes = self._decode(inputs)
             for b in range(len(inputs)):
@@ -203,16 +209,14 @@ class InferenceMixin(VocabularyMixin):
     @contextmanager
     def _evaluating(self, classes: Sequence[str] | None) -> Iterator[None]:
         """Evaluation mode and, where given, another vocabulary, both undone on exit."""
-        training, prompts, meta = self.training, self._prompts, self._dataset_meta
+        training = self.training
         try:
             if training:
                 self.eval()
-            if classes is not None:
-                self.set_vocabulary(classes)
-            yield
+            with self.vocabulary.swapped(classes):
+                self._follow_vocabulary()
+                yield
         finally:
-            self._prompts, self._dataset_meta = prompts, meta
-            self.decode_head.num_classes = prompts.num_classes if prompts else 0
-            self._set_ignore_index((meta or {}).get('ignore_index'))
+            self._follow_vocabulary()
             if training:
                 self.train()

@@ -11,21 +11,23 @@ from mmseg.structures import SegDataSample
 from mmseg.utils import add_prefix
 from torch import Tensor
 
-from infoclip_mmseg.losses.base import Branch, build_losses, distill
+from infoclip_mmseg.losses.base import build_losses
 from infoclip_mmseg.models.backbones.dual_encoder import ImageFeatures
-from infoclip_mmseg.models.distillation.teacher import FrozenTeacher, TaughtMixin
+from infoclip_mmseg.models.distillation.distiller import Distiller
+from infoclip_mmseg.models.distillation.teacher import FrozenTeacher
 from infoclip_mmseg.models.normalisation import normalisation_of
 from infoclip_mmseg.models.segmentors.checks import check_image_sizes, check_labels
 from infoclip_mmseg.models.segmentors.inference import DEFAULT_TEST_CFG
 from infoclip_mmseg.models.segmentors.plain_inference import PlainInferenceMixin
-from infoclip_mmseg.models.text.prompts import DEFAULT_TEMPLATES, PromptSet, check_templates
+from infoclip_mmseg.models.segmentors.vocabulary import Vocabulary
+from infoclip_mmseg.models.text.prompts import DEFAULT_TEMPLATES, PromptSet
 from infoclip_mmseg.utils.tensors import pair, resize
 
 SampleList = list[SegDataSample]
 
 
 @MODELS.register_module()
-class OpenVocabSegmentor(TaughtMixin, PlainInferenceMixin, BaseSegmentor):
+class OpenVocabSegmentor(PlainInferenceMixin, BaseSegmentor):
     """CAT-Seg, with a neck and its two losses InfoCLIP (arXiv 2511.15967), or another distillation.
 
     The vocabulary belongs to the data set being run: :class:`~infoclip_mmseg.engine.VocabularyHook`
@@ -37,8 +39,8 @@ class OpenVocabSegmentor(TaughtMixin, PlainInferenceMixin, BaseSegmentor):
         backbone: :class:`CLIPDualEncoder`.
         decode_head: :class:`CATSegHead`.
         neck: :class:`LPAM`, shared by teacher and student; None trains without a teacher.
-        loss_ib: :class:`InfoBottleneckLoss` on the teacher's alignment map, or None.
-        loss_mi: :class:`MITransferLoss` between both alignment maps, or None.
+        loss_ib: :class:`InfoBottleneckLoss` on the teacher's relation map, or None.
+        loss_mi: :class:`MITransferLoss` between both relation maps, or None.
         loss_distill: More losses between teacher and student, each a registered
             :class:`~infoclip_mmseg.losses.DistillationLoss`. Those that compare relation maps get
             the neck's, or without a neck the plain cosine cost volume.
@@ -63,6 +65,9 @@ class OpenVocabSegmentor(TaughtMixin, PlainInferenceMixin, BaseSegmentor):
         init_cfg: See ``mmengine.model.BaseModule``.
     """
 
+    TRAINING_KEYS = ('neck', 'loss_ib', 'loss_mi', 'loss_distill')
+    """Arguments that only training has a use for; any of them asks for a teacher."""
+
     def __init__(
         self,
         backbone: dict,
@@ -84,16 +89,16 @@ class OpenVocabSegmentor(TaughtMixin, PlainInferenceMixin, BaseSegmentor):
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         if neck is None and (loss_ib or loss_mi):
             raise ValueError(
-                'loss_ib and loss_mi compare alignment maps: set neck=dict(type="LPAM")'
+                'loss_ib and loss_mi compare relation maps: set neck=dict(type="LPAM")'
             )
         overrides = {} if pretrained is None else dict(pretrained=pretrained)
         self.backbone = MODELS.build({**backbone, **overrides})
-        self.templates, self.synonyms = check_templates(templates), synonyms
+        self.vocabulary = Vocabulary(templates, synonyms)
         embed_dim = self.backbone.embed_dim
         sizes = dict(
             embed_dim=embed_dim,
             guidance_in_channels=self.backbone.image_width,
-            num_prompts=len(self.templates),
+            num_prompts=len(self.vocabulary.templates),
         )
         self.decode_head = MODELS.build({**sizes, **decode_head})
         self.guidance = MODELS.build(guidance) if guidance else None
@@ -101,6 +106,8 @@ class OpenVocabSegmentor(TaughtMixin, PlainInferenceMixin, BaseSegmentor):
             self.neck = MODELS.build({'embed_dim': embed_dim, **neck})
         losses = [loss_ib, loss_mi, *(loss_distill or ())]
         self.distillation_losses = build_losses([loss for loss in losses if loss])
+        relate = self.neck if self.with_neck else None
+        self.distiller = Distiller(self.backbone, self.distillation_losses, relate)
         self.input_size = None if input_size is None else pair(input_size)
         self.test_cfg = {**DEFAULT_TEST_CFG, **(test_cfg or {})}
         self._check_mode(self.test_cfg['mode'])
@@ -108,14 +115,72 @@ class OpenVocabSegmentor(TaughtMixin, PlainInferenceMixin, BaseSegmentor):
             raise ValueError("synonyms='max' needs decode_head=dict(type='ZeroShotHead')")
         self.train_cfg = train_cfg
         self.align_corners = False
-        self.teacher: FrozenTeacher | None = None
-        # As configured: the label values that apply unless a data set names its own.
+        # As configured: the label values that apply unless a data set names others.
         pad = getattr(self.data_preprocessor, 'seg_pad_val', None)
-        self._own_ignore = (self.decode_head.ignore_index, pad)
-        self._dataset_meta: dict | None = None
-        self._prompts: PromptSet | None = None
+        self._configured_ignore = (self.decode_head.ignore_index, pad)
+
+    # Vocabulary -----------------------------------------------------------------------------
+
+    def set_vocabulary(
+        self,
+        names: Sequence[str],
+        palette: Sequence[Sequence[int]] | None = None,
+        ignore_index: int | None = None,
+    ) -> None:
+        """Label pixels with these names from now on; see :meth:`Vocabulary.set`.
+
+        Args:
+            names: T class names; a name may hold comma-separated synonyms.
+            palette: T colours [r, g, b], 0..255; made up where None or of another number.
+            ignore_index: Value of pixels without a label in the label maps that go with the names;
+                None takes that of the decode head's config.
+
+        Raises:
+            TypeError, ValueError: The names are no vocabulary; see :func:`build_prompts`.
+        """
+        self.vocabulary.set(names, palette, ignore_index)
+        self._follow_vocabulary()
+
+    def _follow_vocabulary(self) -> None:
+        """Set what depends on the words: classes and ignored value of head and preprocessor."""
+        value = self.vocabulary.ignore_index
+        ignored, padded = self._configured_ignore if value is None else (value, value)
+        self.decode_head.num_classes = self.vocabulary.num_classes
+        self.decode_head.ignore_index = ignored
+        if padded is not None:
+            self.data_preprocessor.seg_pad_val = padded
+
+    @property
+    def dataset_meta(self) -> dict | None:
+        """``classes``, ``palette``, perhaps ``ignore_index``; assigning it sets the vocabulary."""
+        return self.vocabulary.meta
+
+    @dataset_meta.setter
+    def dataset_meta(self, meta: dict | None) -> None:
+        if meta and meta.get('classes'):
+            names = meta.get('prompt_names') or meta['classes']
+            self.set_vocabulary(names, meta.get('palette'), meta.get('ignore_index'))
+
+    @property
+    def prompts(self) -> PromptSet:
+        """Prompts of the current vocabulary; a RuntimeError where there is none."""
+        return self.vocabulary.prompts
+
+    @property
+    def out_channels(self) -> int:
+        """T of the current vocabulary."""
+        return self.decode_head.num_classes
 
     # Training -------------------------------------------------------------------------------
+
+    @property
+    def teacher(self) -> FrozenTeacher | None:
+        """The distiller's teacher; None outside of training."""
+        return self.distiller.teacher
+
+    @teacher.setter
+    def teacher(self, teacher: FrozenTeacher | None) -> None:
+        self.distiller.teacher = teacher
 
     def extract_feat(self, inputs: Tensor) -> ImageFeatures:
         """Image features of normalised images (B, 3, h, w) of any size."""
@@ -150,34 +215,14 @@ class OpenVocabSegmentor(TaughtMixin, PlainInferenceMixin, BaseSegmentor):
         features = self.extract_feat(inputs)
         text = self.backbone.embed_prompts(self.prompts)
         losses = add_prefix(self.decode_head.loss(features, text, labels), 'decode')
-        if self.with_neck or len(self.distillation_losses) > 0:
-            losses.update(self.alignment_loss(inputs, features.dense, text))
-        return losses
 
-    def alignment_loss(self, inputs: Tensor, dense: Tensor, text: Tensor) -> dict[str, Tensor]:
-        """Losses that hold the student to the teacher.
-
-        InfoCLIP compresses the teacher's alignment map and transfers it to the student (paper,
-        section 3).
-
-        Args:
-            inputs: Normalised images (B, 3, h, w).
-            dense: The student's dense embeddings (B, C, H, W).
-            text: The student's text embeddings (T, P, C).
-        """
-        if self.teacher is None:
-            raise RuntimeError(
-                'the model has a neck or a distillation loss but no teacher: add '
-                'dict(type="FrozenTeacherHook") to custom_hooks, or set neck, loss_ib, loss_mi and '
-                'loss_distill to None to train without one'
+        # Teacher: the losses that hold the student to it; one embedding a class.
+        if self.distiller.needs_teacher:
+            images, words = self._at_input_size(inputs), text.mean(dim=1)
+            losses.update(
+                self.distiller.alignment_loss(images, self.prompts, features.dense, words)
             )
-        images = self._at_input_size(inputs)
-        teacher_dense, teacher_text = self.teacher.encode(images, self.prompts)
-        relate = self.neck if self.with_neck else None
-        # One embedding a class: the mean over its prompts.
-        teacher = Branch(teacher_dense, teacher_text.mean(dim=1), relate)
-        student = Branch(dense, text.mean(dim=1), relate)
-        return distill(teacher, student, self.distillation_losses)
+        return losses
 
     def _forward(self, inputs: Tensor, data_samples: SampleList | None = None) -> Tensor:
         """Logits (B, T, h', w') at the head's resolution."""

@@ -66,7 +66,7 @@ class PlainInferenceMixin(InferenceMixin):
             yield from super()._view_logits(inputs, mode)
             return
         for average in self._average_views(inputs, mode):
-            yield AverageScores(average, self.prompts.num_classes)
+            yield AverageScores(average, self.vocabulary.prompts.num_classes)
 
     def _average_views(self, inputs: Tensor, mode: str) -> Tensor:
         """Averaged scores (B, W, h, w), float32; see :class:`AverageScores`."""
@@ -90,7 +90,7 @@ class PlainInferenceMixin(InferenceMixin):
         """Averaged scores to probabilities (B, T, h, w)."""
         if not self.is_zero_shot:
             return average
-        return self.decode_head.classify(average, self.prompts.word_counts)
+        return self.decode_head.classify(average, self.vocabulary.prompts.word_counts)
 
     def _reduce(
         self,
