@@ -269,9 +269,9 @@ class OpenVocabInferencer:
                 items.append(packed[key])
         with self._lock, torch.no_grad(), self._precision():
             self.model.set_vocabulary(words.model_names)
-            dense = len(words.model_names) if return_scores else 0
-            self.model.test_cfg['max_dense_classes'] = dense
-            samples = self.model.test_step(data)
+            limit = len(words.model_names) if return_scores else 0
+            batch = self.model.data_preprocessor(data, False)
+            samples = self.model.predict(**batch, max_dense_classes=limit)
         return [read_maps(sample, size, return_scores) for sample, size in zip(samples, sizes)]
 
     def _prepare(self, image: NDArray[np.uint8], name: str) -> dict[str, Any]:

@@ -8,14 +8,14 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from infoclip_mmseg.models.backbones.dual_encoder import ImageFeatures
+from infoclip_mmseg.models.decode_heads.base import OpenVocabHead
 from infoclip_mmseg.models.layers.aggregation import AggregationLayer, SpatialAggregation
-from infoclip_mmseg.models.layers.cost_volume import ClassLogits, scatter_logits, top_cost_volume
+from infoclip_mmseg.models.layers.cost_volume import ClassLogits, top_cost_volume
 from infoclip_mmseg.models.layers.cpu_backward.support import is_supported
 from infoclip_mmseg.models.layers.upsampling import (
     GuidedStage,
@@ -44,7 +44,7 @@ def _three(channels: Sequence[int]) -> list[int]:
 
 
 @MODELS.register_module()
-class CATSegHead(BaseModule):
+class CATSegHead(OpenVocabHead):
     """Cost aggregation (arXiv 2303.11797, section 3).
 
     The cost volume between dense image embeddings and text embeddings is embedded, aggregated over
@@ -112,7 +112,7 @@ class CATSegHead(BaseModule):
         guidance_channels: Sequence[int] | None = None,
         init_cfg: dict | None = None,
     ) -> None:
-        super().__init__(init_cfg)
+        super().__init__(ignore_index, threshold, init_cfg)
         self.embed_dim = embed_dim
         self.block_channels = [guidance_in_channels] * 2
         self.guided_by_clip = guidance_channels is None
@@ -121,10 +121,6 @@ class CATSegHead(BaseModule):
         self.pad_len = pad_len
         self.class_chunk = class_chunk
         self.with_cp = with_cp
-        self.ignore_index = ignore_index
-        self.threshold = threshold
-        self.align_corners = False
-        self.num_classes = 0  # follows the vocabulary
         self.loss_decode = MODELS.build(loss_decode or dict(type='CATSegBCELoss'))
 
         appearance_channels, guidance_dims = self._build_guidance(
@@ -169,13 +165,8 @@ class CATSegHead(BaseModule):
         self.upsample2 = nn.ConvTranspose2d(clip, second, 4, stride=4)
         return self.embed_dim, upsampled
 
-    @property
-    def out_channels(self) -> int:
-        """T of the current vocabulary."""
-        return self.num_classes
-
-    def forward(self, features: ImageFeatures, text: Tensor) -> Tensor:
-        """Logits of every class.
+    def decode(self, features: ImageFeatures, text: Tensor) -> ClassLogits:
+        """Logits of the classes that each image is most similar to, at most ``pad_len``.
 
         Args:
             features: Dense embeddings (B, C, H, W) and two block maps (B, width, H, W), or with
@@ -183,13 +174,8 @@ class CATSegHead(BaseModule):
             text: Text embeddings (T, P, C).
 
         Returns:
-            Logits (B, T, 4H, 4W); classes beyond the ``pad_len`` most similar ones get -100.
+            Logits (B, k, 4H, 4W) and their classes. :meth:`forward` gives the others -100.
         """
-        logits, classes = self.decode(features, text)
-        return logits if classes is None else scatter_logits(logits, classes, text.shape[0])
-
-    def decode(self, features: ImageFeatures, text: Tensor) -> ClassLogits:
-        """Logits (B, k, 4H, 4W) of the decoded classes only; arguments as in :meth:`forward`."""
         self._check(features, text)
         volume, text, classes = top_cost_volume(features.dense, text, self.pad_len)
         appearance, guidance = self.guide(features)
