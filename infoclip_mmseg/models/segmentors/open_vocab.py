@@ -127,16 +127,9 @@ class OpenVocabSegmentor(PlainInferenceMixin, BaseSegmentor):
         palette: Sequence[Sequence[int]] | None = None,
         ignore_index: int | None = None,
     ) -> None:
-        """Label pixels with these names from now on; see :meth:`Vocabulary.set`.
+        """Label pixels with these names from now on; arguments as for :meth:`Vocabulary.set`.
 
-        Args:
-            names: T class names; a name may hold comma-separated synonyms.
-            palette: T colours [r, g, b], 0..255; made up where None or of another number.
-            ignore_index: Value of pixels without a label in the label maps that go with the names;
-                None takes that of the decode head's config.
-
-        Raises:
-            TypeError, ValueError: The names are no vocabulary; see :func:`build_prompts`.
+        Without an ``ignore_index`` that of the decode head's config applies.
         """
         self.vocabulary.set(names, palette, ignore_index)
         self._follow_vocabulary()
