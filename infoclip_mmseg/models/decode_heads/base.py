@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from mmengine.model import BaseModule
+from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from infoclip_mmseg.models.backbones.dual_encoder import ImageFeatures
 from infoclip_mmseg.models.layers.cost_volume import ClassLogits, scatter_logits
+from infoclip_mmseg.utils.tensors import Size
 
 
 class OpenVocabHead(BaseModule):
@@ -22,7 +25,8 @@ class OpenVocabHead(BaseModule):
     3. :meth:`probabilities`: of the averaged scores, at the size of the result;
     4. :meth:`labels`: of the most probable class of each pixel.
 
-    A head needs :meth:`decode` and, to be trained, :meth:`loss`. The defaults of the others are
+    In training :meth:`targets` and :meth:`loss`. A head needs :meth:`decode` and, to be trained,
+    :meth:`loss`; one that finds masks also has :meth:`segments`. The defaults of the others are
     those of a head that says of each class apart whether a position shows it (a sigmoid).
 
     Args:
@@ -102,12 +106,35 @@ class OpenVocabHead(BaseModule):
             return (probability > self.threshold).long()
         return winner
 
-    def loss(self, features: ImageFeatures, text: Tensor, labels: Tensor) -> dict[str, Any]:
+    def segments(
+        self, features: ImageFeatures, text: Tensor, size: Size, **options: Any
+    ) -> list[tuple[Tensor, list[dict[str, Any]]]]:
+        """Masks one by one: panoptic or instance segmentation. Offered by heads that find masks.
+
+        Args:
+            features, text: As for :meth:`decode`.
+            size: Height and width of the id maps.
+            options: The head's own.
+
+        Returns:
+            For each image an id map (h, w), 0 where there is no segment, and a dict a segment with
+            its ``id`` and whatever else the head knows of it.
+        """
+        raise TypeError(
+            f'a {type(self).__name__} labels positions and finds no masks: segments() needs a head '
+            'that classifies masks'
+        )
+
+    def targets(self, samples: Sequence[SegDataSample]) -> Any:
+        """What :meth:`loss` compares with: the label maps (B, h, w), int64, of B samples."""
+        return torch.cat([sample.gt_sem_seg.data for sample in samples]).long()
+
+    def loss(self, features: ImageFeatures, text: Tensor, targets: Any) -> dict[str, Tensor]:
         """Task losses by name, as mmseg's heads return them.
 
         Args:
             features, text: As for :meth:`decode`.
-            labels: Ground truth (B, h, w), values 0..T-1 and ``ignore_index``.
+            targets: From :meth:`targets`; label maps hold 0..T-1 and ``ignore_index``.
         """
         raise RuntimeError(
             f'{type(self).__name__} has nothing to train; use it with tools/test.py, or train a '

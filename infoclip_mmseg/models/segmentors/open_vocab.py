@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmseg.models.segmentors import BaseSegmentor
@@ -181,12 +182,12 @@ class OpenVocabSegmentor(VocabularyOwner, BaseSegmentor):
         """
         check_image_sizes(inputs, data_samples, self.backbone.patch_size)
         check_labels(data_samples, self.prompts.num_classes, self.decode_head.ignore_index)
-        labels = torch.cat([sample.gt_sem_seg.data for sample in data_samples]).long()
 
         # Student: image and text embeddings, logits, task loss.
         features = self.extract_feat(inputs)
         text = self.backbone.embed_prompts(self.prompts)
-        losses = add_prefix(self.decode_head.loss(features, text, labels), 'decode')
+        targets = self.decode_head.targets(data_samples)
+        losses = add_prefix(self.decode_head.loss(features, text, targets), 'decode')
 
         # Teacher: the losses that hold the student to it; one embedding a class.
         if self.distiller.needs_teacher:
@@ -297,6 +298,22 @@ class OpenVocabSegmentor(VocabularyOwner, BaseSegmentor):
             labelled = [inference.label(views, size) for views in inference.views(images, mode)]
         labels, probability = zip(*labelled)
         return torch.stack(labels), torch.stack(probability)
+
+    @torch.no_grad()
+    def segments(
+        self, images: Tensor, classes: Sequence[str] | None = None, **options: Any
+    ) -> list[tuple[Tensor, list[dict[str, Any]]]]:
+        """Id maps and segments of plain tensors, of a head that classifies masks.
+
+        Args:
+            images, classes: As for :meth:`segment`.
+            options: The head's own; see its ``segments``.
+        """
+        images = normalise(images, self.data_preprocessor, self.backbone.patch_size)
+        size = (images.shape[-2], images.shape[-1])
+        with evaluating(self, classes):
+            text = self.backbone.embed_prompts(self.prompts)
+            return self.decode_head.segments(self.extract_feat(images), text, size, **options)
 
     @property
     def _inference(self) -> Inference:
