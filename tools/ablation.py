@@ -33,13 +33,8 @@ from infoclip_mmseg.experiments.ablation.spec import (
     read_ablation,
 )
 from infoclip_mmseg.experiments.ablation.state import check_changed, find_pending, locked
-from infoclip_mmseg.experiments.ablation.worker import (
-    JobError,
-    Report,
-    Workplace,
-    gpu_names,
-    run_job,
-)
+from infoclip_mmseg.experiments.ablation.worker import Report, Workplace, run_job
+from infoclip_mmseg.experiments.processes import ProgramError, gpu_names
 
 TOOLS = Path(__file__).resolve().parent
 ETA_PERIOD = 24 * 3600.0
@@ -150,7 +145,7 @@ def run_all(jobs: Sequence[Job], place: Workplace, figures: Sequence[str]) -> bo
 
 def explain(error: BaseException) -> str:
     """The message of an error, with its kind where the message was not meant for users."""
-    return str(error) if isinstance(error, (JobError, AblationError)) else repr(error)
+    return str(error) if isinstance(error, (ProgramError, AblationError)) else repr(error)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
