@@ -78,10 +78,8 @@ def prepare(args: argparse.Namespace) -> tuple[Ablation, list[Job]]:
             '--redo and --only-collect'
         )
     ablation = read_ablation(args.file)
-    if args.seeds is not None:
-        ablation = replace(ablation, seeds=check_seeds(args.seeds))
-    if args.work_dir is not None:
-        ablation = replace(ablation, work_dir=args.work_dir)
+    seeds = ablation.seeds if args.seeds is None else check_seeds(args.seeds)
+    ablation = replace(ablation, seeds=seeds, work_dir=args.work_dir or ablation.work_dir)
     names = [run.name for run in ablation.runs]
     unknown = [name for name in args.runs or () if name not in names]
     if unknown:

@@ -161,7 +161,7 @@ def test_values_that_are_no_numbers_are_told_from_missing_ones(tmp_path):
     pd.testing.assert_frame_equal(read_results([tmp_path / 'results.csv']), results)
 
 
-@pytest.mark.parametrize('name', ['ablation', 'ablation_lambda', 'ablation_gram'])
+@pytest.mark.parametrize('name', ['ablation', 'ablation_lambda', 'ablation_forgetting'])
 def test_tables_of_the_repository(name):
     """The figures of a page of configs/world/results come out of its results again."""
     results = read_results([ROOT / f'configs/world/results/{name}.csv'])

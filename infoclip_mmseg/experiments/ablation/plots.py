@@ -27,7 +27,7 @@ def draw_table(results: pd.DataFrame, summary: pd.DataFrame, path: Path) -> None
 
     Args:
         results: See :func:`~infoclip_mmseg.experiments.ablation.tables.make_results`.
-        summary: What :func:`~infoclip_mmseg.experiments.ablation.tables.summarise` made of them.
+        summary: See :func:`~infoclip_mmseg.experiments.ablation.tables.summarise`.
         path: PNG file to write.
     """
     runs, tests, figures = (list(summary[name].unique()) for name in ('run', 'test', 'figure'))

@@ -15,15 +15,12 @@ from infoclip_mmseg.experiments.tables import GAP, markdown_table, write_csv
 RESULT_COLUMNS = ['run', 'seed', 'test', 'figure', 'value']
 CELL = ['test', 'run', 'figure']
 SPREAD = ['seeds', 'mean', 'std']
+COMPARED = ['difference_seeds', 'difference', 'difference_std']
 DIFFERENCE = ['difference', 'difference_std', 'difference_seeds', 'in_favour']
 
 
 def make_results(values: Iterable[Sequence[Any]]) -> pd.DataFrame:
-    """Figures of evaluations, one a row.
-
-    Args:
-        values: Tuples of RESULT_COLUMNS; the seed of a run that was not trained is None.
-    """
+    """Figures of evaluations from tuples of RESULT_COLUMNS; an untrained run has the seed None."""
     results = pd.DataFrame(values, columns=RESULT_COLUMNS)
     return results.astype({'seed': 'Int64', 'value': float})
 
@@ -48,36 +45,29 @@ def read_results(paths: Sequence[Path]) -> pd.DataFrame:
             for row in reader:
                 place = f'{path}, line {reader.line_num}'
                 *key, value = _parse(row, place)
-                if known.setdefault(tuple(key), value) != value:
-                    raise ValueError(f'{place}: {key} is {value}, but {known[tuple(key)]} before')
+                before = known.setdefault(tuple(key), value)
+                if str(before) != str(value):  # by text, in which NaN is the same as NaN
+                    raise ValueError(f'{place}: {key} is {value}, but {before} before')
     return make_results((*key, value) for key, value in known.items())
 
 
 def spread(results: pd.DataFrame) -> pd.DataFrame:
-    """Count, mean and sample standard deviation (divisor n - 1) over the finite values.
+    """SPREAD of the finite values of :func:`make_results` by test, run and figure.
 
-    Args:
-        results: See :func:`make_results`.
-
-    Returns:
-        Columns SPREAD by test, run and figure; the deviation of a single value is NaN.
+    The sample standard deviation has the divisor n - 1; that of a single value is NaN.
     """
     values = _finite(results).groupby(CELL)['value']
     return values.agg(['count', 'mean', 'std']).set_axis(SPREAD, axis=1)
 
 
-def paired_differences(results: pd.DataFrame, baseline: str) -> pd.DataFrame:
+def paired_differences(results: pd.DataFrame, baseline: str | None) -> pd.DataFrame:
     """Differences of the other runs to the baseline, over the seeds that both have.
 
     A run that was not trained has no seed; its value is compared with each seed of the other.
 
-    Args:
-        results: See :func:`make_results`.
-        baseline: Name of a run.
-
     Returns:
         The results of the other runs, with value - value of the baseline in place of the value,
-        where both are finite.
+        where both are finite; none without a baseline.
     """
     results = _finite(results)
     is_baseline = results['run'] == baseline
@@ -100,8 +90,8 @@ def summarise(
     Args:
         results: See :func:`make_results`.
         expected: Number of seeds of each run; its order is that of the rows.
-        tests: Names of the tests.
-        figures: Names of the figures.
+        tests: Their names.
+        figures: Their names.
         baseline: The run to compare with.
 
     Returns:
@@ -109,20 +99,16 @@ def summarise(
         names, SPREAD, DIFFERENCE (missing without a baseline and for itself; `in_favour` counts the
         seeds for which the run is higher) and `expected`.
     """
-    names = pd.MultiIndex.from_product([tests, list(expected), figures], names=CELL)
-    summary = pd.DataFrame(index=names).join(spread(results))
-    if baseline is None:
-        summary[DIFFERENCE] = np.nan
-    else:
-        differences = paired_differences(results, baseline)
-        summary[['difference_seeds', *DIFFERENCE[:2]]] = spread(differences)
-        higher = differences[differences['value'] > 0]
-        summary['in_favour'] = higher.groupby(CELL).size()
-    summary = summary.reset_index()
+    cells = pd.MultiIndex.from_product([tests, list(expected), figures], names=CELL)
+    differences = paired_differences(results, baseline)
+    higher = differences[differences['value'] > 0]
+    compared = spread(differences).set_axis(COMPARED, axis=1)
+    compared['in_favour'] = higher.groupby(CELL).size()
+    summary = pd.DataFrame(index=cells).join(spread(results)).join(compared).reset_index()
     counts = ['seeds', 'difference_seeds', 'in_favour']
     summary[counts] = summary[counts].fillna(0).astype('Int64')
     alone = (summary['run'] == baseline) | (baseline is None)
-    summary.loc[alone, DIFFERENCE[2:]] = pd.NA
+    summary.loc[alone, ['difference_seeds', 'in_favour']] = pd.NA
     summary['expected'] = summary['run'].map(dict(expected))
     return summary[['run', 'test', 'figure', *SPREAD, *DIFFERENCE, 'expected']]
 
@@ -179,12 +165,7 @@ def write_tables(
 ) -> None:
     """Write table.md, table.csv (aggregated), results.csv (one value a line) and training.csv.
 
-    Args:
-        folder: Where to; made if it is not there.
-        results: See :func:`make_results`.
-        summary: What :func:`summarise` made of them.
-        baseline: See :func:`to_markdown`.
-        training: See :func:`to_markdown`.
+    The arguments are those of :func:`make_results`, :func:`summarise` and :func:`to_markdown`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / 'table.md').write_text(to_markdown(summary, baseline, training), encoding='utf-8')

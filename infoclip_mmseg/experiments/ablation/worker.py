@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ UNTRAINED = 'infoclip_mmseg.experiments.ablation.untrained'
 TRAINING_SHARE = 0.8
 """Part of a job that its training is taken for, in the progress shown."""
 
+Watch = Callable[[], None]
 Report = Callable[[str, float], None]
 """Is told what a job does at the moment and how much of the job is done, 0..1."""
 
@@ -80,15 +81,9 @@ class Workplace:
         return [sys.executable, str(self.tools / f'{program}.py'), *paths, *options]
 
     def run(
-        self, command: Sequence[str], slot: int, log: Path, watch: Callable[[], None] = lambda: None
+        self, command: Sequence[str], slot: int, log: Path, watch: Watch = lambda: None
     ) -> None:
-        """Run a program to its end, with its output added to a log.
-
-        Args:
-            command: The command line.
-            slot: Whose share of the machine it gets.
-            log: File for what it writes.
-            watch: Called about every second while it runs.
+        """Run a program to its end, with the slot's share of the machine.
 
         Raises:
             ProgramError: It ended with another exit code than 0, or :meth:`stop` was called.
@@ -115,10 +110,7 @@ class Workplace:
 def run_job(job: Job, place: Workplace, report: Report) -> None:
     """Do what is left of a job and note it in its result.json.
 
-    Args:
-        job: The job; nothing of it may have another fingerprint (see :func:`check_changed`).
-        place: Where to run it.
-        report: Is told of the progress.
+    Nothing of it may have been run with another config, see :func:`check_changed`.
 
     Raises:
         ProgramError: The training failed, or some of the evaluations did; the others were run.
@@ -162,14 +154,13 @@ def _train(job: Job, place: Workplace, slot: int, result: dict[str, Any], report
     command = place.command('train', [_dump_config(job)], options)
     try:
         place.run(command, slot, job.folder / 'train.log', watch)
+        rows = read_scalars(job.train_dir)
+        result['train'].update(finished=True, scalars=pick_scalars(rows[-1]) if rows else {})
     except ProgramError as error:
         raise ProgramError(f'training: {error}') from error
     finally:
-        seconds = result['train']['seconds'] + time.monotonic() - start
-        _note_training(job, result, dict(seconds=seconds))
-    rows = read_scalars(job.train_dir)
-    scalars = pick_scalars(rows[-1]) if rows else {}
-    _note_training(job, result, dict(finished=True, scalars=scalars))
+        result['train']['seconds'] += time.monotonic() - start
+        write_result(job.folder, result)
 
 
 def _save_untrained(
@@ -181,7 +172,8 @@ def _save_untrained(
         report('weights', 0.0)
         command = [sys.executable, '-m', UNTRAINED, str(config), str(_checkpoint(job))]
         place.run(command, slot, job.folder / 'train.log')
-    _note_training(job, result, dict(finished=True))
+    result['train']['finished'] = True
+    write_result(job.folder, result)
 
 
 def _test(job: Job, test: str, place: Workplace, slot: int, result: dict[str, Any]) -> None:
@@ -204,11 +196,6 @@ def _dump_config(job: Job) -> Path:
     path = job.folder / 'train_config.py'
     job.config.dump(path)
     return path
-
-
-def _note_training(job: Job, result: dict[str, Any], news: Mapping[str, Any]) -> None:
-    result['train'].update(news)
-    write_result(job.folder, result)
 
 
 def _checkpoint(job: Job) -> Path:
