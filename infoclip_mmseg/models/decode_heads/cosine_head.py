@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch.nn.functional as F
 from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from torch import Tensor
 
 from infoclip_mmseg.models.backbones.dual_encoder import ImageFeatures
+from infoclip_mmseg.models.layers.cost_volume import cost_volume
 
 
 @MODELS.register_module()
@@ -51,9 +51,7 @@ class CosineHead(BaseModule):
 
         Of several prompts of a class the embeddings are averaged.
         """
-        text = F.normalize(text.mean(dim=1), dim=-1)
-        dense = F.normalize(features.dense, dim=1)
-        return F.conv2d(dense, text.to(dense.dtype)[:, :, None, None])
+        return cost_volume(features.dense, text.mean(dim=1, keepdim=True))[:, :, 0]
 
     def loss(self, features: ImageFeatures, text: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Refused.

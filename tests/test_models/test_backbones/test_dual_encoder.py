@@ -1,4 +1,4 @@
-"""CLIPDualEncoder: towers, grids, finetune policies, caches, weights."""
+"""CLIPDualEncoder: towers, grids, finetune policies, weights."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ import zipfile
 import open_clip
 import pytest
 import torch
-import torch.nn.functional as F
 from open_clip.transformer import QuickGELU
 from safetensors.torch import load_file
 
-from infoclip_mmseg.models import CLIPDualEncoder, build_prompts
-from infoclip_mmseg.models.backbones.build import interpolate_positions
+from infoclip_mmseg.models import CLIPDualEncoder
+from infoclip_mmseg.models.backbones.vit import interpolate_positions
 from infoclip_mmseg.models.backbones.weights import find_weights
 from infoclip_mmseg.utils.checkpoint_files import CheckpointError
 
@@ -123,36 +122,6 @@ def test_other_policies(toy_clip):
     assert set(full.trainable_names) == everything - {'logit_scale'}
     with pytest.raises(ValueError, match='finetune must be one of'):
         CLIPDualEncoder(toy_clip, finetune='attn')
-
-
-def test_text_cache(encoder):
-    prompts = build_prompts(NAMES)
-    with torch.no_grad():
-        first = encoder.embed_prompts(prompts)
-        assert encoder.embed_prompts(prompts) is first
-        other = encoder.embed_prompts(build_prompts(['tree', 'sky', 'sea']))
-        assert not torch.allclose(first, other)
-        encoder.text_tower.positional_embedding.add_(0.1)
-        assert not torch.allclose(encoder.embed_prompts(prompts), first)
-
-
-def test_training_never_uses_the_cache(encoder):
-    prompts = build_prompts(NAMES)
-    with torch.no_grad():
-        encoder.embed_prompts(prompts)
-    encoder.train()
-    embedded = encoder.embed_prompts(prompts)
-    assert embedded.requires_grad
-    assert encoder.embed_prompts(prompts) is not embedded
-
-
-def test_synonyms_average(encoder):
-    with torch.no_grad():
-        parts = encoder.embed_prompts(build_prompts(['cat', 'kitten']))[:, 0]
-        both = encoder.embed_prompts(build_prompts(['cat, kitten'], synonyms='average'))[0, 0]
-        first = encoder.embed_prompts(build_prompts(['cat, kitten']))[0, 0]
-    torch.testing.assert_close(both, F.normalize(parts.mean(0), dim=0), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(first, parts[0], rtol=1e-4, atol=1e-5)
 
 
 def test_positions_keep_the_class_token():
