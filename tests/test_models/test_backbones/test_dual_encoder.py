@@ -71,6 +71,25 @@ def test_pooled_and_text_equal_open_clip(toy_clip, encoder, toy_weights):
         torch.testing.assert_close(text, reference.encode_text(tokens), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize('encode', ['encode_image', 'encode_pooled', 'encode_text'])
+def test_checkpointing_runs_blocks_again_and_changes_nothing(toy_clip, encode):
+    inputs = torch.randn(2, 3, 32, 32) if encode != 'encode_text' else torch.tensor([[1, 9, 8]] * 2)
+    gradients, runs = [], []
+    for with_cp in (False, True):
+        torch.manual_seed(0)
+        encoder = CLIPDualEncoder(toy_clip, finetune='full', with_cp=with_cp).train()
+        tower = encoder.text_tower if encode == 'encode_text' else encoder.clip.visual
+        norm = tower.transformer.resblocks[0].ln_1
+        norm.register_forward_hook(lambda *_, with_cp=with_cp: runs.append(with_cp))
+        out = getattr(encoder, encode)(inputs)
+        out = out.dense if encode == 'encode_image' else out
+        out.square().sum().backward()
+        gradients.append([p.grad for p in tower.parameters() if p.grad is not None])
+    assert runs == [False, True, True]
+    for first, second in zip(*gradients, strict=True):
+        torch.testing.assert_close(first, second)
+
+
 def test_custom_text_tower(toy_clip):
     encoder = CLIPDualEncoder(dict(toy_clip, custom_text=True)).eval()
     tokens = encoder.tokenizer(NAMES)
