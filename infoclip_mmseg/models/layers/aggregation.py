@@ -108,11 +108,7 @@ class SpatialAggregation(nn.Module):
         self.block_2 = SwinBlock(dim, guidance_dim, num_heads, window_size, shifted=True)
 
     def forward(
-        self,
-        x: Tensor,
-        guidance: Tensor,
-        recompute: bool = False,
-        class_chunk: int | None = None,
+        self, x: Tensor, guidance: Tensor, recompute: bool, class_chunk: int | None
     ) -> Tensor:
         """Aggregate.
 
@@ -185,8 +181,8 @@ class ClassAggregation(nn.Module):
         x: Tensor,
         guidance: Tensor,
         pooling_size: int,
-        recompute: bool = False,
-        class_chunk: int | None = None,
+        recompute: bool,
+        class_chunk: int | None,
     ) -> Tensor:
         """Aggregate.
 
@@ -239,8 +235,8 @@ class AggregationLayer(nn.Module):
         appearance: Tensor,
         text: Tensor,
         pooling_size: int,
-        recompute: bool = False,
-        class_chunk: int | None = None,
+        recompute: bool,
+        class_chunk: int | None,
     ) -> Tensor:
         """Features (B, T, H, W, C) and projected guidance (B, H, W, G), (B or 1, T, G')."""
         x = self.spatial(x, appearance, recompute, class_chunk)

@@ -22,8 +22,8 @@ def run_chunks(
     steps: Sequence[Step],
     x: Tensor,
     dim: int,
-    recompute: bool = False,
-    class_chunk: int | None = None,
+    recompute: bool,
+    class_chunk: int | None,
     states: Callable[[], States] | None = None,
 ) -> Tensor:
     """Run steps one after the other on parts of features; the result is that of one part.

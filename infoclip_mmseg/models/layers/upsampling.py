@@ -169,7 +169,7 @@ def conv_steps(
 
 
 def decode(
-    x: Tensor, steps: Sequence[ConvStep], recompute: bool = False, class_chunk: int | None = None
+    x: Tensor, steps: Sequence[ConvStep], recompute: bool, class_chunk: int | None
 ) -> Tensor:
     """Run a decoder on all class maps.
 
