@@ -71,7 +71,7 @@ class CATSegHead(OpenVocabHead):
             only one.
         init_cfg: See ``mmengine.model.BaseModule``.
         sizes: Shorthand for fields of ``aggregation`` and ``upsampling``, such as
-            ``hidden_dim=128``; a field that is given in both places is taken from there.
+            ``hidden_dim=128``. Where both give a field, ``aggregation`` and ``upsampling`` win.
 
     Raises:
         TypeError: An argument or a size that there is not.
@@ -143,6 +143,7 @@ class CATSegHead(OpenVocabHead):
         aggregation: AggregationSizes,
         upsampling: UpsamplingSizes,
     ) -> None:
+        """Layers in this order: random weights, and an optimizer's state, go by it."""
         appearance_dim, *decoder_guidance_dims = guidance_dims
         proj_dims = upsampling.decoder_guidance_proj_dims
         self.appearance_proj = _projection(appearance_dim, aggregation.appearance_proj_dim)
