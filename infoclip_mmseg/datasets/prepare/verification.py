@@ -39,7 +39,7 @@ class Verdict:
 
 def is_complete(layout: Layout, root: Path, count: int) -> bool:
     """Whether as many label maps as needed and some image are there."""
-    has_image = any(layout.image_folder(root).glob('*.jpg'))
+    has_image = bool(_image_names(layout, root))
     return has_image and len(_label_names(layout, root)) >= count
 
 
@@ -94,7 +94,7 @@ def expected_names(layout: Layout, root: Path) -> list[str]:
     there = [path for path in lists if path.is_file()]
     if there or len(lists) == 1:
         return read_list((there or lists)[0])
-    names = [] if lists else _stems(layout.image_folder(root), '.jpg')
+    names = [] if lists else _image_names(layout, root)
     return names or _label_names(layout, root)
 
 
@@ -121,7 +121,7 @@ def inspect_pair(layout: Layout, root: Path, name: str) -> tuple[str, str]:
 def _pair_up(layout: Layout, root: Path, names: list[str]) -> tuple[list[str], list[str]]:
     """Names of which image and label map are there, and the files that are missing."""
     labelled = set(_label_names(layout, root))
-    pictured = set(_stems(layout.image_folder(root), '.jpg'))
+    pictured = set(_image_names(layout, root))
     missing = [str(layout.label_file(name)) for name in names if name not in labelled]
     wanted = set(names) if layout.listings else labelled.union(names)
     missing += [str(layout.image_file(name)) for name in wanted - pictured]
@@ -155,6 +155,11 @@ def _judge(title: str, good: str, bad: str, problems: list[str]) -> Verdict:
 def _range_text(layout: Layout) -> str:
     ignored = ' or '.join(map(str, layout.ignored))
     return f'labels are 0..{layout.num_values - 1}' + (f' or {ignored}' if ignored else '')
+
+
+def _image_names(layout: Layout, root: Path) -> list[str]:
+    """Names of the images that are there."""
+    return _stems(layout.image_folder(root), layout.image_suffix)
 
 
 def _label_names(layout: Layout, root: Path) -> list[str]:
