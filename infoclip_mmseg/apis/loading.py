@@ -139,7 +139,7 @@ def load_segmentor(
     model = build_segmentor(cfg)
     checkpoint = {} if weights is None else load_checkpoint_file(weights)
     state = checkpoint.get('state_dict', checkpoint)
-    bare = next(model.decode_head.parameters(), None) is None
+    bare = not model.decode_head.trained
     if weights is None and not bare:
         raise ValueError(
             f'a {type(model.decode_head).__name__} has weights of its own: pass '

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from typing import Any, cast
 
 from mmseg.models.segmentors import BaseSegmentor
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from infoclip_mmseg.models.distillation.distiller import Student
 from infoclip_mmseg.models.distillation.foreign import Distillation
 from infoclip_mmseg.models.distillation.taps import find_module, read_modules
-from infoclip_mmseg.models.distillation.teacher import FrozenTeacher
 from infoclip_mmseg.models.normalisation import normalisation_of
-from infoclip_mmseg.models.segmentors.vocabulary import Vocabulary
+from infoclip_mmseg.models.segmentors.vocabulary import Vocabulary, VocabularyOwner
 
 
-class DistillationMixin:
+class DistillationMixin(VocabularyOwner, Student):
     """Makes a segmentor class the student of a teacher; everything else of it stays as it is."""
 
     distillation: Distillation
-    vocabulary: Vocabulary
     data_preprocessor: Any
 
     def loss(self, inputs: Tensor, data_samples: list) -> dict[str, Tensor]:
@@ -46,43 +44,9 @@ class DistillationMixin:
         return {**losses, **self.distillation(read, inputs, source, self.vocabulary.prompts)}
 
     @property
-    def distiller(self) -> Distillation:
+    def distiller(self) -> Distillation:  # type: ignore[override]
         """What stands between the student and its teacher."""
         return self.distillation
-
-    @property
-    def teacher(self) -> FrozenTeacher | None:
-        """The distiller's teacher; None outside of training."""
-        return self.distillation.teacher
-
-    @teacher.setter
-    def teacher(self, teacher: FrozenTeacher | None) -> None:
-        self.distillation.teacher = teacher
-
-    def set_vocabulary(
-        self,
-        names: Sequence[str],
-        palette: Sequence[Sequence[int]] | None = None,
-        ignore_index: int | None = None,
-    ) -> None:
-        """Tell the teacher the names of the student's classes.
-
-        Args:
-            names: T class names, in label order.
-            palette: T colours [r, g, b], 0..255; made up where None or of another number.
-            ignore_index: Not used: the student knows its own.
-        """
-        self.vocabulary.set(names, palette)
-
-    @property
-    def dataset_meta(self) -> dict | None:
-        """``classes`` and ``palette``; assigning it sets the vocabulary."""
-        return self.vocabulary.meta
-
-    @dataset_meta.setter
-    def dataset_meta(self, meta: dict | None) -> None:
-        if meta and meta.get('classes'):
-            self.set_vocabulary(meta['classes'], meta.get('palette'))
 
 
 @functools.cache

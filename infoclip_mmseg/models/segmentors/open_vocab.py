@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmseg.models.segmentors import BaseSegmentor
@@ -13,21 +14,27 @@ from torch import Tensor
 
 from infoclip_mmseg.losses.base import build_losses
 from infoclip_mmseg.models.backbones.dual_encoder import ImageFeatures
-from infoclip_mmseg.models.distillation.distiller import Distiller
-from infoclip_mmseg.models.distillation.teacher import FrozenTeacher
+from infoclip_mmseg.models.distillation.distiller import Distiller, Student
+from infoclip_mmseg.models.layers.cost_volume import ClassLogits
 from infoclip_mmseg.models.normalisation import normalisation_of
 from infoclip_mmseg.models.segmentors.checks import check_image_sizes, check_labels
-from infoclip_mmseg.models.segmentors.inference import DEFAULT_TEST_CFG
-from infoclip_mmseg.models.segmentors.plain_inference import PlainInferenceMixin
-from infoclip_mmseg.models.segmentors.vocabulary import Vocabulary
-from infoclip_mmseg.models.text.prompts import DEFAULT_TEMPLATES, PromptSet
+from infoclip_mmseg.models.segmentors.inference import (
+    DEFAULT_TEST_CFG,
+    Inference,
+    batches,
+    evaluating,
+    normalise,
+)
+from infoclip_mmseg.models.segmentors.vocabulary import Vocabulary, VocabularyOwner
+from infoclip_mmseg.models.text.prompts import DEFAULT_TEMPLATES
+from infoclip_mmseg.models.views.windows import check_mode
 from infoclip_mmseg.utils.tensors import pair, resize
 
 SampleList = list[SegDataSample]
 
 
 @MODELS.register_module()
-class OpenVocabSegmentor(PlainInferenceMixin, BaseSegmentor):
+class OpenVocabSegmentor(VocabularyOwner, Student, BaseSegmentor):
     """CAT-Seg, with a neck and its two losses InfoCLIP (arXiv 2511.15967), or another distillation.
 
     The vocabulary belongs to the data set being run: :class:`~infoclip_mmseg.engine.VocabularyHook`
@@ -37,7 +44,7 @@ class OpenVocabSegmentor(PlainInferenceMixin, BaseSegmentor):
 
     Args:
         backbone: :class:`CLIPDualEncoder`.
-        decode_head: :class:`CATSegHead`.
+        decode_head: An :class:`OpenVocabHead`, such as :class:`CATSegHead`.
         neck: :class:`LPAM`, shared by teacher and student; None trains without a teacher.
         loss_ib: :class:`InfoBottleneckLoss` on the teacher's relation map, or None.
         loss_mi: :class:`MITransferLoss` between both relation maps, or None.
@@ -50,13 +57,13 @@ class OpenVocabSegmentor(PlainInferenceMixin, BaseSegmentor):
         input_size: Size in pixels to which every view is resized before CLIP; an int or (h, w),
             multiples of the patch. None leaves views as they are.
         templates: Prompt templates with one ``{}`` each, or ``'imagenet'`` for CLIP's 80.
-        synonyms: ``'first'``, ``'average'``, or with :class:`ZeroShotHead` ``'max'``; see
-            :func:`build_prompts`.
+        synonyms: ``'first'``, ``'average'``, or with a head that scores every word, such as
+            :class:`ZeroShotHead`, ``'max'``; see :func:`build_prompts`.
         test_cfg: ``mode``: 'slide' (CAT-Seg's windows and a global view; ``size``, the working size
             in pixels, ``window`` and ``overlap``, see
             :mod:`~infoclip_mmseg.models.views.windows`), 'windows' (windows of the image at the
-            size that the pipeline gives it; ``window`` and ``stride`` in pixels, see
-            :func:`average_windows`) or 'whole'. ``view_batch_size`` (None: 1 on a CPU, else 4).
+            size that the pipeline gives it; ``window`` and ``stride`` in pixels) or 'whole'.
+            ``view_batch_size`` (None: 1 on a CPU, else 4).
             Predictions hold a map of every class only where there are at most
             ``max_dense_classes``.
         train_cfg: Not used; mmseg passes it.
@@ -110,8 +117,8 @@ class OpenVocabSegmentor(PlainInferenceMixin, BaseSegmentor):
         self.distiller = Distiller(self.backbone, self.distillation_losses, relate)
         self.input_size = None if input_size is None else pair(input_size)
         self.test_cfg = {**DEFAULT_TEST_CFG, **(test_cfg or {})}
-        self._check_mode(self.test_cfg['mode'])
-        if synonyms == 'max' and not self.is_zero_shot:
+        self._inference.check_mode(self.test_cfg['mode'])
+        if synonyms == 'max' and not self.decode_head.scores_words:
             raise ValueError("synonyms='max' needs decode_head=dict(type='ZeroShotHead')")
         self.train_cfg = train_cfg
         self.align_corners = False
@@ -119,29 +126,7 @@ class OpenVocabSegmentor(PlainInferenceMixin, BaseSegmentor):
         pad = getattr(self.data_preprocessor, 'seg_pad_val', None)
         self._configured_ignore = (self.decode_head.ignore_index, pad)
 
-    # Vocabulary -----------------------------------------------------------------------------
-
-    def set_vocabulary(
-        self,
-        names: Sequence[str],
-        palette: Sequence[Sequence[int]] | None = None,
-        ignore_index: int | None = None,
-    ) -> None:
-        """Label pixels with these names from now on; see :meth:`Vocabulary.set`.
-
-        Args:
-            names: T class names; a name may hold comma-separated synonyms.
-            palette: T colours [r, g, b], 0..255; made up where None or of another number.
-            ignore_index: Value of pixels without a label in the label maps that go with the names;
-                None takes that of the decode head's config.
-
-        Raises:
-            TypeError, ValueError: The names are no vocabulary; see :func:`build_prompts`.
-        """
-        self.vocabulary.set(names, palette, ignore_index)
-        self._follow_vocabulary()
-
-    def _follow_vocabulary(self) -> None:
+    def follow_vocabulary(self) -> None:
         """Set what depends on the words: classes and ignored value of head and preprocessor."""
         value = self.vocabulary.ignore_index
         ignored, padded = self._configured_ignore if value is None else (value, value)
@@ -151,36 +136,11 @@ class OpenVocabSegmentor(PlainInferenceMixin, BaseSegmentor):
             self.data_preprocessor.seg_pad_val = padded
 
     @property
-    def dataset_meta(self) -> dict | None:
-        """``classes``, ``palette``, perhaps ``ignore_index``; assigning it sets the vocabulary."""
-        return self.vocabulary.meta
-
-    @dataset_meta.setter
-    def dataset_meta(self, meta: dict | None) -> None:
-        if meta and meta.get('classes'):
-            names = meta.get('prompt_names') or meta['classes']
-            self.set_vocabulary(names, meta.get('palette'), meta.get('ignore_index'))
-
-    @property
-    def prompts(self) -> PromptSet:
-        """Prompts of the current vocabulary; a RuntimeError where there is none."""
-        return self.vocabulary.prompts
-
-    @property
     def out_channels(self) -> int:
         """T of the current vocabulary."""
         return self.decode_head.num_classes
 
     # Training -------------------------------------------------------------------------------
-
-    @property
-    def teacher(self) -> FrozenTeacher | None:
-        """The distiller's teacher; None outside of training."""
-        return self.distiller.teacher
-
-    @teacher.setter
-    def teacher(self, teacher: FrozenTeacher | None) -> None:
-        self.distiller.teacher = teacher
 
     def extract_feat(self, inputs: Tensor) -> ImageFeatures:
         """Image features of normalised images (B, 3, h, w) of any size."""
@@ -209,12 +169,12 @@ class OpenVocabSegmentor(PlainInferenceMixin, BaseSegmentor):
         """
         check_image_sizes(inputs, data_samples, self.backbone.patch_size)
         check_labels(data_samples, self.prompts.num_classes, self.decode_head.ignore_index)
-        labels = torch.cat([sample.gt_sem_seg.data for sample in data_samples]).long()
 
         # Student: image and text embeddings, logits, task loss.
         features = self.extract_feat(inputs)
         text = self.backbone.embed_prompts(self.prompts)
-        losses = add_prefix(self.decode_head.loss(features, text, labels), 'decode')
+        targets = self.decode_head.targets(data_samples)
+        losses = add_prefix(self.decode_head.loss(features, text, targets), 'decode')
 
         # Teacher: the losses that hold the student to it; one embedding a class.
         if self.distiller.needs_teacher:
@@ -223,6 +183,134 @@ class OpenVocabSegmentor(PlainInferenceMixin, BaseSegmentor):
                 self.distiller.alignment_loss(images, self.prompts, features.dense, words)
             )
         return losses
+
+    # Inference ------------------------------------------------------------------------------
+
+    def predict(
+        self,
+        inputs: Tensor,
+        data_samples: SampleList | None = None,
+        max_dense_classes: int | None = None,
+    ) -> SampleList:
+        """Label maps at the original size of each image.
+
+        Args:
+            inputs: Normalised images (B, 3, h, w).
+            data_samples: B samples whose metainfo tells padding, flip and ``ori_shape``.
+            max_dense_classes: In place of that of ``test_cfg``.
+
+        Returns:
+            The samples with ``pred_sem_seg`` (1, h, w), ``pred_probability`` (1, h, w) of the
+            class that won, and ``seg_logits`` (T, h, w), which here are probabilities. The last is
+            left out where the vocabulary has more than ``max_dense_classes`` words.
+
+        Raises:
+            ValueError: An image is smaller than a patch, or a ground-truth label lies outside the
+                vocabulary.
+        """
+        if data_samples is None:
+            data_samples = [SegDataSample() for _ in inputs]
+        check_image_sizes(inputs, data_samples, self.backbone.patch_size)
+        check_labels(data_samples, self.prompts.num_classes, self.decode_head.ignore_index)
+        if max_dense_classes is None:
+            max_dense_classes = self.test_cfg['max_dense_classes']
+        inference, samples = self._inference, iter(data_samples)
+        for images in batches(inputs, data_samples):
+            size = (images.shape[-2], images.shape[-1])
+            for views in inference.views(images, self.test_cfg['mode']):
+                inference.fill_sample(next(samples), views, size, max_dense_classes)
+        return data_samples
+
+    def probabilities(self, inputs: Tensor, mode: str = 'slide') -> Tensor:
+        """Class probabilities of normalised images (B, 3, h, w).
+
+        Returns:
+            (B, T, *test_cfg.size) in mode 'slide', (B, T, h, w) in mode 'windows', (B, T, h', w')
+            at the head's resolution in mode 'whole'; float32.
+
+        Raises:
+            ValueError: Unknown mode, or one that does not fit the head or lacks its options.
+        """
+        return self._inference.probabilities(inputs, mode)
+
+    @torch.no_grad()
+    def segment(
+        self, images: Tensor, classes: Sequence[str] | None = None, mode: str = 'slide'
+    ) -> Tensor:
+        """Segment plain tensors, without mmseg's pipelines and samples.
+
+        Runs as in evaluation, whatever mode the model is in. The result holds a map a class; for
+        vocabularies of thousands of words see :meth:`label`.
+
+        Args:
+            images: RGB images (B, 3, h, w), 0..255, of any size.
+            classes: Words to choose from, for this call only; None takes the current vocabulary.
+            mode: ``'slide'``, ``'windows'`` or ``'whole'``.
+
+        Returns:
+            Modes 'slide' and 'windows': :meth:`probabilities`. Mode 'whole': the head's logits (B,
+            T, h', w') after resizing the images to ``input_size``.
+
+        Raises:
+            ValueError: Unknown mode, images of the wrong form or smaller than a patch.
+        """
+        check_mode(mode)
+        images = normalise(images, self.data_preprocessor, self.backbone.patch_size)
+        with evaluating(self, classes):
+            return (
+                self.encode_decode(images) if mode == 'whole' else self.probabilities(images, mode)
+            )
+
+    @torch.no_grad()
+    def label(
+        self, images: Tensor, classes: Sequence[str] | None = None, mode: str = 'slide'
+    ) -> tuple[Tensor, Tensor]:
+        """Label maps of plain tensors; memory does not grow with the vocabulary.
+
+        Args:
+            images, classes, mode: As for :meth:`segment`.
+
+        Returns:
+            Labels (B, h, w) and their probabilities (B, h, w), at the size of the images. A single
+            class has label 1 where its probability is above the head's threshold.
+
+        Raises:
+            ValueError: See :meth:`segment`.
+        """
+        check_mode(mode)
+        images = normalise(images, self.data_preprocessor, self.backbone.patch_size)
+        size = (images.shape[-2], images.shape[-1])
+        with evaluating(self, classes):
+            inference = self._inference
+            labelled = [inference.label(views, size) for views in inference.views(images, mode)]
+        labels, probability = zip(*labelled)
+        return torch.stack(labels), torch.stack(probability)
+
+    @torch.no_grad()
+    def segments(
+        self, images: Tensor, classes: Sequence[str] | None = None, **options: Any
+    ) -> list[tuple[Tensor, list[dict[str, Any]]]]:
+        """Id maps and segments of plain tensors, of a head that classifies masks.
+
+        Args:
+            images, classes: As for :meth:`segment`.
+            options: The head's own; see its ``segments``.
+        """
+        images = normalise(images, self.data_preprocessor, self.backbone.patch_size)
+        size = (images.shape[-2], images.shape[-1])
+        with evaluating(self, classes):
+            text = self.backbone.embed_prompts(self.prompts)
+            return self.decode_head.segments(self.extract_feat(images), text, size, **options)
+
+    @property
+    def _inference(self) -> Inference:
+        patch = self.backbone.patch_size
+        return Inference(self.decode_head, self.vocabulary, patch, self.test_cfg, self._decode)
+
+    def _decode(self, inputs: Tensor) -> ClassLogits:
+        """As :meth:`encode_decode`, of the classes that the head decodes only."""
+        text = self.backbone.embed_prompts(self.prompts)
+        return self.decode_head.decode(self.extract_feat(inputs), text)
 
     def _forward(self, inputs: Tensor, data_samples: SampleList | None = None) -> Tensor:
         """Logits (B, T, h', w') at the head's resolution."""

@@ -94,3 +94,48 @@ class Vocabulary:
             yield
         finally:
             self._prompts, self.meta = kept
+
+
+class VocabularyOwner:
+    """What mmseg, hooks and users ask of a model with a ``vocabulary``; a base of segmentors."""
+
+    vocabulary: Vocabulary
+
+    def set_vocabulary(
+        self,
+        names: Sequence[str],
+        palette: Sequence[Sequence[int]] | None = None,
+        ignore_index: int | None = None,
+    ) -> None:
+        """Label pixels with these names from now on; see :meth:`Vocabulary.set`.
+
+        Args:
+            names: T class names; a name may hold comma-separated synonyms.
+            palette: T colours [r, g, b], 0..255; made up where None or of another number.
+            ignore_index: Value of pixels without a label in the label maps that go with the names;
+                None takes that of the model's config.
+
+        Raises:
+            TypeError, ValueError: The names are no vocabulary; see :func:`build_prompts`.
+        """
+        self.vocabulary.set(names, palette, ignore_index)
+        self.follow_vocabulary()
+
+    def follow_vocabulary(self) -> None:
+        """Set what depends on the words; nothing here."""
+
+    @property
+    def dataset_meta(self) -> dict | None:
+        """``classes``, ``palette``, perhaps ``ignore_index``; assigning it sets the vocabulary."""
+        return self.vocabulary.meta
+
+    @dataset_meta.setter
+    def dataset_meta(self, meta: dict | None) -> None:
+        if meta and meta.get('classes'):
+            names = meta.get('prompt_names') or meta['classes']
+            self.set_vocabulary(names, meta.get('palette'), meta.get('ignore_index'))
+
+    @property
+    def prompts(self) -> PromptSet:
+        """Prompts of the current vocabulary; a RuntimeError where there is none."""
+        return self.vocabulary.prompts
