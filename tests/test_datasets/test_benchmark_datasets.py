@@ -1,4 +1,4 @@
-"""Values that A-847 and COCO-Object refuse, and the two forms of COCO-Object; see test_dataset_contract."""
+"""Values that A-847 and COCO-Object refuse, and the two forms of COCO-Object."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ SIZES |= dict(sclip_voc21=21, sclip_coco_object=81)
 
 
 def test_the_shipped_lists_and_their_sizes():
-    of_records = {record.vocabulary for record in BENCHMARKS.values()}  # see test_dataset_contract.py
+    of_records = {record.vocabulary for record in BENCHMARKS.values()}
     assert set(shipped_vocabularies()) == SIZES.keys() | of_records
     for name, size in SIZES.items():
         assert len(check_names(load_vocabulary(name))) == size
