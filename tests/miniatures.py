@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 SIZE = (40, 56)
+SIX = ('ade847', 'pc459', 'ade150', 'pc59', 'voc20', 'voc20b')
+"""Keys of the benchmarks of the papers' main table, in its order."""
 VOC_NAMES = ('2008_000001', '2009_000002')
 
 

@@ -45,6 +45,7 @@ from infoclip_mmseg.datasets.vocabularies import load_vocabulary, shipped_vocabu
 from infoclip_mmseg.engine.display import logs_to_file
 from infoclip_mmseg.engine.launch import keep_freed_memory
 from infoclip_mmseg.utils.checkpoint_files import CheckpointError
+from infoclip_mmseg.utils.files import first_few
 
 SHOWN = 5
 
@@ -224,8 +225,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (CheckpointError, ImageError, OSError, TypeError, ValueError) as error:
         parser.exit(2, f'{parser.prog}: error: {error}\n')
     shares = [f'{item["name"]} {100 * item["share"]:.1f} %' for item in summary.found()]
-    more = f', {len(shares) - SHOWN} more' if len(shares) > SHOWN else ''
-    print(f'{summary.images} images: {", ".join(shares[:SHOWN])}{more}')
+    print(f'{summary.images} images: {first_few(shares, SHOWN, rest=", {} more")}')
     print(f'overlays {args.out / "vis"}, labels {args.out / "pred"}, {args.out / "summary.json"}')
     if summary.skipped:
         print(f'{len(summary.skipped)} skipped:')

@@ -92,7 +92,7 @@ def main(argv: Sequence[str] | None = None, counts: Mapping[str, int] | None = N
 
     Args:
         argv: The command line.
-        counts: Numbers of images by title of a layout, in place of the published ones.
+        counts: Numbers of images by key of a data set, in place of the published ones.
 
     Returns:
         0, or 1 after a failed check, or 2 where something is missing, damaged or full.

@@ -19,8 +19,8 @@ from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 from mmseg.registry import MODELS
 
+from infoclip_mmseg.datasets import check_dataloader_cfg
 from infoclip_mmseg.datasets.benchmarks import BENCHMARKS, select_benchmarks
-from infoclip_mmseg.datasets.checks import check_dataloader_cfg
 from infoclip_mmseg.engine.hooks.checkpoint_match import CheckpointMatchHook
 from infoclip_mmseg.engine.launch import (
     LostRankError,

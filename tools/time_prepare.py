@@ -24,7 +24,6 @@ from scipy.io import savemat
 
 from infoclip_mmseg.datasets.prepare import ade847, coco_stuff, pascal_context, voc
 from infoclip_mmseg.datasets.prepare.parallel import Task, run_tasks
-from infoclip_mmseg.datasets.prepare.vocabulary import read_ade847_objects
 
 OBJECTS = 3688
 Maker = Callable[[Path, int], Task]
@@ -49,7 +48,7 @@ def make_ade847(root: Path, number: int, size: tuple[int, int]) -> Task:
     colours = np.stack([numbers // 256 * 10, numbers % 256, numbers * 0], -1).astype(np.uint8)
     Image.fromarray(colours).save(image.with_name(f'{image.stem}_seg.png'))
     outputs = (root / 'images' / image.name, root / 'labels' / f'{image.stem}.tif')
-    table = ade847.label_table(read_ade847_objects(), OBJECTS)
+    table = ade847.label_table(ade847.read_ade847_objects(), OBJECTS)
     return Task(outputs, partial(ade847.convert_image, image, outputs, table))
 
 

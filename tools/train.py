@@ -17,7 +17,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from mmseg.registry import RUNNERS
 
-from infoclip_mmseg.datasets.checks import check_dataloader_cfg
+from infoclip_mmseg.datasets import check_dataloader_cfg
 from infoclip_mmseg.engine.amp import DTYPES, enable_amp
 from infoclip_mmseg.engine.hooks.benchmark import BenchmarkHook
 from infoclip_mmseg.engine.hooks.checkpoint_match import CheckpointMatchHook

@@ -14,6 +14,7 @@ from PIL import Image
 
 from infoclip_mmseg.apis.download import check_scheme, is_url
 from infoclip_mmseg.apis.images import SUFFIXES
+from infoclip_mmseg.utils.files import first_few
 
 VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg', '.wmv')
 
@@ -59,9 +60,8 @@ def list_sources(inputs: Any) -> list[Source]:
     missing: list[str] = []
     values = [value for item in listed for value in _expand(item, missing)]
     if missing:
-        more = f' and {len(missing) - 5} more' if len(missing) > 5 else ''
         raise FileNotFoundError(
-            f'{", ".join(missing[:5])}{more}: no such file or folder, and no file matches it as a '
+            f'{first_few(missing)}: no such file or folder, and no file matches it as a '
             f'pattern (working directory {Path.cwd()})'
         )
     return _name_all(values)

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from infoclip_mmseg.utils.files import first_few
+
 VOID_VALUES = (255, 65535)
 
 
@@ -24,9 +26,8 @@ def find_truths(stems: Sequence[str], folder: Path) -> list[Path]:
     paths = [folder / f'{stem}.png' for stem in stems]
     missing = [path.name for path in paths if not path.is_file()]
     if missing:
-        more = f' and {len(missing) - 5} more' if len(missing) > 5 else ''
         raise FileNotFoundError(
-            f'{folder}: no label files {", ".join(missing[:5])}{more}; each image needs one of its '
+            f'{folder}: no label files {first_few(missing)}; each image needs one of its '
             'own name that ends in .png'
         )
     return paths

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from infoclip_mmseg.datasets.vocabularies import load_vocabulary
 from infoclip_mmseg.models.text.prompts import build_prompts, check_names, split_synonyms
+from infoclip_mmseg.utils.files import first_few
 from infoclip_mmseg.utils.palette import make_palette
 
 BACKGROUND = 'background'
@@ -204,11 +205,10 @@ def _token_keys(names: Sequence[str], model: Any) -> tuple[list[tuple[bytes, ...
         if row[-1] != 0 and _is_longer(tokenizer, text, len(row)) and names[index] not in cut:
             cut.append(names[index])
     if cut:
-        shown = '; '.join(f'{name[:60]!r}{"..." if len(name) > 60 else ""}' for name in cut[:5])
-        more = f' and {len(cut) - 5} more' if len(cut) > 5 else ''
+        names_cut = [f'{name[:60]!r}{"..." if len(name) > 60 else ""}' for name in cut]
         notes.append(
             f'CLIP reads {rows.shape[1]} tokens of a prompt; what comes after them is not read of '
-            f'{shown}{more}'
+            f'{first_few(names_cut, separator="; ")}'
         )
     return [tuple(key) for key in keys], notes
 
@@ -219,11 +219,9 @@ def _is_longer(tokenizer: Any, text: str, length: int) -> bool:
 
 
 def _note_duplicates(names: Sequence[str]) -> str:
-    shown = ', '.join(repr(name[:60]) for name in names[:5])
-    more = f' and {len(names) - 5} more' if len(names) > 5 else ''
     return (
-        f'{shown}{more}: the same to CLIP as a word before; the first of equal words gets the '
-        'pixels, the others none'
+        f'{first_few([repr(name[:60]) for name in names])}: the same to CLIP as a word before; the '
+        'first of equal words gets the pixels, the others none'
     )
 
 

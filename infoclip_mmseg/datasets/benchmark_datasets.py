@@ -12,16 +12,19 @@ from typing import Any
 from mmseg.datasets import PascalVOCDataset
 from mmseg.registry import DATASETS
 
-from infoclip_mmseg.datasets.label_maps import IGNORED_8, IGNORED_16
+from infoclip_mmseg.datasets.benchmarks import BENCHMARKS, COCO_SPLITS
+from infoclip_mmseg.datasets.label_maps import IGNORED_8
 from infoclip_mmseg.datasets.vocabulary_dataset import VocabularyDataset
 
+A847, PC459, PAS20, PAS20B = (BENCHMARKS[key] for key in ('ade847', 'pc459', 'voc20', 'voc20b'))
+COCO = COCO_SPLITS[-1].made
 VOC_BACKGROUND = 20
 VOC_BACKGROUND_LAST = {0: VOC_BACKGROUND, **{index + 1: index for index in range(VOC_BACKGROUND)}}
 """Class of each value of VOC's own label maps, with the background behind the 20 classes."""
-COCO_THINGS, COCO_CLASSES = 80, 171
+COCO_THINGS = 80
 COCO_OBJECT_OF_STUFF = {
     **{index: index + 1 for index in range(COCO_THINGS)},
-    **dict.fromkeys((*range(COCO_THINGS, COCO_CLASSES), IGNORED_8), 0),
+    **dict.fromkeys((*range(COCO_THINGS, COCO.num_values), IGNORED_8), 0),
 }
 """COCO-Object's class of each of COCO-Stuff's: the things from 1, everything else background."""
 
@@ -36,9 +39,9 @@ class ADE20K847Dataset(VocabularyDataset):
         **kwargs: Arguments of :class:`VocabularyDataset`.
     """
 
-    def __init__(self, vocabulary: str = 'ade847', **kwargs: Any) -> None:
-        kwargs = {'ignore_index': IGNORED_16, 'seg_map_suffix': '.tif', **kwargs}
-        super().__init__(vocabulary=vocabulary, **kwargs)
+    def __init__(self, vocabulary: str = A847.vocabulary, **kwargs: Any) -> None:
+        defaults = dict(ignore_index=A847.ignore_index, seg_map_suffix=A847.made.label_suffix)
+        super().__init__(vocabulary=vocabulary, **{**defaults, **kwargs})
 
 
 @DATASETS.register_module()
@@ -52,9 +55,12 @@ class PascalContext459Dataset(VocabularyDataset):
         **kwargs: Arguments of :class:`VocabularyDataset`.
     """
 
-    def __init__(self, vocabulary: str = 'pc459', **kwargs: Any) -> None:
+    def __init__(self, vocabulary: str = PC459.vocabulary, **kwargs: Any) -> None:
         defaults = dict(
-            ignore_index=IGNORED_16, outside='ignore', seg_map_suffix='.tif', listing='labels'
+            ignore_index=PC459.ignore_index,
+            outside='ignore',
+            seg_map_suffix=PC459.made.label_suffix,
+            listing='labels',
         )
         super().__init__(vocabulary=vocabulary, **{**defaults, **kwargs})
 
@@ -70,9 +76,9 @@ class PascalVOC20Dataset(VocabularyDataset):
     """
 
     def __init__(
-        self, vocabulary: str = 'voc20', reduce_zero_label: bool = True, **kwargs: Any
+        self, vocabulary: str = PAS20.vocabulary, reduce_zero_label: bool = True, **kwargs: Any
     ) -> None:
-        kwargs = {'ignore_index': IGNORED_8, **kwargs}
+        kwargs = {'ignore_index': PAS20.ignore_index, **kwargs}
         kwargs['metainfo'] = {'palette': _voc_palette()[1:], **(kwargs.get('metainfo') or {})}
         super().__init__(vocabulary=vocabulary, reduce_zero_label=reduce_zero_label, **kwargs)
 
@@ -94,11 +100,15 @@ class PascalVOC20bDataset(VocabularyDataset):
 
     def __init__(
         self,
-        vocabulary: str = 'voc20b',
+        vocabulary: str = PAS20B.vocabulary,
         label_map: Mapping[int, int] | None = VOC_BACKGROUND_LAST,
         **kwargs: Any,
     ) -> None:
-        kwargs = {'ignore_index': IGNORED_8, 'background_from': VOC_BACKGROUND, **kwargs}
+        kwargs = {
+            'ignore_index': PAS20B.ignore_index,
+            'background_from': VOC_BACKGROUND,
+            **kwargs,
+        }
         background, *palette = _voc_palette()
         palette = [*palette, background]
         kwargs['metainfo'] = {'palette': palette, **(kwargs.get('metainfo') or {})}
@@ -125,9 +135,7 @@ class COCOObjectDataset(VocabularyDataset):
         label_map: Mapping[int, int] | None = COCO_OBJECT_OF_STUFF,
         **kwargs: Any,
     ) -> None:
-        defaults = dict(
-            ignore_index=IGNORED_8, img_suffix='.jpg', seg_map_suffix='_labelTrainIds.png'
-        )
+        defaults = dict(ignore_index=IGNORED_8, img_suffix='.jpg', seg_map_suffix=COCO.label_suffix)
         super().__init__(vocabulary=vocabulary, label_map=label_map, **{**defaults, **kwargs})
 
 

@@ -1,7 +1,10 @@
-"""The evaluation sets of open-vocabulary segmentation, and where to find them below a folder.
+"""What is known of each public data set: one record a set.
 
-Each of the six sets is found in mmseg's layout and in the detectron2-style one of CAT-Seg's
-preparation scripts; the labels that come out are the same. Class names are CAT-Seg's lists.
+A record says how many images the set has, where they may lie, what the label maps hold and which
+data set class reads them. Preparation and its check, the data set classes and the evaluation take
+it from here. Each of the six benchmarks is found in mmseg's layout and in the detectron2-style one
+of CAT-Seg's preparation scripts; the labels that come out are the same. Class names are CAT-Seg's
+lists.
 """
 
 from __future__ import annotations
@@ -11,153 +14,169 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-Cfg = dict[str, Any]
+from infoclip_mmseg.datasets.label_maps import IGNORED_8, IGNORED_16
+from infoclip_mmseg.datasets.layout import Cfg, Layout
+
+COCO_STUFF, ADE150, ADE847 = 'coco_stuff164k', 'ade/ADEChallengeData2016', 'ADE20K_2021_17_01'
+VOC2010, VOC2012 = 'VOCdevkit/VOC2010', 'VOCdevkit/VOC2012'
+"""Folders below the root of the data."""
+METRIC: Cfg = dict(type='OpenVocabIoUMetric', iou_metrics=['mIoU'])
 LOADER_DEFAULTS = dict(
     batch_size=1, num_workers=2, sampler=dict(type='DefaultSampler', shuffle=False)
 )
 
 
-class Layout(NamedTuple):
-    """One way in which a data set may lie below the root of the data.
-
-    Attributes:
-        folder: Its folder below the root.
-        images: Folder of the images below that.
-        labels: Folder of the label maps below that.
-        dataset: Config of the data set, without paths and pipeline.
-        names: File with the images' names below the folder; '' takes all files.
-    """
-
-    folder: str
-    images: str
-    labels: str
-    dataset: Cfg
-    names: str = ''
-
-    def paths(self, data_root: str | Path) -> list[Path]:
-        """What must be there."""
-        parts = [self.images, self.labels, *([self.names] if self.names else [])]
-        return [Path(data_root, self.folder, part) for part in parts]
-
-
 class Benchmark(NamedTuple):
-    """One evaluation set.
+    """One data set.
 
     Attributes:
         key: Name on the command line and in metric keys.
         title: Name in the papers' tables.
-        num_images: Images of the published evaluation.
+        num_images: Images of the published set.
+        vocabulary: Its class list, see :mod:`infoclip_mmseg.datasets.vocabularies`.
         layouts: Ways in which it may lie on disk; the first that is there is taken.
+        prepared: Which of them tools/prepare_data.py accepts; it makes the first of these.
+        ignore_index: Value of pixels without a label, once loaded.
         metric: Config of its metric.
     """
 
     key: str
     title: str
     num_images: int
+    vocabulary: str
     layouts: tuple[Layout, ...]
-    metric: Cfg
+    prepared: tuple[int, ...] = (0,)
+    ignore_index: int = IGNORED_8
+    metric: Cfg = METRIC
+
+    @property
+    def accepted(self) -> tuple[Layout, ...]:
+        """The layouts that preparation accepts, the one that it makes first."""
+        return tuple(self.layouts[index] for index in self.prepared)
+
+    @property
+    def made(self) -> Layout:
+        """The layout that preparation makes."""
+        return self.accepted[0]
 
 
-def _voc(folder: str, labels: str, dataset: Cfg, names: str = '') -> Layout:
-    listing = {} if names else dict(listing='labels')
-    return Layout(folder, 'JPEGImages', labels, {**dataset, **listing}, names)
+def _coco_stuff(split: str, num_images: int) -> Benchmark:
+    folders, dataset = (f'images/{split}', f'annotations/{split}'), dict(type='COCOStuffDataset')
+    layout = Layout(COCO_STUFF, *folders, dataset, 171, (255,), '_labelTrainIds.png')
+    return Benchmark(f'coco-stuff {split}', 'COCO-Stuff', num_images, 'coco', (layout,))
 
 
-def _ade150(folder: str) -> list[Layout]:
+def _ade150(folder: str) -> tuple[Layout, Layout]:
     images, ade = 'images/validation', dict(type='ADE20KDataset')
-    return [
-        Layout(folder, images, 'annotations/validation', dict(ade, reduce_zero_label=True)),
-        Layout(
-            folder, images, 'annotations_detectron2/validation', dict(ade, reduce_zero_label=False)
-        ),
-    ]
-
-
-def _ade847(folder: str) -> Layout:
-    return Layout(
-        folder,
-        'images_detectron2/validation',
-        'annotations_detectron2/validation',
-        dict(type='ADE20K847Dataset'),
+    plain, shifted = dict(ade, reduce_zero_label=True), dict(ade, reduce_zero_label=False)
+    return (
+        Layout(folder, images, 'annotations/validation', plain, 151),
+        Layout(folder, images, 'annotations_detectron2/validation', shifted, 150, (255,)),
     )
 
 
-_VOC2010, _VOC2012 = 'VOCdevkit/VOC2010', 'VOCdevkit/VOC2012'
+def _ade847(folder: str) -> Layout:
+    folders = ('images_detectron2/validation', 'annotations_detectron2/validation')
+    dataset = dict(type='ADE20K847Dataset')
+    return Layout(folder, *folders, dataset, 847, (IGNORED_16,), '.tif')
+
+
+def _context(
+    labels: str, dataset: Cfg, num_values: int, ignored: tuple[int, ...], **rest: Any
+) -> Layout:
+    lists = ('pascalcontext_val.txt', 'ImageSets/SegmentationContext/val.txt')
+    return Layout(
+        VOC2010, 'JPEGImages', labels, dataset, num_values, ignored, **rest, listings=lists
+    )
+
+
+def _voc(folder: str, plain: Cfg, shifted: Cfg, num_values: int) -> tuple[Layout, ...]:
+    """VOC's own label maps, and shifted ones in a folder for the split or beside it."""
+    names, images = 'ImageSets/Segmentation/val.txt', 'JPEGImages'
+    original = Layout(VOC2012, images, 'SegmentationClass', plain, 21, (255,), ann_file=names)
+    shifted = dict(shifted, listing='labels')
+    others = (
+        Layout(VOC2012, images, labels, shifted, num_values, (255,), listings=(names,))
+        for labels in (f'{folder}/val', folder)
+    )
+    return (original, *others)
+
+
 _PC59 = dict(type='VocabularyDataset', vocabulary='pc59')
 _PAS20, _PAS20B = dict(type='PascalVOC20Dataset'), dict(type='PascalVOC20bDataset')
-_VOC_LABELS, _VOC_NAMES = 'SegmentationClass', 'ImageSets/Segmentation/val.txt'
-_METRIC: Cfg = dict(type='OpenVocabIoUMetric', iou_metrics=['mIoU'])
 
+COCO_SPLITS = (_coco_stuff('train2017', 118287), _coco_stuff('val2017', 5000))
+"""What is trained on; not among the benchmarks."""
 BENCHMARKS: dict[str, Benchmark] = {
     benchmark.key: benchmark
     for benchmark in (
         Benchmark(
-            'ade847',
-            'A-847',
-            2000,
-            (_ade847('ADE20K_2021_17_01'), _ade847('ade/ADE20K_2021_17_01')),
-            _METRIC,
+            key='ade847',
+            title='A-847',
+            num_images=2000,
+            vocabulary='ade847',
+            layouts=(_ade847(ADE847), _ade847(f'ade/{ADE847}')),
+            ignore_index=IGNORED_16,
         ),
         Benchmark(
-            'pc459',
-            'PC-459',
-            5104,
-            (
-                _voc(
-                    _VOC2010,
+            key='pc459',
+            title='PC-459',
+            num_images=5104,
+            vocabulary='pc459',
+            layouts=(
+                _context(
                     'annotations_detectron2/pc459_val',
-                    dict(type='PascalContext459Dataset'),
+                    dict(type='PascalContext459Dataset', listing='labels'),
+                    459,
+                    (459, IGNORED_16),
+                    label_suffix='.tif',
                 ),
             ),
-            _METRIC,
+            ignore_index=IGNORED_16,
         ),
         Benchmark(
-            'ade150',
-            'A-150',
-            2000,
-            (*_ade150('ade/ADEChallengeData2016'), *_ade150('ADEChallengeData2016')),
-            _METRIC,
+            key='ade150',
+            title='A-150',
+            num_images=2000,
+            vocabulary='ade150',
+            layouts=(*_ade150(ADE150), *_ade150('ADEChallengeData2016')),
         ),
         Benchmark(
-            'pc59',
-            'PC-59',
-            5104,
-            (
-                _voc(
-                    _VOC2010,
+            key='pc59',
+            title='PC-59',
+            num_images=5104,
+            vocabulary='pc59',
+            layouts=(
+                _context(
                     'SegmentationClassContext',
                     dict(_PC59, reduce_zero_label=True),
-                    'ImageSets/SegmentationContext/val.txt',
+                    60,
+                    (),
+                    ann_file='ImageSets/SegmentationContext/val.txt',
                 ),
-                _voc(_VOC2010, 'annotations_detectron2/pc59_val', _PC59),
+                _context(
+                    'annotations_detectron2/pc59_val', dict(_PC59, listing='labels'), 59, (255,)
+                ),
             ),
-            _METRIC,
+            prepared=(1, 0),
         ),
         Benchmark(
-            'voc20',
-            'PAS-20',
-            1449,
-            (
-                _voc(_VOC2012, _VOC_LABELS, _PAS20, _VOC_NAMES),
-                *(
-                    _voc(_VOC2012, labels, dict(_PAS20, reduce_zero_label=False))
-                    for labels in ('annotations_detectron2/val', 'annotations_detectron2')
-                ),
+            key='voc20',
+            title='PAS-20',
+            num_images=1449,
+            vocabulary='voc20',
+            layouts=_voc(
+                'annotations_detectron2', _PAS20, dict(_PAS20, reduce_zero_label=False), 20
             ),
-            _METRIC,
+            prepared=(2,),
         ),
         Benchmark(
-            'voc20b',
-            'PAS-20b',
-            1449,
-            (
-                _voc(_VOC2012, _VOC_LABELS, _PAS20B, _VOC_NAMES),
-                *(
-                    _voc(_VOC2012, labels, dict(_PAS20B, label_map=None))
-                    for labels in ('annotations_detectron2_bg/val', 'annotations_detectron2_bg')
-                ),
-            ),
-            _METRIC,
+            key='voc20b',
+            title='PAS-20b',
+            num_images=1449,
+            vocabulary='voc20b',
+            layouts=_voc('annotations_detectron2_bg', _PAS20B, dict(_PAS20B, label_map=None), 21),
+            prepared=(2,),
         ),
     )
 }
@@ -184,16 +203,12 @@ def select_benchmarks(keys: str | Iterable[str]) -> list[Benchmark]:
 
 def find_layout(benchmark: Benchmark, data_root: str | Path) -> Layout | None:
     """The first of a benchmark's layouts whose folders are there and hold label maps, or None."""
-    for layout in benchmark.layouts:
-        paths = layout.paths(data_root)
-        if all(path.exists() for path in paths) and _has_label_maps(paths[1]):
-            return layout
-    return None
+    return next((layout for layout in benchmark.layouts if layout.is_there(data_root)), None)
 
 
 def describe_absence(benchmark: Benchmark, data_root: str | Path) -> str:
     """Where a benchmark's label maps have been looked for, in one line."""
-    places = dict.fromkeys(str(layout.paths(data_root)[1]) for layout in benchmark.layouts)
+    places = dict.fromkeys(str(layout.label_folder(data_root)) for layout in benchmark.layouts)
     return f'{benchmark.title} not found: no images, or no label maps in {", ".join(places)}'
 
 
@@ -210,7 +225,7 @@ def make_dataset_cfg(layout: Layout, data_root: str | Path, pipeline: Sequence[C
         copy.deepcopy(layout.dataset),
         data_root=str(Path(data_root, layout.folder)),
         data_prefix=dict(img_path=layout.images, seg_map_path=layout.labels),
-        ann_file=layout.names,
+        ann_file=layout.ann_file,
         pipeline=with_label_loader(pipeline),
     )
 
@@ -243,8 +258,3 @@ def with_label_loader(steps: Any) -> Any:
     if isinstance(steps, (list, tuple)):
         return type(steps)(with_label_loader(step) for step in steps)
     return steps
-
-
-def _has_label_maps(folder: Path) -> bool:
-    suffixes = ('.png', '.tif')
-    return any(path.suffix in suffixes for path in folder.iterdir())

@@ -14,6 +14,8 @@ from mmseg.registry import TRANSFORMS
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from infoclip_mmseg.utils.files import first_few
+
 IGNORED_8, IGNORED_16 = 255, 65535
 """Usual values of pixels without a label in maps of 8 and of 16 bits."""
 NUM_VALUES = 1 << 16
@@ -102,9 +104,9 @@ def apply_label_rule(
     labels = _lookup_table(rule)[values]
     invalid = labels == _INVALID
     if invalid.any():
-        wrong = np.unique(values[invalid])
+        wrong = first_few(np.unique(values[invalid]).tolist(), rest=' ...')
         raise ValueError(
-            f'label map {name} has the values {_shorten(wrong)} in {np.count_nonzero(invalid)} '
+            f'label map {name} has the values {wrong} in {np.count_nonzero(invalid)} '
             f'pixels, which are none of the {rule.num_classes} classes ({_describe(rule)}). Does '
             'the file belong to this data set, and the vocabulary to the file?'
         )
@@ -195,7 +197,3 @@ def _describe(rule: LabelRule) -> str:
     else:
         text = f'{first}..{(rule.num_classes or 0) - 1 + first}'
     return f'expected {text}, {rule.ignore_index} for no label'
-
-
-def _shorten(values: NDArray[Any]) -> str:
-    return ', '.join(map(str, values[:5].tolist())) + (' ...' if len(values) > 5 else '')

@@ -13,6 +13,7 @@ from mmseg.registry import DATASETS
 
 from infoclip_mmseg.datasets.label_maps import OUTSIDE, LabelRule, default_ignore_index
 from infoclip_mmseg.datasets.vocabularies import load_vocabulary, shipped_vocabularies
+from infoclip_mmseg.utils.files import first_few
 from infoclip_mmseg.utils.palette import make_palette
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
@@ -162,7 +163,7 @@ class VocabularyDataset(BaseSegDataset):
                 raise FileNotFoundError(
                     f'{type(self).__name__}: {len(missing)} of {len(stems)} {what} that {source} '
                     f'asks for are not in {self.data_prefix[key]}: '
-                    f'{", ".join(missing[:3])}{" ..." if len(missing) > 3 else ""}. Copy or make '
+                    f'{first_few(missing, 3, rest=" ...")}. Copy or make '
                     'them, or check data_prefix, img_suffix and seg_map_suffix.'
                 )
 

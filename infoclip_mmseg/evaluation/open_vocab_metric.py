@@ -60,7 +60,7 @@ class OpenVocabIoUMetric(IoUMetric):
         self, ignore_index: int | None = None, fold_from: int | None = None, **kwargs: Any
     ) -> None:
         super().__init__(ignore_index=IGNORED_8 if ignore_index is None else ignore_index, **kwargs)
-        self._own_ignore_index, self.fold_from = ignore_index, fold_from
+        self._given_ignore_index, self.fold_from = ignore_index, fold_from
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Count the pixels of a batch, and write its label maps where asked to.
@@ -71,7 +71,7 @@ class OpenVocabIoUMetric(IoUMetric):
         """
         meta = self.dataset_meta or {}
         num_classes = len(meta['classes'])
-        ignored = _or(self._own_ignore_index, meta.get('ignore_index', IGNORED_8))
+        ignored = _or(self._given_ignore_index, meta.get('ignore_index', IGNORED_8))
         fold = _or(self.fold_from, meta.get('fold_from'))
         for sample in data_samples:
             prediction = sample['pred_sem_seg']['data'].squeeze(0)

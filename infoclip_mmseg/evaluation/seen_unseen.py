@@ -14,6 +14,7 @@ from prettytable import PrettyTable
 
 from infoclip_mmseg.datasets.vocabularies import load_vocabulary
 from infoclip_mmseg.evaluation.areas import Areas, class_iou, total_areas, without_absent
+from infoclip_mmseg.utils.files import first_few
 
 ABSENT = ('count', 'skip')
 NAMES_WIDTH = 70
@@ -148,10 +149,10 @@ class SeenUnseenIoUMetric(IoUMetric):
         iou = class_iou(areas).numpy()
         if self.nan_to_num is not None:
             iou = np.nan_to_num(iou, nan=self.nan_to_num)
-        own = seen_unseen_figures(iou, self._is_seen)
-        table = _table(self._classes, self._is_seen, iou, own)
+        added = seen_unseen_figures(iou, self._is_seen)
+        table = _table(self._classes, self._is_seen, iou, added)
         print_log(f'seen and unseen classes:\n{table}', MMLogger.get_current_instance())
-        return {**figures, **own}
+        return {**figures, **added}
 
 
 def _keys(name: str) -> set[str]:
@@ -159,7 +160,7 @@ def _keys(name: str) -> set[str]:
 
 
 def _sample(names: Sequence[str]) -> str:
-    return ', '.join(map(repr, names[:3])) + (' ...' if len(names) > 3 else '')
+    return first_few([repr(name) for name in names], 3, rest=' ...')
 
 
 def _mean(values: np.ndarray) -> float:
@@ -175,6 +176,6 @@ def _table(
     table.max_width['Classes'], table.align['Classes'] = NAMES_WIDTH, 'l'
     for group, mask in (('seen', seen), ('unseen', ~seen)):
         counted = f'{np.count_nonzero(~np.isnan(iou[mask]))} of {np.count_nonzero(mask)}'
-        names = ', '.join(name for name, own in zip(classes, mask) if own)
+        names = ', '.join(name for name, inside in zip(classes, mask) if inside)
         table.add_row([group, counted, figures[f'{group}_mIoU'], names])
     return table

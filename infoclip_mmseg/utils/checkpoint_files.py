@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import pickle
 import re
 import tarfile
@@ -21,6 +20,8 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import CheckpointLoader
 from mmengine.utils import digit_version
 from torch import Tensor, nn
+
+from infoclip_mmseg.utils.unpickling import allow_list_unpickler, numpy_names
 
 Device = str | torch.device | None
 
@@ -186,18 +187,12 @@ def _history_buffer_method(owner: Any, name: str) -> Callable[..., Any]:
 @functools.cache
 def _mmengine_globals() -> dict[str, Any]:
     """What MMEngine's checkpoints name beyond tensors, by full name, for NumPy 1 and 2 alike."""
-    core = 'numpy.core' if np.__version__.startswith('1.') else 'numpy._core'
-    multiarray = importlib.import_module(f'{core}.multiarray')
     allowed = {
         'builtins.getattr': _history_buffer_method,
         '__builtin__.getattr': _history_buffer_method,
         'mmengine.logging.history_buffer.HistoryBuffer': HistoryBuffer,
-        'numpy.ndarray': np.ndarray,
-        'numpy.dtype': np.dtype,
+        **numpy_names(),
     }
-    for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):
-        allowed[f'{module}._reconstruct'] = multiarray._reconstruct
-        allowed[f'{module}.scalar'] = multiarray.scalar
     for kind in {type(np.dtype(code)) for code in _DTYPES}:
         allowed[f'{kind.__module__}.{kind.__name__}'] = kind
     return allowed
@@ -216,16 +211,11 @@ def _restricted_pickle() -> Any:
     for module in ('builtins', '__builtin__'):
         allowed.update({f'{module}.{name}': value for name, value in builtins.items()})
 
-    class Unpickler(pickle.Unpickler):
-        def find_class(self, module: str, name: str) -> Any:
-            full_name = f'{module}.{name}'
-            if full_name not in allowed:
-                raise pickle.UnpicklingError(f'GLOBAL {full_name} is not allowed')
-            return allowed[full_name]
+    unpickler = allow_list_unpickler(allowed)
 
     def load(file: Any, **kwargs: Any) -> Any:
-        return Unpickler(file, **kwargs).load()
+        return unpickler(file, **kwargs).load()
 
     stand_in = types.SimpleNamespace(**vars(pickle))
-    stand_in.Unpickler, stand_in.load, stand_in.loads = Unpickler, load, None
+    stand_in.Unpickler, stand_in.load, stand_in.loads = unpickler, load, None
     return stand_in

@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from miniatures import make_all
+from miniatures import SIX, make_all
 from mmseg.registry import DATASETS
 
 from infoclip_mmseg.datasets.benchmarks import (
@@ -46,7 +46,7 @@ def labels_of(key, root):
     return {s.img_path.rsplit('/')[-1]: s.gt_sem_seg.data[0].numpy() for s in samples}
 
 
-@pytest.mark.parametrize('key', BENCHMARKS)
+@pytest.mark.parametrize('key', SIX)
 def test_both_layouts_give_equal_labels(roots, key):
     ours, theirs = (labels_of(key, root) for root in roots.values())
     assert ours.keys() == theirs.keys()
@@ -63,8 +63,9 @@ def test_both_layouts_give_equal_labels(roots, key):
 
 
 def test_the_table_is_the_papers():
-    assert list(BENCHMARKS) == ['ade847', 'pc459', 'ade150', 'pc59', 'voc20', 'voc20b']
-    assert [b.title for b in BENCHMARKS.values()] == [
+    six = list(BENCHMARKS.values())[:6]  # others follow
+    assert [b.key for b in six] == ['ade847', 'pc459', 'ade150', 'pc59', 'voc20', 'voc20b']
+    assert [b.title for b in six] == [
         'A-847',
         'PC-459',
         'A-150',
@@ -72,7 +73,7 @@ def test_the_table_is_the_papers():
         'PAS-20',
         'PAS-20b',
     ]
-    assert [b.num_images for b in BENCHMARKS.values()] == [2000, 5104, 2000, 5104, 1449, 1449]
+    assert [b.num_images for b in six] == [2000, 5104, 2000, 5104, 1449, 1449]
 
 
 def test_only_the_folders_that_are_there_are_found(tmp_path, roots):

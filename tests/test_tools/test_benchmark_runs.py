@@ -16,12 +16,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from miniatures import make_ade150, make_all
+from miniatures import SIX, make_ade150, make_all
 from mmengine.config import Config
 from mmseg.registry import MODELS
 from PIL import Image
 
-from infoclip_mmseg.datasets.benchmarks import BENCHMARKS
 from infoclip_mmseg.evaluation.benchmarks import run as run_module
 from infoclip_mmseg.models.text.encoder import TextEncoder
 
@@ -131,7 +130,7 @@ def test_all_six_in_one_run(place, monkeypatch, capsys, evaluated):
         lambda self, prompts: encoded.append(prompts.num_classes) or encode(self, prompts),
     )
     table = evaluate('all')
-    assert evaluated == list(BENCHMARKS)
+    assert evaluated == list(SIX)
     assert encoded == [847, 459, 150, 59, 20, 59], 'text is encoded once a set'
     for key, result in table['results'].items():
         assert {'mIoU', 'mIoU_present', 'fwIoU', 'mAcc', 'aAcc'} <= result['figures'].keys()
@@ -181,7 +180,7 @@ def test_absent_sets_are_named_and_skipped(place, capsys, evaluated):
     table = evaluate('all')
     assert evaluated == ['ade150', 'voc20', 'voc20b']
     skipped = [note for note in table['notes'] if note.startswith('Skipped: ')]
-    assert [note.split()[1] for note in skipped] == ['A-847', 'PC-459', 'PC-59']
+    assert [note.split()[1] for note in skipped][:3] == ['A-847', 'PC-459', 'PC-59']
     assert 'data/ADE20K_2021_17_01/annotations_detectron2/validation' in skipped[0]
     assert 'Skipped: A-847 not found' in capsys.readouterr().out
 

@@ -33,7 +33,7 @@ from original_archives import (
 )
 from PIL import Image
 
-from infoclip_mmseg.datasets.prepare import RECIPES, files
+from infoclip_mmseg.datasets.prepare import RECIPES, label_files
 
 ROOT = Path(__file__).resolve().parents[2]
 ADE_FULL = 'ADE20K_2021_17_01'
@@ -307,7 +307,7 @@ def test_disk_full_in_the_middle(name, workers, program, tmp_path, capsys, monke
 
 def test_disk_full_while_unpacking(program, tmp_path, capsys, monkeypatch):
     expected = MAKERS['voc20b'](tmp_path)
-    replace_file, calls = files.os.replace, []
+    replace_file, calls = os.replace, []
 
     def full(source, target):
         calls.append(target)
@@ -316,7 +316,7 @@ def test_disk_full_while_unpacking(program, tmp_path, capsys, monkeypatch):
         replace_file(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(files.os, 'replace', full)
+        patch.setattr(os, 'replace', full)
         assert program('voc20b', '--root', str(tmp_path)) == 2
     assert 'the disk is full' in capsys.readouterr().err and leftovers(tmp_path) == []
     assert program('voc20b', '--root', str(tmp_path)) == 0
@@ -330,17 +330,16 @@ def damage_converted(root: Path, name: str, kind: str) -> None:
     if kind == 'missing':
         path.unlink()
     elif kind == 'size':
-        path.write_bytes(files.encode_label(label[:-1], path.suffix))
+        path.write_bytes(label_files.encode_label(label[:-1], path.suffix))
     elif kind == 'range':
         label[0, 0] = {'ade847': 847, 'ade150': 151, 'voc20': 20, 'pc459': 460, 'pc59': 59}[name]
-        path.write_bytes(files.encode_label(label, path.suffix))
+        path.write_bytes(label_files.encode_label(label, path.suffix))
     elif kind == 'bits':
-        path.write_bytes(files.encode_label((label % 256).astype(np.uint8), path.suffix))
+        path.write_bytes(label_files.encode_label((label % 256).astype(np.uint8), path.suffix))
     elif kind == 'cut':
         path.write_bytes(path.read_bytes()[:-20])
     elif kind == 'image':
-        folder = root / RECIPES[name].layouts[0][0].images
-        (folder / f'{path.stem}.jpg').unlink()
+        RECIPES[name].parts[0].made.image_file(path.stem, root).unlink()
 
 
 KINDS = ('missing', 'size', 'range', 'cut', 'image')

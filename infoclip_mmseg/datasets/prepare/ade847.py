@@ -2,35 +2,90 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections import OrderedDict
 from collections.abc import Sequence
 from functools import partial
+from importlib.resources import files
 from io import BytesIO
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import cv2
 import numpy as np
 from PIL import Image
 
-from infoclip_mmseg.datasets.prepare.files import (
+from infoclip_mmseg.datasets.benchmarks import BENCHMARKS
+from infoclip_mmseg.datasets.prepare.label_files import (
     PrepareError,
     check_same_size,
     encode_label,
     write_bytes,
 )
-from infoclip_mmseg.datasets.prepare.index_pickle import read_index
 from infoclip_mmseg.datasets.prepare.parallel import Task
-from infoclip_mmseg.datasets.prepare.vocabulary import read_ade847_objects, read_names
+from infoclip_mmseg.datasets.vocabularies import load_vocabulary
+from infoclip_mmseg.utils.unpickling import RefusedNameError, allow_list_unpickler, numpy_names
 
-ADE_FULL = Path('ADE20K_2021_17_01')
-INDEX_FILE = ADE_FULL / 'index_ade20k.pkl'
-IMAGES = ADE_FULL / 'images_detectron2/validation'
-LABELS = ADE_FULL / 'annotations_detectron2/validation'
-IGNORED = 65535
+A847 = BENCHMARKS['ade847']
+LAYOUT, IGNORED = A847.made, A847.ignore_index
+INDEX_FILE = Path(LAYOUT.folder, 'index_ade20k.pkl')
 SHORT_SIDE = 512
 JPEG_QUALITY = 75
 MAX_UNNAMED = 50
 """Classes that may be missing by name in the index before it counts as another release."""
+
+
+def read_index(path: Path, fields: tuple[str, ...]) -> dict[str, list[str]]:
+    """Read columns of names from index_ade20k.pkl.
+
+    The file holds a dict of lists, strings and NumPy arrays. Any other class or function that it
+    refers to is refused before it is looked up.
+
+    Args:
+        path: The file.
+        fields: Names of columns.
+
+    Returns:
+        Those columns, as lists of strings.
+
+    Raises:
+        PrepareError: The file is damaged, refers to something else, or lacks a column.
+    """
+    try:
+        with open(path, 'rb') as file:
+            index = allow_list_unpickler(_allowed())(file).load()
+    except RefusedNameError as error:
+        raise PrepareError(
+            f'{path} refers to {error.name}, which the index of ADE20K does not contain: refused, '
+            'nothing was run. Take the file from the official archive.'
+        ) from None
+    except PrepareError as error:
+        raise PrepareError(f'{path} {error}') from None
+    except FileNotFoundError as error:
+        raise PrepareError(f'{path} is missing; it belongs to the full release') from error
+    except Exception as error:  # damaged bytes make the unpickler raise almost anything
+        raise PrepareError(
+            f'{path} ({path.stat().st_size} bytes) is cut short or damaged: '
+            f'{type(error).__name__}: {error}. Unpack it again.'
+        ) from error
+    if not isinstance(index, dict) or any(name not in index for name in fields):
+        got = list(index) if isinstance(index, dict) else type(index).__name__
+        raise PrepareError(f'{path} holds {got}; expected the columns {list(fields)} among others')
+    columns = {name: list(index[name]) for name in fields}
+    for name, column in columns.items():
+        if not all(isinstance(value, str) for value in column):
+            raise PrepareError(f'{path}: the column {name!r} must hold strings only')
+    return columns
+
+
+def read_ade847_objects() -> list[int]:
+    """ADE20K's number (from 1) of each of the 847 classes, in label order.
+
+    These numbers are those of release 2021_17_01, by which MaskFormer defined the benchmark.
+    """
+    path = files('infoclip_mmseg.datasets.prepare') / 'ade847_objects.json'
+    return json.loads(path.read_text(encoding='utf-8'))
 
 
 def number_classes(
@@ -50,16 +105,16 @@ def number_classes(
     Raises:
         PrepareError: The index belongs to another release.
     """
-    found: dict[str, list[int]] = {}
+    numbers_of: dict[str, list[int]] = {}
     for number, name in enumerate(object_names, 1):
-        found.setdefault(_plain(name), []).append(number)
-    by_name = [found.get(_plain(name), []) for name in class_names]
+        numbers_of.setdefault(_plain(name), []).append(number)
+    by_name = [numbers_of.get(_plain(name), []) for name in class_names]
     unnamed = [name for name, matches in zip(class_names, by_name) if not matches]
     if len(unnamed) > MAX_UNNAMED or max(numbers) > len(object_names):
         raise PrepareError(
             f'{len(unnamed)} of the {len(class_names)} classes, {unnamed[:3]} among them, are not '
             f'among the {len(object_names)} object names of {INDEX_FILE.name}. It is not the index '
-            f'of the release {ADE_FULL}, which A-847 needs.'
+            f'of the release {LAYOUT.folder}, which A-847 needs.'
         )
     return [m[0] if len(m) == 1 else number for m, number in zip(by_name, numbers)]
 
@@ -143,7 +198,7 @@ def find_tasks(root: Path) -> list[Task]:
     """
     index = read_index(root / INDEX_FILE, ('filename', 'folder', 'objectnames'))
     names = index['objectnames']
-    numbers = number_classes(names, read_names('ade847'), read_ade847_objects())
+    numbers = number_classes(names, load_vocabulary(A847.vocabulary), read_ade847_objects())
     table = label_table(numbers, len(names))
     tasks = []
     for folder, name in zip(index['folder'], index['filename']):
@@ -152,7 +207,7 @@ def find_tasks(root: Path) -> list[Task]:
         parts = PurePosixPath(folder.replace('\\', '/'), name)
         if parts.is_absolute() or '..' in parts.parts:
             raise PrepareError(f'{root / INDEX_FILE} points outside of the data: {parts}; refused')
-        outputs = (root / IMAGES / parts.name, (root / LABELS / parts.name).with_suffix('.tif'))
+        outputs = (LAYOUT.image_file(parts.stem, root), LAYOUT.label_file(parts.stem, root))
         tasks.append(Task(outputs, partial(convert_image, root / parts, outputs, table)))
     return tasks
 
@@ -170,3 +225,28 @@ def _read_rgb(path: Path, role: str) -> np.ndarray:
         raise ValueError(f'{role} {path} is missing; unpack the archive again') from error
     except (OSError, SyntaxError) as error:
         raise ValueError(f'{role} {path} is damaged ({error}); unpack it again') from error
+
+
+def _encode_latin1(text: str, encoding: str) -> bytes:
+    """Stands for `_codecs.encode`, by which pickles of protocol 2 hold bytes."""
+    if encoding not in ('latin1', 'latin-1'):
+        raise PrepareError(f'asks for the codec {encoding!r}, which this index never holds')
+    return text.encode('latin1')
+
+
+def _empty_bytes() -> bytes:
+    """Stands for `bytes`, by which pickles of protocol 2 hold the empty string of bytes."""
+    return b''
+
+
+def _allowed() -> dict[str, Any]:
+    """What a dict of lists, strings and arrays needs; NumPy moved its functions in version 2."""
+    rebuild_from_buffer: Any = np.zeros(1).__reduce_ex__(5)[0]
+    return {
+        **numpy_names(),
+        'numpy.core.numeric._frombuffer': rebuild_from_buffer,
+        'numpy._core.numeric._frombuffer': rebuild_from_buffer,
+        'collections.OrderedDict': OrderedDict,
+        '_codecs.encode': _encode_latin1,
+        '__builtin__.bytes': _empty_bytes,
+    }

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from infoclip_mmseg.datasets.prepare.files import (
+from infoclip_mmseg.datasets.benchmarks import COCO_SPLITS
+from infoclip_mmseg.datasets.prepare.label_files import (
     check_same_size,
     encode_label,
     map_labels,
@@ -16,9 +17,6 @@ from infoclip_mmseg.datasets.prepare.files import (
 )
 from infoclip_mmseg.datasets.prepare.parallel import Task
 
-COCO = Path('coco_stuff164k')
-SPLITS = ('train2017', 'val2017')
-OUTPUT_SUFFIX = '_labelTrainIds.png'
 NUM_VALUES, IGNORED, UNKNOWN = 182, 255, 254
 UNUSED = (11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90)
 """Values of the 182 that no image has; 171 classes remain."""
@@ -54,10 +52,9 @@ def convert_label(image: Path, source: Path, output: Path) -> None:
 def find_tasks(root: Path) -> list[Task]:
     """The conversions of all images below a data root."""
     tasks = []
-    for split in SPLITS:
-        labels = root / COCO / 'annotations' / split
-        for image in sorted((root / COCO / 'images' / split).glob('*.jpg')):
-            output = labels / f'{image.stem}{OUTPUT_SUFFIX}'
-            source = labels / f'{image.stem}.png'
+    for layout in (split.made for split in COCO_SPLITS):
+        for image in sorted(layout.image_folder(root).glob('*.jpg')):
+            source = layout.label_folder(root) / f'{image.stem}.png'
+            output = layout.label_file(image.stem, root)
             tasks.append(Task((output,), partial(convert_label, image, source, output)))
     return tasks

@@ -13,7 +13,8 @@ from typing import Any
 
 import cv2
 
-from infoclip_mmseg.datasets.prepare.files import Advance, PrepareError
+from infoclip_mmseg.datasets.prepare.label_files import Advance, PrepareError
+from infoclip_mmseg.utils.files import first_few
 
 SHOWN = 10
 """Problems that an error shows in full."""
@@ -55,12 +56,10 @@ def run_tasks(tasks: Sequence[Task], workers: int, advance: Advance) -> None:
         if problem:
             problems.append(problem)
     if problems:
-        more = len(problems) - SHOWN
-        lines = [f'  {line}' for line in sorted(problems)[:SHOWN]]
-        lines += [f'  and {more} more'] if more > 0 else []
+        lines = [f'  {line}' for line in sorted(problems)]
         raise PrepareError(
             f'{len(problems)} of {len(tasks)} could not be converted:\n'
-            + '\n'.join(lines)
+            + first_few(lines, SHOWN, '\n', '\n  and {} more')
             + '\nThe others are done. Mend these and start the same command again.'
         )
 

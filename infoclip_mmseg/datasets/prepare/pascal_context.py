@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,27 +11,24 @@ from typing import Any
 import numpy as np
 from scipy.io import loadmat
 
-from infoclip_mmseg.datasets.prepare.files import (
+from infoclip_mmseg.datasets.benchmarks import BENCHMARKS, VOC2010
+from infoclip_mmseg.datasets.layout import Layout
+from infoclip_mmseg.datasets.prepare.label_files import (
     PrepareError,
     check_same_size,
     encode_label,
     map_labels,
+    read_list,
     write_bytes,
 )
 from infoclip_mmseg.datasets.prepare.parallel import Task
-from infoclip_mmseg.datasets.prepare.rle import decode_mask
-from infoclip_mmseg.datasets.prepare.voc import read_list
-from infoclip_mmseg.datasets.prepare.vocabulary import read_names
+from infoclip_mmseg.datasets.vocabularies import load_vocabulary
 
-VOC2010 = Path('VOCdevkit/VOC2010')
-IMAGES = VOC2010 / 'JPEGImages'
-MAT_FILES = VOC2010 / 'trainval'
-JSON_FILE = VOC2010 / 'trainval_merged.json'
-VAL_LISTS = (VOC2010 / 'pascalcontext_val.txt', VOC2010 / 'ImageSets/SegmentationContext/val.txt')
-PC459_LABELS = VOC2010 / 'annotations_detectron2/pc459_val'
-PC59_LABELS = VOC2010 / 'annotations_detectron2/pc59_val'
-PC459_IGNORED = 459
-PC59_IGNORED, UNKNOWN = 255, 254
+PC459, PC59 = BENCHMARKS['pc459'], BENCHMARKS['pc59']
+MAT_FILES = Path(VOC2010, 'trainval')
+JSON_FILE = Path(VOC2010, 'trainval_merged.json')
+PC459_IGNORED = PC459.made.num_values
+PC59_IGNORED, UNKNOWN = PC59.ignore_index, 254
 PC59_TO_PC459 = {'diningtable': 'table'}
 """The one class that the two lists name differently."""
 
@@ -83,12 +81,51 @@ def pc59_table() -> np.ndarray:
     Returns:
         (460,), uint8: 0..58, 255 for 0, UNKNOWN for categories outside of the 59.
     """
-    numbers = {name: number for number, name in enumerate(read_names('pc459'), 1)}
+    numbers = {name: number for number, name in enumerate(load_vocabulary(PC459.vocabulary), 1)}
     table = np.full(len(numbers) + 1, UNKNOWN, np.uint8)
     table[0] = PC59_IGNORED
-    for label, name in enumerate(read_names('pc59')):
+    for label, name in enumerate(load_vocabulary(PC59.vocabulary)):
         table[numbers[PC59_TO_PC459.get(name, name)]] = label
     return table
+
+
+def decode_mask(segmentation: Any) -> np.ndarray:
+    """A mask from COCO's `{'size': [H, W], 'counts': ...}`.
+
+    Args:
+        segmentation: Compressed (string) or uncompressed (list) counts, column by column, the first
+            run is background.
+
+    Returns:
+        (H, W), bool.
+
+    Raises:
+        ValueError: The runs do not fill the mask, or it is something else (a polygon).
+    """
+    from pycocotools import mask as coco_mask
+
+    if not isinstance(segmentation, Mapping) or not {'size', 'counts'} <= segmentation.keys():
+        raise ValueError(f'a mask is {str(segmentation)[:60]}; expected a run-length encoded one')
+    height, width = segmentation['size']
+    counts = segmentation['counts']
+
+    def decode(*size: int) -> np.ndarray:
+        return coco_mask.decode(dict(size=size, counts=counts))
+
+    try:
+        if not isinstance(counts, (str, bytes)):
+            counts = coco_mask.frPyObjects(dict(segmentation), height, width)['counts']
+        mask = decode(height, width)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(
+            f'runs of a mask are damaged or more than its {height} x {width} pixels ({error})'
+        ) from error
+    # Missing runs are not noticed by pycocotools; too many are, so one pixel less must be too few.
+    try:
+        decode(height * width - 1, 1)
+    except ValueError:
+        return mask.astype(bool)
+    raise ValueError(f'runs of a mask do not fill its {height} x {width} pixels')
 
 
 def draw_masks(height: int, width: int, annotations: list[tuple[int, Any]]) -> np.ndarray:
@@ -147,14 +184,14 @@ def read_annotations(path: Path) -> dict[str, tuple[tuple[int, int], list[tuple[
     try:
         data = json.loads(path.read_bytes())
         images = {item['image_id']: item for item in data['images'] if item['phase'] == 'val'}
-        found: dict[Any, tuple[str, tuple[int, int], list[tuple[int, Any]]]] = {
+        by_id: dict[Any, tuple[str, tuple[int, int], list[tuple[int, Any]]]] = {
             number: (Path(item['file_name']).stem, (item['height'], item['width']), [])
             for number, item in images.items()
         }
         for item in data['annos_segmentation']:
-            if item['image_id'] in found:
+            if item['image_id'] in by_id:
                 pair = (item['category_id'], item['segmentation'])
-                found[item['image_id']][2].append(pair)
+                by_id[item['image_id']][2].append(pair)
     except FileNotFoundError as error:
         raise PrepareError(f'{path} is missing') from error
     except (ValueError, KeyError, TypeError) as error:
@@ -162,16 +199,7 @@ def read_annotations(path: Path) -> dict[str, tuple[tuple[int, int], list[tuple[
             f'{path} ({path.stat().st_size} bytes) is cut short, damaged or of another format '
             f'({type(error).__name__}: {error}); fetch it again'
         ) from error
-    return {stem: (size, annotations) for stem, size, annotations in found.values()}
-
-
-def read_val_list(root: Path) -> list[str]:
-    """Names of the validation images from CAT-Seg's or MMSegmentation's list.
-
-    Returns:
-        No name where neither of the two is there.
-    """
-    return next((read_list(root / path) for path in VAL_LISTS if (root / path).is_file()), [])
+    return {stem: (size, annotations) for stem, size, annotations in by_id.values()}
 
 
 def find_pc459_tasks(root: Path) -> list[Task]:
@@ -180,11 +208,11 @@ def find_pc459_tasks(root: Path) -> list[Task]:
     Raises:
         PrepareError: There is no list of the validation images.
     """
-    tasks = []
-    for name in _require_val_list(root):
-        output = root / PC459_LABELS / f'{name}.tif'
-        files = (root / IMAGES / f'{name}.jpg', root / MAT_FILES / f'{name}.mat', output)
-        tasks.append(Task((output,), partial(convert_mat, *files)))
+    layout, tasks = PC459.made, []
+    for name in _read_val_list(layout, root):
+        image, output = layout.image_file(name, root), layout.label_file(name, root)
+        source = root / MAT_FILES / f'{name}.mat'
+        tasks.append(Task((output,), partial(convert_mat, image, source, output)))
     return tasks
 
 
@@ -194,23 +222,25 @@ def find_pc59_tasks(root: Path) -> list[Task]:
     Raises:
         PrepareError: The list of the validation images or the JSON file can't be used.
     """
-    names, annotations = _require_val_list(root), read_annotations(root / JSON_FILE)
+    layout, tasks = PC59.made, []
+    names, annotations = _read_val_list(layout, root), read_annotations(root / JSON_FILE)
     unknown = [name for name in names if name not in annotations]
     if unknown:
         raise PrepareError(
             f'{root / JSON_FILE} has no validation image {unknown[0]} ({len(unknown)} such); it is '
             'another file than expected, fetch it again'
         )
-    tasks = []
     for name in names:
-        image, output = root / IMAGES / f'{name}.jpg', root / PC59_LABELS / f'{name}.png'
+        image, output = layout.image_file(name, root), layout.label_file(name, root)
         function = partial(convert_annotations, image, *annotations[name], output)
         tasks.append(Task((output,), function))
     return tasks
 
 
-def _require_val_list(root: Path) -> list[str]:
-    names = read_val_list(root)
-    if not names:
-        raise PrepareError(f'the list of the validation images, {root / VAL_LISTS[0]}, is missing')
-    return names
+def _read_val_list(layout: Layout, root: Path) -> list[str]:
+    """Names of the validation images from CAT-Seg's or MMSegmentation's list."""
+    paths = layout.listing_files(root)
+    for path in paths:
+        if path.is_file():
+            return read_list(path)
+    raise PrepareError(f'the list of the validation images, {paths[0]}, is missing')

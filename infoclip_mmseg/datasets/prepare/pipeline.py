@@ -7,13 +7,13 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
-from infoclip_mmseg.datasets.prepare.archives import unpack
-from infoclip_mmseg.datasets.prepare.check import Verdict, check_layout, choose_layout
-from infoclip_mmseg.datasets.prepare.download import fetch
-from infoclip_mmseg.datasets.prepare.files import Advance, PrepareError
+from infoclip_mmseg.datasets.prepare.archive_download import fetch
+from infoclip_mmseg.datasets.prepare.archive_list import DOWNLOADS, Source
+from infoclip_mmseg.datasets.prepare.archive_unpacking import unpack
+from infoclip_mmseg.datasets.prepare.label_files import Advance, PrepareError
 from infoclip_mmseg.datasets.prepare.parallel import run_tasks
 from infoclip_mmseg.datasets.prepare.recipes import Recipe
-from infoclip_mmseg.datasets.prepare.sources import DOWNLOADS, Source
+from infoclip_mmseg.datasets.prepare.verification import Verdict, check_data_set
 
 
 class Bar(Protocol):
@@ -56,7 +56,7 @@ def prepare(
         download: Fetch what is missing.
         workers: Processes.
         display: Shows what is being done.
-        counts: Numbers of images by title of a layout, in place of the published ones.
+        counts: Numbers of images by key of a part, in place of the published ones.
 
     Raises:
         MissingSourceError: Something has to be fetched; the message says what and from where.
@@ -107,13 +107,13 @@ def provide_sources(recipe: Recipe, root: Path, download: bool, display: Display
 def check(
     recipe: Recipe, root: Path, workers: int, display: Display, counts: Mapping[str, int]
 ) -> list[Verdict]:
-    """Verdicts on every part of a prepared data set; see :func:`check_layout`."""
+    """Verdicts on every part of a prepared data set; see :func:`check_data_set`."""
     verdicts = []
-    for alternatives in recipe.layouts:
-        layout = choose_layout(alternatives, root)
-        with display.bar(f'check {layout.title}') as bar:
-            bar.total(counts.get(layout.title, layout.count))
-            verdicts += check_layout(layout, root, counts, workers, bar.advance)
+    for part in recipe.parts:
+        count = counts.get(part.key, part.num_images)
+        with display.bar(f'check {part.key}') as bar:
+            bar.total(count)
+            verdicts += check_data_set(part, root, count, workers, bar.advance)
     return verdicts
 
 

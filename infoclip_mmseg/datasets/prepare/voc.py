@@ -7,19 +7,17 @@ from pathlib import Path
 
 import numpy as np
 
-from infoclip_mmseg.datasets.prepare.files import (
-    PrepareError,
+from infoclip_mmseg.datasets.benchmarks import BENCHMARKS, VOC2012
+from infoclip_mmseg.datasets.prepare.label_files import (
     check_same_size,
     encode_label,
     map_labels,
     read_indices,
+    read_list,
     write_bytes,
 )
 from infoclip_mmseg.datasets.prepare.parallel import Task
 
-VOC2012 = Path('VOCdevkit/VOC2012')
-VAL_LIST = VOC2012 / 'ImageSets/Segmentation/val.txt'
-FOLDERS = {'voc20': 'annotations_detectron2', 'voc20b': 'annotations_detectron2_bg'}
 SOURCE_FOLDERS = ('SegmentationClass', 'SegmentationClassAug')
 NUM_CLASSES, IGNORED, UNKNOWN = 20, 255, 254
 
@@ -39,18 +37,6 @@ def label_table(background: int) -> np.ndarray:
     return table
 
 
-def read_list(path: Path) -> list[str]:
-    """Names from a text file, one a line.
-
-    Raises:
-        PrepareError: It is missing or empty.
-    """
-    names = path.read_text(encoding='utf-8').split() if path.is_file() else []
-    if not names:
-        raise PrepareError(f'the list of images {path} is missing or empty; unpack it again')
-    return names
-
-
 def convert_label(image: Path, sources: tuple[Path, ...], output: Path, background: int) -> None:
     """Convert one label map; the first source that exists is taken.
 
@@ -66,14 +52,13 @@ def convert_label(image: Path, sources: tuple[Path, ...], output: Path, backgrou
     write_bytes(output, encode_label(label, output.suffix))
 
 
-def find_tasks(name: str, root: Path) -> list[Task]:
+def find_tasks(key: str, root: Path) -> list[Task]:
     """The conversions of 'voc20' or 'voc20b' below a data root."""
-    folder = root / VOC2012
-    background = IGNORED if name == 'voc20' else NUM_CLASSES
+    layout = BENCHMARKS[key].made
+    background = IGNORED if layout.num_values == NUM_CLASSES else NUM_CLASSES
     tasks = []
-    for stem in read_list(root / VAL_LIST):
-        image = folder / 'JPEGImages' / f'{stem}.jpg'
-        sources = tuple(folder / part / f'{stem}.png' for part in SOURCE_FOLDERS)
-        output = folder / FOLDERS[name] / f'{stem}.png'
+    for stem in read_list(layout.listing_files(root)[0]):
+        image, output = layout.image_file(stem, root), layout.label_file(stem, root)
+        sources = tuple(root / VOC2012 / folder / f'{stem}.png' for folder in SOURCE_FOLDERS)
         tasks.append(Task((output,), partial(convert_label, image, sources, output, background)))
     return tasks

@@ -18,6 +18,7 @@ from infoclip_mmseg.datasets.benchmarks import (
     make_dataloader_cfg,
 )
 from infoclip_mmseg.evaluation.benchmarks.results import hash_listing
+from infoclip_mmseg.utils.files import first_few
 
 
 class Plan(NamedTuple):
@@ -94,8 +95,8 @@ def check_files(dataset: Any, benchmark: Benchmark) -> list[tuple[str, str]]:
     if missing or not files:
         raise FileNotFoundError(
             f'{benchmark.title}: {len(missing)} of {len(files)} label maps are missing in '
-            f'{dataset.data_prefix["seg_map_path"]}: {", ".join(missing[:3])}'
-            f'{" ..." if len(missing) > 3 else ""}. Make them again, or take their images out.'
+            f'{dataset.data_prefix["seg_map_path"]}: {first_few(missing, 3, rest=" ...")}. Make '
+            'them again, or take their images out.'
         )
     return files
 

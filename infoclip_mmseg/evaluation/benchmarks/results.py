@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-CHUNK = 1 << 20
+from infoclip_mmseg.utils.files import value_digest, write_text
+
 SHOWN = 12
 """Characters of a fingerprint in a file name."""
 
 
-def hash_file(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of a file's content."""
-    digest = hashlib.sha256()
-    with open(path, 'rb') as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def hash_value(value: Any) -> str:
-    """SHA-256 of nested dicts, lists and plain values; the order of keys does not matter."""
-    text = json.dumps(value, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def hash_listing(paths: Iterable[str | os.PathLike[str]]) -> str:
     """SHA-256 of the names and sizes of files, in this order, wherever their folder is."""
-    return hash_value([[Path(path).name, os.path.getsize(path)] for path in paths])
+    return value_digest([[Path(path).name, os.path.getsize(path)] for path in paths])
 
 
 def result_path(folder: str | Path, key: str, fingerprint: str) -> Path:
@@ -57,14 +42,3 @@ def save_result(folder: str | Path, result: Mapping[str, Any]) -> Path:
     path = result_path(folder, result['key'], result['fingerprint'])
     write_text(path, json.dumps(result, indent=1) + '\n')
     return path
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file in one step: what is there under its name is never half-written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f'{path.name}.{os.getpid()}.part')
-    try:
-        part.write_text(text, encoding='utf-8')
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

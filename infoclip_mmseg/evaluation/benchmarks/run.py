@@ -14,13 +14,7 @@ from mmengine.runner import Runner, TestLoop
 
 from infoclip_mmseg.evaluation.benchmarks.plan import Plan
 from infoclip_mmseg.evaluation.benchmarks.published import published_rows
-from infoclip_mmseg.evaluation.benchmarks.results import (
-    hash_file,
-    hash_value,
-    load_result,
-    save_result,
-    write_text,
-)
+from infoclip_mmseg.evaluation.benchmarks.results import load_result, save_result
 from infoclip_mmseg.evaluation.benchmarks.table import (
     make_notes,
     make_rows,
@@ -28,6 +22,7 @@ from infoclip_mmseg.evaluation.benchmarks.table import (
     to_json,
     to_markdown,
 )
+from infoclip_mmseg.utils.files import file_digest, value_digest, write_text
 from infoclip_mmseg.version import __version__
 
 FOLDER = 'benchmarks'
@@ -43,14 +38,14 @@ def evaluate_plan(runner: Runner, plan: Plan, fp16: bool = False) -> dict[str, f
     Returns:
         Figures, with the benchmark's key as prefix: 'ade150/mIoU'.
     """
-    own_loop = runner._test_loop
+    usual_loop = runner._test_loop
     try:
         loop = TestLoop(runner, plan.dataloader, [plan.evaluator], fp16=fp16)
         # Hooks look for the data set and the number of batches in the runner.
         runner._test_loop = loop
         return loop.run()
     finally:
-        runner._test_loop = own_loop
+        runner._test_loop = usual_loop
 
 
 def fingerprint_of(cfg: Config, plan: Plan, checkpoint: str | None) -> str:
@@ -60,12 +55,12 @@ def fingerprint_of(cfg: Config, plan: Plan, checkpoint: str | None) -> str:
     pretrained = backbone.pop('pretrained', None)
     weights = checkpoint or pretrained
     if weights is not None and os.path.isfile(weights):
-        weights = hash_file(weights)
+        weights = file_digest(weights)
     dataset = {k: v for k, v in plan.dataloader['dataset'].items() if k != 'data_root'}
     fp16 = bool(cfg.test_cfg.get('fp16', False))
     metric = {k: v for k, v in plan.evaluator.items() if k != 'output_dir'}
     version = __version__
-    return hash_value([version, weights, model, dataset, plan.data, metric, fp16])
+    return value_digest([version, weights, model, dataset, plan.data, metric, fp16])
 
 
 def run_benchmarks(
@@ -96,8 +91,8 @@ def run_benchmarks(
     state: list[Any] = [None]
     if is_main_process():
         prints = {p.benchmark.key: fingerprint_of(runner.cfg, p, checkpoint) for p in plans}
-        found = {k: None if redo else load_result(folder, k, v) for k, v in prints.items()}
-        state = [(prints, {k: result for k, result in found.items() if result is not None})]
+        finished = {} if redo else {k: load_result(folder, k, v) for k, v in prints.items()}
+        state = [(prints, {k: result for k, result in finished.items() if result is not None})]
     broadcast_object_list(state)  # all processes must agree on what is left
     prints, results = state[0]
     for text in absent:

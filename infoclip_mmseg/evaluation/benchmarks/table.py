@@ -50,11 +50,11 @@ def make_rows(name: str, results: Results, published: Sequence[PublishedRow]) ->
         results: Result by benchmark key, each with `figures`.
         published: Rows to compare with.
     """
-    own = [
+    measured = [
         Row(name, text, False, {key: r['figures'][figure] for key, r in results.items()})
         for figure, text in CONVENTIONS.items()
     ]
-    return own + [Row(f'{p.method} {p.backbone}', '', True, p.values) for p in published]
+    return measured + [Row(f'{p.method} {p.backbone}', '', True, p.values) for p in published]
 
 
 def make_notes(results: Results, absent: Sequence[str]) -> list[str]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 
 from infoclip_mmseg.experiments.ablation.spec import Ablation, AblationError, Evaluation, Run, slug
+from infoclip_mmseg.utils.files import value_digest
 
 TRAINING_KEYS = (
     *('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'auto_scale_lr'),
@@ -80,8 +79,7 @@ def fingerprint(content: Any) -> str:
     def by_name(value: Any) -> str:
         return str(getattr(value, '__qualname__', None) or type(value).__qualname__)
 
-    text = json.dumps(content, sort_keys=True, default=by_name)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return value_digest(content, default=by_name)[:16]
 
 
 def plan_jobs(ablation: Ablation, cfg_options: Mapping[str, Any] | None = None) -> list[Job]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from infoclip_mmseg.datasets.checks import check_dataloader_cfg
+from infoclip_mmseg.datasets import check_dataloader_cfg
 from infoclip_mmseg.experiments.ablation.jobs import Job
 from infoclip_mmseg.experiments.ablation.spec import AblationError
+from infoclip_mmseg.utils.files import write_text
 
 RESULT_FILE = 'result.json'
 TRAINING = 'training (or model)'
@@ -62,10 +62,7 @@ def read_result(folder: Path) -> dict[str, Any]:
 
 def write_result(folder: Path, result: dict[str, Any]) -> None:
     """Write result.json in one step, so that it is never half there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    draft = folder / f'.{RESULT_FILE}'
-    draft.write_text(json.dumps(result, indent=2) + '\n', encoding='utf-8')
-    os.replace(draft, folder / RESULT_FILE)
+    write_text(folder / RESULT_FILE, json.dumps(result, indent=2) + '\n')
 
 
 def changed_parts(job: Job, result: dict[str, Any]) -> list[str]:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
 from mmengine.logging import print_log
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from infoclip_mmseg.models.text.prompts import PromptSet
+from infoclip_mmseg.utils.files import write_whole
 
 # Part of every key: raise it when the same inputs get other embeddings or another layout.
 FORMAT = 'infoclip_mmseg text embeddings 1'
@@ -103,27 +102,10 @@ def _read(path: Path, key: str) -> Tensor:
 
 
 def _write(path: Path, key: str, embeddings: Tensor) -> None:
-    """Write to a temporary file beside ``path`` that takes its name only when it is complete."""
     embeddings = embeddings.detach().cpu().contiguous()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix='.part')
-    os.close(handle)
-    try:
-        metadata = dict(format=FORMAT, key=key, sha256=digest(embeddings))
-        try:
-            save_file({_NAME: embeddings}, temporary, metadata)
-        except SafetensorError as error:  # a full disk, for example
-            raise OSError(str(error)) from error
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    metadata = dict(format=FORMAT, key=key, sha256=digest(embeddings))
+    with write_whole(path, shared=True) as draft:
+        draft.write_bytes(save({_NAME: embeddings}, metadata))
 
 
 def _warn(message: str) -> None:

@@ -7,12 +7,13 @@ import pytest
 from original_archives import ade_index, ade_names, ade_numbers
 
 from infoclip_mmseg.datasets.prepare import PrepareError, ade847
-from infoclip_mmseg.datasets.prepare.vocabulary import read_ade847_objects, read_names
+from infoclip_mmseg.datasets.prepare.ade847 import read_ade847_objects
+from infoclip_mmseg.datasets.vocabularies import load_vocabulary
 
 
 def test_published_numbers_are_in_the_order_of_names():
     """ADE20K numbers its objects by the alphabet, but for some that were added at the end."""
-    names, numbers = read_names('ade847'), read_ade847_objects()
+    names, numbers = load_vocabulary('ade847'), read_ade847_objects()
     assert len(names) == len(numbers) == len(set(numbers)) == 847
     assert min(numbers) == 6 and max(numbers) == 3156
     plain = [re.sub('[^a-z0-9 -]', '', name.split(',')[0]) for name in names]
@@ -35,14 +36,14 @@ def test_published_numbers_are_in_the_order_of_names():
     ],
 )
 def test_published_numbers_known_from_elsewhere(name, number):
-    assert read_ade847_objects()[read_names('ade847').index(name)] == number
+    assert read_ade847_objects()[load_vocabulary('ade847').index(name)] == number
 
 
 def test_classes_are_found_by_name():
     names = ade_names()
     shuffled = np.random.default_rng(0).permutation(len(names))
     numbers = ade847.number_classes(
-        [names[i] for i in shuffled], read_names('ade847'), ade_numbers()
+        [names[i] for i in shuffled], load_vocabulary('ade847'), ade_numbers()
     )
     places = {original + 1: place + 1 for place, original in enumerate(shuffled.tolist())}
     assert numbers == [places[number] for number in ade_numbers()]
@@ -52,14 +53,14 @@ def test_published_numbers_stand_in_for_names():
     names, numbers = ade_names(), ade_numbers()
     names[numbers[5] - 1] = 'spelt otherwise'
     names[7] = names[numbers[9] - 1]  # not unique
-    assert ade847.number_classes(names, read_names('ade847'), numbers) == numbers
+    assert ade847.number_classes(names, load_vocabulary('ade847'), numbers) == numbers
 
 
 def test_another_release_is_refused():
     with pytest.raises(PrepareError, match='ADE20K_2021_17_01'):
-        ade847.number_classes(['wall'] * 4000, read_names('ade847'), ade_numbers())
+        ade847.number_classes(['wall'] * 4000, load_vocabulary('ade847'), ade_numbers())
     with pytest.raises(PrepareError, match='ADE20K_2021_17_01'):
-        ade847.number_classes(ade_names()[:3000], read_names('ade847'), ade_numbers())
+        ade847.number_classes(ade_names()[:3000], load_vocabulary('ade847'), ade_numbers())
 
 
 def test_table_keeps_255_and_300():

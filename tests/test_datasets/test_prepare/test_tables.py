@@ -5,7 +5,7 @@ import pytest
 from scipy.io import savemat
 
 from infoclip_mmseg.datasets.prepare import coco_stuff, pascal_context, voc
-from infoclip_mmseg.datasets.prepare.vocabulary import read_names
+from infoclip_mmseg.datasets.vocabularies import load_vocabulary
 
 DETAIL_IDS = [2, 9, 18, 19, 22, 23, 25, 31, 33, 34, 44, 45, 46, 59, 65, 68, 72, 80, 85, 98]
 DETAIL_IDS += [104, 105, 113, 115, 144, 158, 159, 162, 187, 189, 207, 220, 232, 258, 259, 260]
@@ -26,7 +26,9 @@ def test_pc59_counts_as_mmseg_does():
     from mmseg.datasets import PascalContextDataset59
 
     names = list(PascalContextDataset59.METAINFO['classes'])
-    assert [n for n in zip(names, read_names('pc59')) if n[0] != n[1]] == [('table', 'diningtable')]
+    assert [n for n in zip(names, load_vocabulary('pc59')) if n[0] != n[1]] == [
+        ('table', 'diningtable')
+    ]
 
 
 def test_coco_stuff_by_mmseg_s_classes():

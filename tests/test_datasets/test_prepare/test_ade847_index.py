@@ -7,7 +7,7 @@ import pytest
 from original_archives import ade_index
 
 from infoclip_mmseg.datasets.prepare import PrepareError
-from infoclip_mmseg.datasets.prepare.index_pickle import read_index
+from infoclip_mmseg.datasets.prepare.ade847 import read_index
 
 FIELDS = ('filename', 'folder', 'objectnames')
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from infoclip_mmseg.datasets.prepare import PrepareError
-from infoclip_mmseg.datasets.prepare.files import (
+from infoclip_mmseg.datasets.prepare.label_files import (
     complete_file,
     encode_label,
     map_labels,

@@ -9,8 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from infoclip_mmseg.datasets.prepare import PrepareError, download
-from infoclip_mmseg.datasets.prepare.sources import Source
+from infoclip_mmseg.datasets.prepare import PrepareError, archive_download
+from infoclip_mmseg.datasets.prepare.archive_list import Source
 
 DATA = bytes(range(256)) * 3000
 MD5 = ('md5', hashlib.md5(DATA).hexdigest())
@@ -60,7 +60,7 @@ def server():
 @pytest.fixture(autouse=True)
 def no_proxy(monkeypatch):
     monkeypatch.setenv('no_proxy', '127.0.0.1')
-    monkeypatch.setattr(download, 'CHUNK', 10_000)
+    monkeypatch.setattr(archive_download, 'CHUNK', 10_000)
 
 
 def source(server, *paths, **options):
@@ -82,7 +82,7 @@ class Bar:
 
 def fetch(one, root):
     bar = Bar()
-    path = download.fetch(one, root, bar.total, bar.advance)
+    path = archive_download.fetch(one, root, bar.total, bar.advance)
     assert bar.end == bar.done == len(DATA)
     assert path == root / 'downloads/file.zip' and path.read_bytes() == DATA
     assert not (root / 'downloads/file.zip.part').exists()

@@ -1,9 +1,8 @@
-"""Files that appear in one step, and what a full disk means."""
+"""Label maps as files: read, checked, converted, written in one step; what a full disk means."""
 
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -12,12 +11,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from infoclip_mmseg.utils.files import write_whole
+
 Log = Callable[[str], None]
 Advance = Callable[[int], None]
 """Told how many bytes, members or images were done since the last call."""
 
 PNG_END = b'IEND\xaeB`\x82'
-PART_SUFFIX = '.part'
 
 
 class PrepareError(RuntimeError):
@@ -26,21 +26,15 @@ class PrepareError(RuntimeError):
 
 @contextmanager
 def complete_file(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`, which takes its place when the block ends without error.
-
-    The name begins with a full stop and is always the same, so that a program that was killed
-    leaves nothing that the next run does not overwrite.
+    """A draft of a file; see :func:`~infoclip_mmseg.utils.files.write_whole`.
 
     Raises:
         PrepareError: The disk is full.
     """
-    draft = path.with_name(f'.{path.name}{PART_SUFFIX}')
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield draft
-        os.replace(draft, path)
-    except BaseException as error:
-        draft.unlink(missing_ok=True)
+        with write_whole(path) as draft:
+            yield draft
+    except OSError as error:
         raise_if_disk_full(error, path)
         raise
 
@@ -166,3 +160,15 @@ def map_labels(values: np.ndarray, table: np.ndarray, path: Path, unknown: int) 
             'damaged, swapped or of another release'
         )
     return table[values]
+
+
+def read_list(path: Path) -> list[str]:
+    """Names from a text file, one a line.
+
+    Raises:
+        PrepareError: It is missing or empty.
+    """
+    names = path.read_text(encoding='utf-8').split() if path.is_file() else []
+    if not names:
+        raise PrepareError(f'the list of images {path} is missing or empty; unpack it again')
+    return names

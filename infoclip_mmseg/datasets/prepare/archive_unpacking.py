@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from infoclip_mmseg.datasets.prepare.files import Advance, PrepareError, complete_file
-from infoclip_mmseg.datasets.prepare.sources import Source
+from infoclip_mmseg.datasets.prepare.archive_list import Source
+from infoclip_mmseg.datasets.prepare.label_files import Advance, PrepareError, complete_file
 
 TAR_BLOCK = 512
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import urllib.error
 import urllib.request
@@ -11,10 +10,10 @@ from email.message import Message
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 
-from infoclip_mmseg.datasets.prepare.files import Advance, PrepareError, raise_if_disk_full
-from infoclip_mmseg.datasets.prepare.sources import DOWNLOADS, Source
+from infoclip_mmseg.datasets.prepare.archive_list import DOWNLOADS, Source
+from infoclip_mmseg.datasets.prepare.label_files import Advance, PrepareError, raise_if_disk_full
+from infoclip_mmseg.utils.files import CHUNK, file_digest
 
-CHUNK = 1 << 20
 TIMEOUT = 60.0
 """Seconds without an answer after which an address counts as dead."""
 
@@ -73,23 +72,14 @@ def verify(source: Source, path: Path) -> None:
     wrong = f'{got:,} bytes, expected {expected:,}' if expected not in (None, got) else ''
     if source.digest and not wrong:
         algorithm, digest = source.digest
-        found = file_digest(path, algorithm)
-        wrong = f'{algorithm} {found}, expected {digest}' if found != digest else ''
+        actual = file_digest(path, algorithm)
+        wrong = f'{algorithm} {actual}, expected {digest}' if actual != digest else ''
     if wrong:
         path.unlink()
         raise PrepareError(
             f'{source.filename} from {" or ".join(source.urls)} is not the expected file: {wrong}. '
             'It was deleted. Start again; if that fails again, the file was changed at its source.'
         )
-
-
-def file_digest(path: Path, algorithm: str) -> str:
-    """Hexadecimal digest of a file."""
-    digest = hashlib.new(algorithm, usedforsecurity=False)
-    with open(path, 'rb') as file:
-        while block := file.read(CHUNK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _fetch_rest(url: str, part: Path, known: int | None, total: Total, advance: Advance) -> None:

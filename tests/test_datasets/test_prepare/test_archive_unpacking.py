@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 from original_archives import write_tar, write_zip
 
-from infoclip_mmseg.datasets.prepare import PrepareError, archives
-from infoclip_mmseg.datasets.prepare.sources import Source
+from infoclip_mmseg.datasets.prepare import PrepareError, archive_unpacking
+from infoclip_mmseg.datasets.prepare.archive_list import Source
 
 SOURCE = Source('a.zip', (), 'top', ('top/d/1.png',), 'small', r'd/[^/]+\.png$')
 MEMBERS = {f'd/{n}.png': bytes([n]) * (700 + n) for n in range(6)} | {'d/1.txt': b'x'}
@@ -16,7 +16,7 @@ WRITERS = {'a.zip': write_zip, 'a.tar': write_tar}
 
 def unpack(root, name, source=SOURCE):
     done = []
-    archives.unpack(replace(source, filename=name), root / name, root, done.append)
+    archive_unpacking.unpack(replace(source, filename=name), root / name, root, done.append)
     return done
 
 

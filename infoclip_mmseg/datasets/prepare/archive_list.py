@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from infoclip_mmseg.datasets import benchmarks as folders
+
 DOWNLOADS = 'downloads'
 """Folder of the archives below the data root."""
 
@@ -66,14 +68,13 @@ def _exist(root: Path, names: tuple[str, ...]) -> bool:
     return all(p.is_file() or (p.is_dir() and any(p.iterdir())) for p in paths)
 
 
-_COCO = 'coco_stuff164k'
 _VOC = 'http://host.robots.ox.ac.uk/pascal/VOC'
 
 COCO_TRAIN = Source(
     'train2017.zip',
     ('http://images.cocodataset.org/zips/train2017.zip',),
-    f'{_COCO}/images',
-    (f'{_COCO}/images/train2017',),
+    f'{folders.COCO_STUFF}/images',
+    (f'{folders.COCO_STUFF}/images/train2017',),
     '18 GB',
     r'train2017/[^/]+\.jpg$',
     19336861798,
@@ -82,8 +83,8 @@ COCO_TRAIN = Source(
 COCO_VAL = Source(
     'val2017.zip',
     ('http://images.cocodataset.org/zips/val2017.zip',),
-    f'{_COCO}/images',
-    (f'{_COCO}/images/val2017',),
+    f'{folders.COCO_STUFF}/images',
+    (f'{folders.COCO_STUFF}/images/val2017',),
     '0.8 GB',
     r'val2017/[^/]+\.jpg$',
     815585330,
@@ -95,8 +96,8 @@ COCO_LABELS = Source(
         'http://calvin.inf.ed.ac.uk/wp-content/uploads/data/cocostuffdataset/'
         'stuffthingmaps_trainval2017.zip',
     ),
-    f'{_COCO}/annotations',
-    (f'{_COCO}/annotations/train2017', f'{_COCO}/annotations/val2017'),
+    f'{folders.COCO_STUFF}/annotations',
+    (f'{folders.COCO_STUFF}/annotations/train2017', f'{folders.COCO_STUFF}/annotations/val2017'),
     '0.7 GB',
     r'(train|val)2017/[^/]+\.png$',
 )
@@ -104,10 +105,7 @@ ADE_CHALLENGE = Source(
     'ADEChallengeData2016.zip',
     ('http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip',),
     'ade',
-    (
-        'ade/ADEChallengeData2016/images/validation',
-        'ade/ADEChallengeData2016/annotations/validation',
-    ),
+    (f'{folders.ADE150}/images/validation', f'{folders.ADE150}/annotations/validation'),
     '0.9 GB',
     r'ADEChallengeData2016/((images|annotations)/validation/[^/]+\.(jpg|png)|[^/]+\.txt)$',
     digest=('md5', '7328b3957e407ddae1d3cbf487f149ef'),
@@ -116,7 +114,7 @@ ADE_FULL = Source(
     'ADE20K_2021_17_01.zip',
     (),
     '.',
-    ('ADE20K_2021_17_01/index_ade20k.pkl', 'ADE20K_2021_17_01/images/ADE/validation'),
+    (f'{folders.ADE847}/index_ade20k.pkl', f'{folders.ADE847}/images/ADE/validation'),
     'some GB',
     r'ADE20K_2021_17_01/(index_ade20k\.pkl$|images/ADE/validation/.+(\d\.jpg|\d_seg\.png)$)',
     registration=(
@@ -130,7 +128,7 @@ VOC2010 = Source(
     'VOCtrainval_03-May-2010.tar',
     (f'{_VOC}/voc2010/VOCtrainval_03-May-2010.tar',),
     '.',
-    ('VOCdevkit/VOC2010/JPEGImages',),
+    (f'{folders.VOC2010}/JPEGImages',),
     '1.3 GB',
     r'VOCdevkit/VOC2010/JPEGImages/[^/]+\.jpg$',
     digest=('md5', 'da459979d0c395079b5c75ee67908abb'),
@@ -142,7 +140,7 @@ VOC2012 = Source(
         'https://data.pjreddie.com/files/VOCtrainval_11-May-2012.tar',
     ),
     '.',
-    ('VOCdevkit/VOC2012/JPEGImages', 'VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt'),
+    (f'{folders.VOC2012}/JPEGImages', f'{folders.VOC2012}/ImageSets/Segmentation/val.txt'),
     '2 GB',
     r'VOCdevkit/VOC2012/((JPEGImages|SegmentationClass)/[^/]+|ImageSets/Segmentation/[^/]+)$',
     1999639040,
@@ -154,25 +152,25 @@ CONTEXT_MAT = Source(
         'https://roozbehm.info/pascal-context/trainval.tar.gz',
         'https://cs.stanford.edu/~roozbeh/pascal-context/trainval.tar.gz',
     ),
-    'VOCdevkit/VOC2010',
-    ('VOCdevkit/VOC2010/trainval',),
+    folders.VOC2010,
+    (f'{folders.VOC2010}/trainval',),
     '31 MB',
     r'(trainval/[^/]+\.mat|[^/]+\.txt)$',
 )
 CONTEXT_JSON = Source(
     'trainval_merged.json',
     ('https://codalabuser.blob.core.windows.net/public/trainval_merged.json',),
-    'VOCdevkit/VOC2010',
-    ('VOCdevkit/VOC2010/trainval_merged.json',),
+    folders.VOC2010,
+    (f'{folders.VOC2010}/trainval_merged.json',),
     'some hundred MB',
     digest=('sha1', '169325d9f7e9047537fedca7b04de4dddf10b881'),
 )
 CONTEXT_LIST = Source(
     'pascalcontext_val.txt',
     ('https://raw.githubusercontent.com/cvlab-kaist/CAT-Seg/main/datasets/pascalcontext_val.txt',),
-    'VOCdevkit/VOC2010',
-    ('VOCdevkit/VOC2010/pascalcontext_val.txt',),
+    folders.VOC2010,
+    (f'{folders.VOC2010}/pascalcontext_val.txt',),
     '61 kB, the 5,104 names',
     num_bytes=61247,
-    instead=('VOCdevkit/VOC2010/ImageSets/SegmentationContext/val.txt',),
+    instead=(f'{folders.VOC2010}/ImageSets/SegmentationContext/val.txt',),
 )
