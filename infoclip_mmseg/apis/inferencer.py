@@ -29,10 +29,10 @@ from infoclip_mmseg.apis.reading import (
     check_on_error,
     read_pictures,
 )
-from infoclip_mmseg.apis.sources import Source, list_sources
+from infoclip_mmseg.apis.image_sources import Source, list_sources
 from infoclip_mmseg.apis.tiles import MAX_ASPECT, Tile, make_tiles
 from infoclip_mmseg.apis.words import Background, Words, plan_words, words_key
-from infoclip_mmseg.visualization.overlays import draw_overlay
+from infoclip_mmseg.visualization.overlay import draw_overlay
 
 DEFAULT_CONFIG = 'world/zero_shot'
 MAX_SCORE_BYTES = 2 << 30

@@ -33,7 +33,7 @@ def options(max_iters: int) -> list[str]:
     return [
         *('--work-dir', 'out', '--cfg-options', 'train_dataloader.batch_size=2'),
         *(f'train_cfg.max_iters={max_iters}', 'default_hooks.checkpoint.interval=3'),
-        *('default_hooks.checkpoint.max_keep_ckpts=1', 'heartbeat=10'),
+        'default_hooks.checkpoint.max_keep_ckpts=1',
     ]
 
 

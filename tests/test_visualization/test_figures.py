@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from infoclip_mmseg.experiments.ablation.tables import Record
-from infoclip_mmseg.visualization.alignment import draw_alignment, limits
+from infoclip_mmseg.visualization.heat_maps import draw_alignment, limits
 from infoclip_mmseg.visualization.embedding_map import (
     SHOWN,
     draw_embeddings,

@@ -6,7 +6,7 @@ from matplotlib import get_data_path
 from PIL import Image
 
 from infoclip_mmseg.visualization import fonts
-from infoclip_mmseg.visualization.overlays import Entry, blend, draw_legend, draw_overlay
+from infoclip_mmseg.visualization.overlay import Entry, blend, draw_legend, draw_overlay
 
 PALETTE = [[255, 0, 0], [0, 0, 255], [0, 0, 0]]
 
