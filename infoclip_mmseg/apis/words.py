@@ -156,8 +156,8 @@ def words_key(classes: Any, background: Any, model: Any) -> tuple[Any, ...] | No
     if not isinstance(classes, (list, tuple)):
         return None
     ground = tuple(background) if isinstance(background, list) else background
-    own = (model.templates, model.synonyms, model.decode_head.threshold, model.backbone.tokenizer)
-    return (tuple(classes), type(background), ground, *own)
+    reading = (model.templates, model.synonyms, model.backbone.tokenizer)
+    return (tuple(classes), type(background), ground, model.decode_head.threshold, *reading)
 
 
 def _read_background(background: Background) -> tuple[list[str], float | None]:

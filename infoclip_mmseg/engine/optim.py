@@ -96,7 +96,7 @@ def is_sharded(tensor: Tensor) -> bool:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """A sharded tensor with the parts of all ranks, which must all call this; others as they are."""
+    """A sharded tensor as a whole, for which every rank must call this; others as they are."""
     return cast(Any, tensor).full_tensor() if is_sharded(tensor) else tensor
 
 

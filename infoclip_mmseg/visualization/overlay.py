@@ -6,29 +6,17 @@ Legend: h w pixels, N names.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
 
 from infoclip_mmseg.utils.palette import colour_labels
-from infoclip_mmseg.visualization.fonts import font_and_text
+from infoclip_mmseg.visualization.legend import draw_legend, rank_entries
 
 RGB = NDArray[np.uint8]
 SIDES = (640, 4096)
 """Longer side of an overlay in pixels: smaller images are enlarged, larger ones reduced."""
-MAX_ROWS = 8
-PAPER, INK, FAINT = (255, 255, 255), (25, 25, 25), (110, 110, 110)
-
-
-class Entry(NamedTuple):
-    """A line of a legend: name, colour [r, g, b], share of the image 0..1."""
-
-    name: str
-    colour: Sequence[int]
-    share: float
 
 
 def blend(
@@ -67,64 +55,9 @@ def draw_overlay(
     """
     image, labels = _fit(image, labels)
     picture = _outline(blend(image, labels, palette, opacity), labels, palette)
-    area = np.bincount(labels.ravel(), minlength=len(names))
-    order = [i for i in np.argsort(-area, kind='stable') if area[i]]
-    entries = [Entry(names[i], palette[i], float(area[i] / labels.size)) for i in order]
-    legend = draw_legend(entries, picture.shape[1])
-    return np.concatenate([picture, legend])
-
-
-def draw_legend(entries: Sequence[Entry], width: int) -> RGB:
-    """Colours, names and shares in columns, (h', width, 3); what does not fit is counted."""
-    size = max(13, min(40, width // 48))
-    line, pad = round(size * 1.55), round(size * 0.6)
-    columns = max(1, min(len(entries), (width - pad) // (13 * size)))
-    shown = list(entries)
-    if len(shown) > columns * MAX_ROWS:
-        shown = shown[: columns * MAX_ROWS - 1]
-    rest = entries[len(shown) :]
-    rows = -(-(len(shown) + bool(rest)) // columns)
-    canvas = Image.new('RGB', (width, rows * line + 2 * pad), PAPER)
-    draw = ImageDraw.Draw(canvas)
-    cell = (width - pad) // columns
-    for index, entry in enumerate(shown):
-        x, y = pad + index // rows * cell, pad + index % rows * line
-        _draw_entry(draw, entry, (x, y), cell - pad, size)
-    if rest:
-        x, y = pad + len(shown) // rows * cell, pad + len(shown) % rows * line
-        text = f'and {len(rest)} more, {100 * sum(e.share for e in rest):.1f} %'
-        draw.text((x, y), text, FAINT, font_and_text(text, size)[0])
-    return np.array(canvas)
-
-
-def _draw_entry(draw: Any, entry: Entry, corner: tuple[int, int], width: int, size: int) -> None:
-    x, y = corner
-    side = round(size * 1.1)
-    box = (x, y, x + side, y + side)
-    draw.rectangle(box, fill=tuple(entry.colour), outline=FAINT)
-    share = f'{100 * entry.share:.1f} %' if entry.share >= 0.0005 else '< 0.1 %'
-    share_font, _ = font_and_text(share, size)
-    share_width = draw.textlength(share, share_font)
-    left = x + side + size // 2
-    font, name = font_and_text(entry.name, size)
-    name = _shorten(draw, name, font, width - (left - x) - share_width - size // 2)
-    draw.text((left, y), name, INK, font)
-    after = left + draw.textlength(name, font) + size // 2
-    draw.text((after, y), share, FAINT, share_font)
-
-
-def _shorten(draw: Any, text: str, font: Any, width: float) -> str:
-    """The text, cut and with an ellipsis where it is wider than ``width`` pixels."""
-    if draw.textlength(text[:400], font) <= width and len(text) <= 400:
-        return text
-    low, high = 0, min(len(text), 400)
-    while low < high:
-        middle = (low + high + 1) // 2
-        if draw.textlength(text[:middle] + '...', font) <= width:
-            low = middle
-        else:
-            high = middle - 1
-    return text[:low].rstrip() + '...'
+    areas = np.bincount(labels.ravel(), minlength=len(names))
+    entries = [entry for entry in rank_entries(areas, names, palette) if entry.share]
+    return np.concatenate([picture, draw_legend(entries, picture.shape[1])])
 
 
 def _fit(image: RGB, labels: NDArray) -> tuple[RGB, NDArray]:

@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from infoclip_mmseg.experiments.ablation.tables import Record, Spread, spread
-from infoclip_mmseg.visualization.saving import plain
+from infoclip_mmseg.visualization.lettering import plain
 
 COLUMNS = ['run', 'seed', 'test', 'figure', 'value']
 PANEL = (3.3, 2.9)

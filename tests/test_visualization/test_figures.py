@@ -9,20 +9,15 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from infoclip_mmseg.experiments.ablation.tables import Record
-from infoclip_mmseg.visualization.heat_maps import draw_alignment, limits
+from infoclip_mmseg.visualization.alignment import draw_alignment, limits
 from infoclip_mmseg.visualization.embedding_map import (
     SHOWN,
     draw_embeddings,
     embed_2d,
     sample_points,
 )
-from infoclip_mmseg.visualization.saving import (
-    class_label,
-    figure_paths,
-    legend_columns,
-    plain,
-    save_figure,
-)
+from infoclip_mmseg.visualization.lettering import plain
+from infoclip_mmseg.visualization.saving import figure_paths, save_figure
 from infoclip_mmseg.visualization.weight_grid import draw_weights, parse_weights, read_results
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,25 +46,6 @@ def test_files_hold_the_figure_and_do_not_change(tmp_path):
     assert [p.read_bytes() for p in first] == [p.read_bytes() for p in second]
 
 
-def test_letters_without_a_font_are_escaped(tmp_path):
-    figure = Figure((2, 1))
-    usual, rare = figure.text(0, 0, 'Ж ± 1'), figure.text(0, 0.5, 'a\U000f0000\nb')
-    save_figure(figure, tmp_path / 'a.png')
-    assert usual.get_text() == 'Ж ± 1'
-    assert rare.get_text() == r'a\U000f0000' + '\nb'
-
-
-def test_columns_of_a_legend():
-    assert legend_columns(['x' * 20] * 9, 6.0) == 3
-    assert legend_columns(['x'], 6.0) == 1 and legend_columns(['x' * 200] * 3, 2.0) == 1
-
-
-def test_names_are_no_formulas():
-    assert plain('a  $b$\nc') == r'a \$b\$ c'
-    assert plain('x' * 50, 10) == 'x' * 7 + '...'
-    assert class_label('red car, automobile') == 'red car'
-
-
 @pytest.mark.parametrize('scale', ['row', 'map'])
 def test_alignment_has_a_column_a_word_and_a_row_a_map(scale):
     maps = np.linspace(0, 1, 2 * 3 * 4, dtype=np.float32).reshape(2, 3, 4)
@@ -78,10 +54,10 @@ def test_alignment_has_a_column_a_word_and_a_row_a_map(scale):
     drawn = [image for axis in figure.axes for image in axis.get_images()]
     heats = [image for image in drawn if image.get_array().shape == (3, 4)]
     assert len(heats) == 2 * 2 * 2
-    own = {tuple(np.round(image.get_clim(), 2)) for image in heats}
+    scales = {tuple(np.round(image.get_clim(), 2)) for image in heats}
     wide = limits(maps * 9)[1] if scale == 'row' else limits(maps[1] * 9)[1]
-    assert max(high for _, high in own) == pytest.approx(wide, abs=0.01)
-    assert len(own) == (2 if scale == 'row' else 4)
+    assert max(high for _, high in scales) == pytest.approx(wide, abs=0.01)
+    assert len(scales) == (2 if scale == 'row' else 4)
     assert {'cat', 'dog', 'image', 'cosine', 'LPAM'} <= set(texts(figure))
 
 
