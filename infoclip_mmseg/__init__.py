@@ -5,9 +5,12 @@ Importing the package registers its modules in mmseg's registries and does nothi
 
 from typing import Any
 
-from infoclip_mmseg import datasets, engine, evaluation, losses, models
+from infoclip_mmseg.utils.notices import without_import_notices
 from infoclip_mmseg.version import __version__
-from infoclip_mmseg.world import pretraining
+
+with without_import_notices():
+    from infoclip_mmseg import datasets, engine, evaluation, losses, models
+    from infoclip_mmseg.world import pretraining
 
 __all__ = [
     'OpenVocabInferencer',

@@ -92,14 +92,14 @@ def test_closed_set_students_get_all_losses(path):
     model.student.pretrained = None
     model = revert_sync_batchnorm(MODELS.build(model))
     model.set_vocabulary([f'thing {i}' for i in range(150)])
-    model.teacher = model.build_teacher()
+    model.distiller.attach_teacher()
     losses = model.train().loss(torch.randn(2, 3, 64, 64), samples((64, 64)))
     assert {'decode.loss_ce', 'loss_ib', 'loss_mi'} <= losses.keys()
     losses['loss_mi'].backward()
     assert all(p.grad is not None for p in model.backbone.parameters())
     optimizer = build_optim_wrapper(model, cfg.optim_wrapper).optimizer
     rates = {id(p): g['lr'] for g in optimizer.param_groups for p in g['params']}
-    assert rates[id(model.distillation.parts['neck'].query_proj.weight)] == pytest.approx(1.8e-4)
+    assert rates[id(model.distillation.neck.query_proj.weight)] == pytest.approx(1.8e-4)
     assert rates[id(model.decode_head.conv_seg.weight)] == pytest.approx(6e-4)
     assert rates[id(next(model.backbone.parameters()))] == pytest.approx(6e-5)
 
@@ -137,7 +137,7 @@ def test_a_clip_encoder_decoder_can_be_a_student(toy_cfg):
     config = dict(type='DistilledSegmentor', student=student, distillation=distillation)
     model = MODELS.build(ConfigDict(config))
     model.set_vocabulary(['a', 'b', 'c'])
-    model.teacher = model.build_teacher()
+    model.distiller.attach_teacher()
     model.train().loss(torch.randn(2, 3, 48, 48), samples((48, 48)))['loss_mi'].backward()
     assert list(model.distillation.parameters()) == []
     assert any(p.grad is not None for p in model.backbone.parameters())

@@ -24,6 +24,8 @@ for name in ('OpenVocabSegmentor', 'CLIPDualEncoder', 'LPAM', 'CATSegHead', 'Inf
     assert name in MODELS.module_dict, name
 assert 'FrozenTeacherHook' in HOOKS.module_dict
 assert not torch.cuda.is_initialized()
+from mmengine.runner import CheckpointLoader
+assert CheckpointLoader._schemes[''].__name__ == 'load_from_local'
 print('clean', infoclip_mmseg.__version__)
 """
 

@@ -35,12 +35,14 @@ from infoclip_mmseg.apis import (
     list_sources,
     parse_words,
 )
+from infoclip_mmseg.apis.image_sources import Source
 from infoclip_mmseg.apis.images import MAX_PIXELS
 from infoclip_mmseg.apis.inferencer import DEFAULT_CONFIG
 from infoclip_mmseg.apis.loading import find_config
 from infoclip_mmseg.apis.prediction import write_json
 from infoclip_mmseg.apis.words import Background, Words
 from infoclip_mmseg.datasets.vocabularies import load_vocabulary, shipped_vocabularies
+from infoclip_mmseg.engine.display import logs_to_file
 from infoclip_mmseg.engine.launch import keep_freed_memory
 from infoclip_mmseg.utils.checkpoint_files import CheckpointError
 
@@ -78,6 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument('--max-pixels', type=int, default=MAX_PIXELS, help='of an image')
     parser.add_argument('--text-cache', metavar='DIR', help='keep text embeddings there')
     parser.add_argument('--strict', action='store_true', help='stop at the first unreadable image')
+    parser.add_argument('--verbose', action='store_true', help="show the framework's logs")
     return parser
 
 
@@ -161,10 +164,21 @@ def build_inferencer(args: argparse.Namespace) -> OpenVocabInferencer:
 
 
 def run(args: argparse.Namespace, console: Console) -> Summary:
-    """Segment everything; files are written as soon as their image is finished."""
+    """Check the words and images, then segment; files are written as soon as one is finished."""
     classes, background = read_classes(args), read_background(args.background)
     sources = list_sources(args.images)
-    args.out.mkdir(parents=True, exist_ok=True)
+    with logs_to_file(args.out / 'infer.log', args.verbose):
+        return segment(args, sources, classes, background, console)
+
+
+def segment(
+    args: argparse.Namespace,
+    sources: list[Source],
+    classes: list[str],
+    background: Background,
+    console: Console,
+) -> Summary:
+    """Load the model and segment the images."""
     inferencer = build_inferencer(args)
     if args.config == DEFAULT_CONFIG:
         console.print('no --config: the small CLIP of the composed world; it knows drawn scenes')
@@ -203,7 +217,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):  # words that the terminal cannot show are escaped
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors='backslashreplace')
-    console = Console(stderr=True, highlight=False)
+    console = Console(file=sys.stderr, highlight=False)
     keep_freed_memory()
     try:
         summary = run(args, console)

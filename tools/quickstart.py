@@ -1,10 +1,11 @@
 #!/usr/bin/env python
 """Fine-tune the small CLIP on the composed world, with and without InfoCLIP, and compare.
 
-Usage: python tools/quickstart.py [--iters 400] [--seed 0] [--work-dir work_dirs/world]
+Usage: python tools/quickstart.py [--iters 400] [--seed 0] [--work-dir work_dirs/world] [--verbose]
 
 Nothing is downloaded: the weights lie in data/clip and the scenes are drawn on the fly. It takes a
-few minutes on two cores and ends with a table, a sheet of predictions and the loss curves.
+few minutes on two cores and ends with a table, a sheet of predictions and the loss curves. What the
+framework logs goes to a file in the work folder.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.runner import Runner
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 
+from infoclip_mmseg.engine.display import ProgressHook, logs_to_file, make_progress
 from infoclip_mmseg.engine.launch import keep_freed_memory
 from infoclip_mmseg.experiments.ablation.logs import read_scalars
 from infoclip_mmseg.experiments.ablation.plots import draw_curves
@@ -43,6 +46,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--seed', type=int, default=0, help='of head, scenes and order')
     parser.add_argument('--weights', type=Path, default=WEIGHTS, help='of the small CLIP')
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/world'))
+    parser.add_argument('--verbose', action='store_true', help="show the framework's logs")
     args = parser.parse_args(argv)
     if args.iters < 1:
         parser.error(f'--iters must be 1 or more, got {args.iters}')
@@ -72,9 +76,10 @@ def load_config(name: str, args: argparse.Namespace) -> Config:
     return cfg
 
 
-def run(cfg: Config) -> tuple[Runner, dict[str, float]]:
+def run(cfg: Config, title: str, progress: Progress) -> tuple[Runner, dict[str, float]]:
     """Train, where the config trains, and evaluate; returns the runner and the figures."""
     runner = Runner.from_cfg(cfg)
+    runner.register_hook(ProgressHook(progress, title))
     if cfg.train_cfg is None:
         runner.model.backbone.init_weights()
     else:
@@ -92,19 +97,17 @@ def predict(runner: Runner) -> list[np.ndarray]:
     return [result.pred_sem_seg.data[0].cpu().numpy() for result in results]
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def compare(args: argparse.Namespace, console: Console) -> None:
     """Run the methods, print the table, draw."""
-    args = parse_args(argv)
-    began = time.monotonic()
-    keep_freed_memory()
     table = Table('', *FIGURES.values(), title='Composed world, test scenes')
     maps, curves = {}, {}
-    for title, name in METHODS.items():
-        runner, figures = run(load_config(name, args))
-        table.add_row(title, *(f'{figures[key]:.1f}' for key in FIGURES))
-        maps[title] = predict(runner)
-        if name != 'zero_shot':
-            curves[title] = [read_scalars(Path(runner.work_dir))]
+    with make_progress(console) as progress:
+        for title, name in METHODS.items():
+            runner, figures = run(load_config(name, args), title, progress)
+            table.add_row(title, *(f'{figures[key]:.1f}' for key in FIGURES))
+            maps[title] = predict(runner)
+            if name != 'zero_shot':
+                curves[title] = [read_scalars(Path(runner.work_dir))]
     dataset = runner.test_dataloader.dataset
     scenes = [dataset.scene(index) for index in range(SHOWN)]
     meta = dataset.metainfo
@@ -117,11 +120,26 @@ def main(argv: Sequence[str] | None = None) -> None:
         marked=[name for name in meta['classes'] if name not in meta['seen_classes']],
     )
     draw_curves(curves, list(curves), args.work_dir / 'curves.png')
-    Console().print(table)
-    print(f'sheet of predictions  {sheet} (classes with a star were never labelled in training)')
-    print(f'loss curves           {args.work_dir / "curves.png"}')
-    print(f'logs and checkpoints  {args.work_dir}')
-    print(f'time                  {time.monotonic() - began:.0f} s')
+    console.print(table)
+    console.print(f'sheet of predictions  {sheet} (* never labelled in training)', soft_wrap=True)
+    console.print(f'loss curves           {args.work_dir / "curves.png"}', soft_wrap=True)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Say what is done, do it, say what came out."""
+    args = parse_args(argv)
+    began = time.monotonic()
+    keep_freed_memory()
+    log = args.work_dir / 'quickstart.log'
+    with logs_to_file(log, args.verbose) as console:
+        console.print(
+            f'Compared on drawn scenes, with a small CLIP: {", ".join(METHODS)}.\n'
+            'Half of the classes are never labelled in training. Nothing is downloaded.\n'
+            f'{args.iters} iterations of each training, {args.scenes} test scenes.'
+        )
+        compare(args, console)
+        console.print(f'logs and checkpoints  {args.work_dir} ({log.name})', soft_wrap=True)
+        console.print(f'time                  {time.monotonic() - began:.0f} s')
 
 
 if __name__ == '__main__':

@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.runner import Runner
+from mmseg.registry import MODELS
 
 from infoclip_mmseg.datasets.benchmarks import BENCHMARKS, select_benchmarks
 from infoclip_mmseg.datasets.checks import check_dataloader_cfg
@@ -37,8 +38,6 @@ from infoclip_mmseg.evaluation.benchmarks import (
 )
 from infoclip_mmseg.evaluation.benchmarks.run import FOLDER
 from infoclip_mmseg.utils.checkpoint_files import CheckpointError, install_safe_loader
-
-WITHOUT_WEIGHTS = ('CosineHead', 'ZeroShotHead')
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -77,7 +76,7 @@ def prepare_config(args: argparse.Namespace) -> Config:
     cfg = load_config(args)
     if args.checkpoint is not None:
         check_file(args.checkpoint, 'checkpoint')
-    elif cfg.model.decode_head.type not in WITHOUT_WEIGHTS:
+    elif getattr(MODELS.get(cfg.model.decode_head.type), 'trained', True):
         raise ValueError(f'a {cfg.model.decode_head.type} needs a checkpoint: test.py CONFIG FILE')
     if args.benchmarks is None:
         check_dataloader_cfg(cfg, ('test_dataloader',))

@@ -28,11 +28,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from infoclip_mmseg.apis import OpenVocabInferencer, list_sources
-from infoclip_mmseg.apis.alignment import align, dense_embeddings, load_lpam
 from infoclip_mmseg.apis.images import ImageError
 from infoclip_mmseg.apis.inferencer import DEFAULT_CONFIG
 from infoclip_mmseg.apis.loading import find_config
 from infoclip_mmseg.apis.reading import Limits, Picture, read_pictures
+from infoclip_mmseg.apis.relation_maps import align, dense_embeddings, load_lpam
 from infoclip_mmseg.apis.truth import find_truths, read_truth
 from infoclip_mmseg.apis.words import load_classes, parse_words
 from infoclip_mmseg.datasets.vocabularies import load_vocabulary, shipped_vocabularies
@@ -47,7 +47,7 @@ from infoclip_mmseg.visualization.embedding_map import (
 )
 from infoclip_mmseg.visualization.saving import figure_paths, save_figure
 from infoclip_mmseg.visualization.sheet import draw_sheet
-from infoclip_mmseg.visualization.weight_grid import draw_weights, read_results
+from infoclip_mmseg.visualization.weight_grid import draw_weights
 
 MAX_WORDS = 12
 """Columns of heat maps that a page can show."""
@@ -249,7 +249,9 @@ def labels_of_patches(labels: NDArray, grid: Sequence[int]) -> NDArray:
 
 
 def run_lambda(args: argparse.Namespace) -> list[Path]:
-    """Figures of merit over two loss weights."""
+    """Figures of merit over two loss weights; pandas is wanted for this figure alone."""
+    from infoclip_mmseg.experiments.ablation.tables import read_results
+
     figure = draw_weights(read_results(args.results), args.tests, args.figures)
     return save_figure(figure, args.out)
 

@@ -94,7 +94,7 @@ class OpenVocabInferencer:
         self.cfg = model if isinstance(model, Config) else Config.fromfile(find_config(model))
         self.model = load_segmentor(self.cfg, weights, self.device)
         if text_cache_dir is not None:
-            self.model.backbone.text_cache_dir = text_cache_dir
+            self.model.backbone.text_encoder.cache_dir = text_cache_dir
         self.pipeline = build_pipeline(self.cfg)
         self._lock = threading.Lock()
         self._planned: tuple[Any, Words] | None = None
@@ -269,9 +269,9 @@ class OpenVocabInferencer:
                 items.append(packed[key])
         with self._lock, torch.no_grad(), self._precision():
             self.model.set_vocabulary(words.model_names)
-            dense = len(words.model_names) if return_scores else 0
-            self.model.test_cfg['max_dense_classes'] = dense
-            samples = self.model.test_step(data)
+            limit = len(words.model_names) if return_scores else 0
+            batch = self.model.data_preprocessor(data, False)
+            samples = self.model.predict(**batch, max_dense_classes=limit)
         return [read_maps(sample, size, return_scores) for sample, size in zip(samples, sizes)]
 
     def _prepare(self, image: NDArray[np.uint8], name: str) -> dict[str, Any]:

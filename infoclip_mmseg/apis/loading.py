@@ -16,10 +16,10 @@ from mmseg.registry import MODELS, TRANSFORMS
 from torch import Tensor
 
 from infoclip_mmseg.models.backbones.weights import is_file_name
+from infoclip_mmseg.models.segmentors.open_vocab import OpenVocabSegmentor
 from infoclip_mmseg.utils.checkpoint_files import check_state_dict, load_checkpoint_file
 
 ROOT = Path(__file__).resolve().parents[2]
-TRAINING_PARTS = ('neck', 'loss_ib', 'loss_mi', 'loss_distill')
 # Steps of a pipeline that read files; images are read before.
 _READING = ('Load', 'CheckInputs', 'InferencerLoader')
 
@@ -92,7 +92,8 @@ def build_segmentor(cfg: Config) -> Any:
             f'{cfg.filename}: expected a config whose model is an OpenVocabSegmentor, got '
             f'{model_cfg.get("type")!r}'
         )
-    parts = {key: value for key, value in model_cfg.items() if key not in TRAINING_PARTS}
+    left_out = OpenVocabSegmentor.TRAINING_KEYS
+    parts = {key: value for key, value in model_cfg.items() if key not in left_out}
     with DefaultScope.overwrite_default_scope('mmseg'):
         return MODELS.build(copy.deepcopy(parts))
 
@@ -138,7 +139,7 @@ def load_segmentor(
     model = build_segmentor(cfg)
     checkpoint = {} if weights is None else load_checkpoint_file(weights)
     state = checkpoint.get('state_dict', checkpoint)
-    bare = next(model.decode_head.parameters(), None) is None
+    bare = not model.decode_head.trained
     if weights is None and not bare:
         raise ValueError(
             f'a {type(model.decode_head).__name__} has weights of its own: pass '

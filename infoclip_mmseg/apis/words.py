@@ -156,8 +156,9 @@ def words_key(classes: Any, background: Any, model: Any) -> tuple[Any, ...] | No
     if not isinstance(classes, (list, tuple)):
         return None
     ground = tuple(background) if isinstance(background, list) else background
-    reading = (model.templates, model.synonyms, model.backbone.tokenizer)
-    return (tuple(classes), type(background), ground, model.decode_head.threshold, *reading)
+    words = (model.vocabulary.templates, model.vocabulary.synonyms)
+    reading = (*words, model.decode_head.threshold, model.backbone.tokenizer)
+    return (tuple(classes), type(background), ground, *reading)
 
 
 def _read_background(background: Background) -> tuple[list[str], float | None]:
@@ -191,7 +192,7 @@ def _check_encodable(names: Sequence[str]) -> None:
 
 def _token_keys(names: Sequence[str], model: Any) -> tuple[list[tuple[bytes, ...]], list[str]]:
     """What the text tower reads of each name, and a note where that is not all of it."""
-    prompts = build_prompts(names, model.templates, model.synonyms)
+    prompts = build_prompts(names, model.vocabulary.templates, model.vocabulary.synonyms)
     tokenizer = model.backbone.tokenizer
     rows = np.asarray(tokenizer(list(prompts.texts)))
     keys: list[list[bytes]] = [[] for _ in names]

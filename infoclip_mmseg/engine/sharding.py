@@ -20,7 +20,6 @@ from mmengine.utils import apply_to, digit_version
 from torch import Tensor, nn
 
 from infoclip_mmseg.engine.optim import is_sharded, whole
-from infoclip_mmseg.models.distillation.teacher import attach_teacher, needs_teacher
 
 
 def shard_units(model: nn.Module) -> Iterator[nn.Module]:
@@ -159,8 +158,9 @@ class FullyShardedStrategy(DDPStrategy):
 
     def _wrap_model(self, model: nn.Module) -> nn.Module:
         model = self.convert_model(model.to(get_device()))
-        if self._trains and needs_teacher(model):
-            attach_teacher(model)  # from the whole weights, which are about to be split
+        distiller = getattr(model, 'distiller', None)
+        if self._trains and distiller is not None and distiller.needs_teacher:
+            distiller.attach_teacher()  # from the whole weights, which are about to be split
         shard_model(model, self.shard_size)
         return model
 

@@ -95,9 +95,11 @@ def _hadamard(*grams: Tensor) -> Tensor:
 def renyi_entropy(gram: Tensor, alpha: float = 2.0) -> Tensor:
     """Matrix-based Renyi entropy.
 
-    At alpha = 2 it is minus log2 of the squared Frobenius norm, so no eigenvalues are needed;
-    alpha = 1 is the limit, the von Neumann (Shannon) entropy of the eigenvalues. Eigenvalues that
-    are rounding noise count as zero and get no gradient.
+    At alpha = 2 it is minus log2 of the squared Frobenius norm, so no eigenvalues are needed. Any
+    other order is computed from the eigenvalues in float64, since 1 / (1 - alpha) magnifies
+    rounding: as alpha goes to 1 the entropy goes steadily to its limit, the von Neumann (Shannon)
+    entropy of the eigenvalues, which alpha = 1 gives. Eigenvalues that are rounding noise of the
+    matrix count as zero and get no gradient.
 
     Args:
         gram: (..., n, n), symmetric, positive semi-definite, trace 1.
@@ -114,15 +116,24 @@ def renyi_entropy(gram: Tensor, alpha: float = 2.0) -> Tensor:
         gram = at_least_float32(gram)
         if alpha == 2:
             return -2 * torch.linalg.vector_norm(gram, dim=(-2, -1)).log2()
-        eigenvalues = torch.linalg.eigvalsh(gram)
-        positive = eigenvalues > gram.shape[-1] * torch.finfo(gram.dtype).eps
-        eigenvalues = eigenvalues.masked_fill(~positive, 0.0)
-        eigenvalues = eigenvalues / eigenvalues.sum(-1, keepdim=True)
-        logs = eigenvalues.masked_fill(~positive, 1.0).log()
-        if alpha == 1:
-            return -(eigenvalues * logs).sum(-1) / math.log(2)
-        powers = (alpha * logs).masked_fill(~positive, -math.inf)
-        return powers.logsumexp(-1) / (1 - alpha) / math.log(2)
+        entropy = _spectral_entropy(torch.linalg.eigvalsh(gram.double()), alpha, gram)
+        return entropy.to(gram.dtype)
+
+
+def _spectral_entropy(eigenvalues: Tensor, alpha: float, gram: Tensor) -> Tensor:
+    """Entropy in bits of eigenvalues (..., n), float64, of Gram matrices."""
+    positive = eigenvalues > gram.shape[-1] * torch.finfo(gram.dtype).eps
+    eigenvalues = eigenvalues.masked_fill(~positive, 0.0)
+    eigenvalues = eigenvalues / eigenvalues.sum(-1, keepdim=True)
+    logs = eigenvalues.masked_fill(~positive, 1.0).log()
+    if alpha == 1:
+        return -(eigenvalues * logs).sum(-1) / math.log(2)
+    if abs(alpha - 1) < 0.5:
+        # The sum of powers is 1 + excess: written so, it keeps its digits as alpha goes to 1.
+        excess = (eigenvalues * torch.expm1((alpha - 1) * logs)).sum(-1)
+        return excess.log1p() / (1 - alpha) / math.log(2)
+    powers = (alpha * logs).masked_fill(~positive, -math.inf)
+    return powers.logsumexp(-1) / (1 - alpha) / math.log(2)
 
 
 def joint_entropy(*grams: Tensor, alpha: float = 2.0) -> Tensor:

@@ -3,10 +3,10 @@
 from infoclip_mmseg.models.backbones.dual_encoder import CLIPDualEncoder, ImageFeatures
 from infoclip_mmseg.models.backbones.guidance import AppearanceGuidance
 from infoclip_mmseg.models.data_preprocessor import OpenVocabDataPreProcessor
+from infoclip_mmseg.models.decode_heads.base import OpenVocabHead
 from infoclip_mmseg.models.decode_heads.cat_seg import CATSegHead
-from infoclip_mmseg.models.decode_heads.cosine_head import CosineHead
-from infoclip_mmseg.models.decode_heads.zero_shot import ZeroShotHead
-from infoclip_mmseg.models.distillation.distiller import Distillation
+from infoclip_mmseg.models.decode_heads.zero_shot import CosineHead, ZeroShotHead
+from infoclip_mmseg.models.distillation.foreign import Distillation
 from infoclip_mmseg.models.distillation.teacher import FrozenTeacher
 from infoclip_mmseg.models.necks.lpam import LPAM
 from infoclip_mmseg.models.segmentors.distilled import distilled_segmentor
@@ -24,6 +24,7 @@ __all__ = [
     'FrozenTeacher',
     'ImageFeatures',
     'OpenVocabDataPreProcessor',
+    'OpenVocabHead',
     'OpenVocabSegmentor',
     'OpenVocabTTAModel',
     'PromptSet',

@@ -1,1 +1,1 @@
-"""Pictures of predictions, embeddings and alignment maps."""
+"""Pictures of predictions, embeddings and relation maps."""

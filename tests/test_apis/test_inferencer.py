@@ -297,6 +297,12 @@ def test_threads_with_different_words(inferencer, world):
     assert not wrong
 
 
-def test_memory_does_not_hold_maps_of_all_words(inferencer, photo):
+def test_memory_does_not_hold_maps_of_all_words(inferencer, photo, monkeypatch):
+    results, predict = [], inferencer.model.predict
+    monkeypatch.setattr(
+        inferencer.model, 'predict', lambda *a, **k: results.extend(predict(*a, **k)) or results
+    )
+    before = dict(inferencer.model.test_cfg)
     inferencer(photo, [f'thing {i}' for i in range(600)])
-    assert inferencer.model.test_cfg['max_dense_classes'] == 0
+    assert 'seg_logits' not in results[-1]
+    assert inferencer.model.test_cfg == before

@@ -29,7 +29,7 @@ def random_features(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float
 
 def numpy_entropy(gram: np.ndarray, alpha: float) -> float:
     eigenvalues = np.linalg.eigvalsh(gram)
-    eigenvalues = eigenvalues[eigenvalues > 1e-12]
+    eigenvalues = eigenvalues[eigenvalues > 1e-12] / eigenvalues.sum()  # a trace of exactly 1
     if alpha == 1:
         return float(-(eigenvalues * np.log2(eigenvalues)).sum())
     return float(np.log2((eigenvalues**alpha).sum()) / (1 - alpha))
@@ -62,6 +62,24 @@ def test_entropy_matches_numpy(alpha):
     gram = gram_matrix(random_features(6, 4, dtype=torch.float64))
     assert renyi_entropy(gram, alpha).item() == pytest.approx(
         numpy_entropy(gram.numpy(), alpha), abs=1e-9
+    )
+
+
+@pytest.mark.parametrize('alpha', [0.9, 0.99, 0.999999, 1.000001, 1.01, 1.1, 1.49, 1.51])
+def test_orders_near_one_keep_their_digits(alpha):
+    gram = gram_matrix(random_features(6, 9))  # float32
+    expected = numpy_entropy(gram.double().numpy(), alpha)
+    assert renyi_entropy(gram, alpha).item() == pytest.approx(expected, abs=1e-6)
+    orthogonal = gram_matrix(torch.eye(8, 8) * torch.arange(1, 9)[:, None])
+    assert renyi_entropy(orthogonal, alpha).item() == pytest.approx(3.0, abs=1e-6)
+
+
+def test_the_entropy_is_continuous_in_its_order_at_one():
+    gram = gram_matrix(random_features(6, 4, dtype=torch.float64))
+    entropies = [renyi_entropy(gram, 1 + d).item() for d in (-1e-3, -1e-9, 0, 1e-9, 1e-3)]
+    assert entropies == sorted(entropies, reverse=True)
+    assert entropies[1] - entropies[3] == pytest.approx(
+        1e-6 * (entropies[0] - entropies[4]), rel=0.01
     )
 
 

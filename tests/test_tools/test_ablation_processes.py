@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from stand_ins import edit
 
+from infoclip_mmseg.experiments import processes
 from infoclip_mmseg.experiments.ablation import worker
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,7 +69,7 @@ def test_the_training_of_a_killed_program_keeps_others_out(started, ablation, ca
 
 def test_jobs_share_cores_and_gpus(monkeypatch):
     monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
-    monkeypatch.setattr(worker, 'count_cores', lambda: 16)
+    monkeypatch.setattr(processes, 'count_cores', lambda: 16)
     alone = worker.Workplace(Path('t'), devices=['0', '1'])
     assert alone.environment(0)['OMP_NUM_THREADS'] == '16'
     assert alone.environment(0).get('CUDA_VISIBLE_DEVICES') == os.environ.get(
@@ -85,3 +86,16 @@ def test_jobs_share_cores_and_gpus(monkeypatch):
     assert pair.command('test', [Path('c.py'), Path('a.pth')], ['--work-dir', 'w']) == [
         *('t/dist_test.sh', 'c.py', 'a.pth', '2', '--work-dir', 'w')
     ]
+
+
+def test_a_program_that_is_started_while_all_are_stopped_is_ended(tmp_path, monkeypatch):
+    place = worker.Workplace(tmp_path)
+
+    def start(*args):
+        place.stop()
+        return processes.start_program(*args)
+
+    monkeypatch.setattr(worker, 'start_program', start)
+    for message in (f'exit code -{int(signal.SIGTERM)}', 'stopped before it was started'):
+        with pytest.raises(processes.ProgramError, match=message):
+            place.run(['sleep', '60'], 0, tmp_path / 'log')

@@ -59,6 +59,12 @@ def test_first_command_compares_and_draws(tmp_path):
         assert min(pixels.shape[:2]) > 300 and len(np.unique(pixels)) > 50
         assert str(folder.relative_to(tmp_path) / name) in done.stdout
     assert {path.name for path in folder.iterdir()} >= {'catseg', 'infoclip', 'zero_shot'}
+    # It speaks to a person: the framework's logs are in a file.
+    assert len(done.stdout.splitlines()) + len(done.stderr.splitlines()) <= 60
+    for step in ('zero-shot CLIP: test', 'CAT-Seg: training', 'InfoCLIP: training'):
+        assert step in done.stdout
+    assert 'mmengine - INFO' not in done.stdout
+    assert 'mmengine - INFO' in (folder / 'quickstart.log').read_text(encoding='utf-8')
 
 
 def test_first_command_without_weights(quickstart, monkeypatch, tmp_path, capsys):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
 from mmseg.registry import HOOKS
 
 from infoclip_mmseg.engine.launch import unwrap_segmentor
-from infoclip_mmseg.models.distillation.teacher import attach_teacher
+
+ENTRY = 'distillation'
+"""Key of a checkpoint with the weights that are in no state dict."""
 
 
 @HOOKS.register_module()
@@ -38,8 +42,8 @@ class FrozenTeacherHook(Hook):
         # Only Runner.train has built the training loop by now.
         if not isinstance(runner._train_loop, BaseLoop) or self._fingerprint is not None:
             return
-        model = unwrap_segmentor(runner.model, 'teacher')
-        teacher = attach_teacher(model)
+        device = next(runner.model.parameters()).device
+        teacher = _distiller(runner).attach_teacher(device)
         self._pretrained = teacher.encoder.pretrained
         if self._pretrained is None:
             runner.logger.warning(
@@ -52,7 +56,8 @@ class FrozenTeacherHook(Hook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Restore LPAM; on resume, check that the teacher is the one the run started with."""
         self.before_run(runner)  # MMEngine's FlexibleRunner reads the checkpoint before that
-        self._restore(runner, checkpoint)
+        if self._fingerprint is not None:
+            _distiller(runner).restore(checkpoint.get(ENTRY), runner._resume)
         recorded = checkpoint.get('meta', {}).get('teacher')
         if not (runner._resume and recorded and self._fingerprint):
             return
@@ -64,27 +69,15 @@ class FrozenTeacherHook(Hook):
                 'same pretrained, and with the same seed where it is None'
             )
 
-    def _restore(self, runner: Runner, checkpoint: dict) -> None:
-        own = getattr(unwrap_segmentor(runner.model, 'teacher'), 'distillation', None)
-        if own is None or self._fingerprint is None:
-            return
-        if 'distillation' in checkpoint:
-            own.restore(checkpoint['distillation'])
-        elif runner._resume:
-            raise ValueError(
-                "the checkpoint has no entry 'distillation' with the weights of LPAM: it is not of "
-                'a DistilledSegmentor; take it with load_from instead of resuming from it'
-            )
-
     def before_train(self, runner: Runner) -> None:
         """Share what the student does not train."""
-        model = unwrap_segmentor(runner.model, 'teacher')
-        shared = model.share_with_teacher()
-        tensors = dict(model.teacher.encoder.named_parameters())
-        own = sum(tensor.numel() for name, tensor in tensors.items() if name not in shared)
+        distiller = _distiller(runner)
+        shared = distiller.share_with_teacher()
+        tensors = dict(distiller.teacher.encoder.named_parameters())
+        unshared = sum(tensor.numel() for name, tensor in tensors.items() if name not in shared)
         runner.logger.info(
             f'frozen teacher {self._fingerprint}, pretrained={self._pretrained!r}: '
-            f'{len(shared)} tensors shared with the student, {own / 1e6:.1f} M parameters '
+            f'{len(shared)} tensors shared with the student, {unshared / 1e6:.1f} M parameters '
             'of its own'
         )
 
@@ -95,10 +88,14 @@ class FrozenTeacherHook(Hook):
         checkpoint['meta']['teacher'] = dict(
             fingerprint=self._fingerprint, pretrained=self._pretrained
         )
-        own = getattr(unwrap_segmentor(runner.model, 'teacher'), 'distillation', None)
-        if own is not None:
-            checkpoint['distillation'] = own.saved_state()
+        entry = _distiller(runner).checkpoint_entry()
+        if entry is not None:
+            checkpoint[ENTRY] = entry
 
     def after_train(self, runner: Runner) -> None:
         """Let the teacher go; inference does not need it."""
-        unwrap_segmentor(runner.model, 'teacher').teacher = None
+        _distiller(runner).teacher = None
+
+
+def _distiller(runner: Runner) -> Any:
+    return unwrap_segmentor(runner.model, 'teacher').distiller

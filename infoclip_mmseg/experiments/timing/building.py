@@ -21,9 +21,8 @@ from infoclip_mmseg.experiments.timing.inputs import (
 )
 from infoclip_mmseg.experiments.timing.settings import BenchmarkError, Setting, SkippedError
 from infoclip_mmseg.models.distillation.teacher import FrozenTeacher
+from infoclip_mmseg.models.segmentors.open_vocab import OpenVocabSegmentor
 
-TEACHING = ('neck', 'loss_ib', 'loss_mi', 'loss_distill')
-"""Keys of a model's config, any of which asks for a teacher."""
 PHOTO = (480, 640)
 """Height and width of the image file that inference stands for, as most of COCO's."""
 SHORT_SIDE = 640
@@ -58,7 +57,7 @@ class Built:
         torch.manual_seed(0)
         config = dict(self.cfg.model)
         if not distill:
-            config.update({key: None for key in TEACHING if key in config})
+            config.update({key: None for key in OpenVocabSegmentor.TRAINING_KEYS if key in config})
         try:
             model = MODELS.build(config).to(self.setting.device)
         except (TypeError, KeyError, ValueError, AttributeError) as error:
@@ -83,7 +82,7 @@ class Built:
     @property
     def distils(self) -> bool:
         """Whether the model learns from a teacher."""
-        return any(self.cfg.model.get(key) for key in TEACHING)
+        return any(self.cfg.model.get(key) for key in OpenVocabSegmentor.TRAINING_KEYS)
 
     def optimizer(self, model: Any) -> Any:
         """The config's optimizer wrapper, in the setting's precision.

@@ -47,7 +47,7 @@ def inference(setting: Setting, clock: Clock) -> Task:
     model = built.model().eval()
     batch = built.photos()
     if setting.num_classes > ENCODED_NAMES:
-        prompts = len(model.templates)
+        prompts = len(model.vocabulary.templates)
         text = random_text(setting.num_classes, prompts, model.backbone.embed_dim)
         text = text.to(setting.device)
         model.backbone.embed_prompts = lambda prompts: text

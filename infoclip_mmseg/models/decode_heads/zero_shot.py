@@ -1,4 +1,4 @@
-"""ZeroShotHead: training-free segmentation as ClearCLIP evaluates it."""
+"""CosineHead and ZeroShotHead: CLIP's own reading of a dense image, without anything to train."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import torch
 from mmseg.registry import MODELS
 from torch import Tensor
 
-from infoclip_mmseg.models.decode_heads.cosine_head import CosineHead
+from infoclip_mmseg.models.backbones.dual_encoder import ImageFeatures
+from infoclip_mmseg.models.decode_heads.base import OpenVocabHead
+from infoclip_mmseg.models.layers.cost_volume import ClassLogits, cost_volume
 
 
 def class_probabilities(scores: Tensor, scale: float, word_counts: Sequence[int] = ()) -> Tensor:
@@ -33,19 +35,40 @@ def class_probabilities(scores: Tensor, scale: float, word_counts: Sequence[int]
     return torch.stack([part.amax(dim=1) for part in parts], dim=1)
 
 
-def threshold_labels(probabilities: Tensor, threshold: float, background: int) -> Tensor:
-    """The most probable class of each pixel, or the background where none is probable enough.
+@MODELS.register_module()
+class CosineHead(OpenVocabHead):
+    """Zero-shot segmentation: the cosine between each position and each class name.
+
+    It has no weights, so a model with this head can be evaluated without a checkpoint, and with the
+    checkpoint of a model with another head: then it tells how much of CLIP's image-text alignment
+    is left after fine-tuning.
 
     Args:
-        probabilities: (T, h, w).
-        threshold: Least probability of a class.
-        background: Index of the class that takes the other pixels.
-
-    Returns:
-        Labels (1, h, w), int64.
+        ignore_index: Label value of pixels without a label.
+        threshold: Probability (sigmoid of the cosine) above which a pixel belongs to the class when
+            the vocabulary has only one.
+        init_cfg: See ``mmengine.model.BaseModule``.
+        sizes: What the segmentor tells every head (``embed_dim`` and so on); not needed here.
     """
-    best, labels = probabilities.max(dim=0, keepdim=True)
-    return labels.masked_fill(best < threshold, background)
+
+    trained = False
+
+    def __init__(
+        self,
+        ignore_index: int = 255,
+        threshold: float = 0.56,
+        init_cfg: dict | None = None,
+        **sizes: Any,
+    ) -> None:
+        super().__init__(ignore_index, threshold, init_cfg)
+
+    def decode(self, features: ImageFeatures, text: Tensor) -> ClassLogits:
+        """Cosines (B, T, H, W) of dense embeddings (B, C, H, W) and text (T, P, C).
+
+        Of several prompts of a class the embeddings are averaged.
+        """
+        cosines = cost_volume(features.dense, text.mean(dim=1, keepdim=True))
+        return ClassLogits(cosines[:, :, 0], None)
 
 
 @MODELS.register_module()
@@ -70,6 +93,9 @@ class ZeroShotHead(CosineHead):
         ValueError: The threshold is no probability or the scale not positive.
     """
 
+    whole_vocabulary = True
+    scores_words = True
+
     def __init__(
         self,
         scale: float = 50.0,
@@ -87,10 +113,27 @@ class ZeroShotHead(CosineHead):
             )
         self.scale, self.background = scale, background
 
-    def classify(self, scores: Tensor, word_counts: Sequence[int] = ()) -> Tensor:
+    def check_mode(self, mode: str) -> None:
+        """Refuse mode 'slide'.
+
+        Raises:
+            ValueError: The mode is 'slide'.
+        """
+        if mode == 'slide':
+            raise ValueError(
+                "mode 'slide' averages sigmoids, which a ZeroShotHead does not have; take mode "
+                "'windows' or 'whole', in a config for example "
+                "test_cfg=dict(mode='windows', window=448, stride=224)"
+            )
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """Cosines (B, W, h, w) as they are."""
+        return logits.float()
+
+    def probabilities(self, scores: Tensor, word_counts: Sequence[int] = ()) -> Tensor:
         """Cosines (B, W, h, w) to probabilities (B, T, h, w); see :func:`class_probabilities`."""
         return class_probabilities(scores, self.scale, word_counts)
 
-    def label_map(self, probabilities: Tensor) -> Tensor:
-        """Probabilities (T, h, w) to labels (1, h, w); see :func:`threshold_labels`."""
-        return threshold_labels(probabilities, self.threshold, self.background)
+    def labels(self, winner: Tensor, probability: Tensor) -> Tensor:
+        """The most probable class, or the background where none is probable enough."""
+        return winner.masked_fill(probability < self.threshold, self.background)

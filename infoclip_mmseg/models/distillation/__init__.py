@@ -1,1 +1,1 @@
-"""Teacher, taps and losses between teacher and student."""
+"""Distiller: the teacher, and what a student is compared by; taps into foreign students."""

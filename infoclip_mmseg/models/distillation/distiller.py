@@ -1,171 +1,150 @@
-"""What stands beside a foreign student in training: LPAM, losses, and how to build the teacher."""
+"""Distiller: the teacher of a student, and what compares the two."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-import open_clip
 import torch
-from mmseg.registry import MODELS
+from mmengine.dist import broadcast
 from torch import Tensor, nn
 
-from infoclip_mmseg.losses.base import Branch, build_losses, distill
-from infoclip_mmseg.models.distillation.student_embeddings import (
-    make_taps,
-    match_grid,
-    read_dense,
-    read_text,
-)
+from infoclip_mmseg.losses.base import Branch, distill
 from infoclip_mmseg.models.distillation.teacher import FrozenTeacher
-from infoclip_mmseg.models.normalisation import CLIP_MEAN, CLIP_STD, Normalisation, renormalise
-from infoclip_mmseg.models.text.prompts import DEFAULT_TEMPLATES, PromptSet
-from infoclip_mmseg.utils.tensors import pair, resize
+from infoclip_mmseg.models.text.prompts import PromptSet
+
+if TYPE_CHECKING:
+    from infoclip_mmseg.models.backbones.dual_encoder import CLIPDualEncoder
 
 
-class Distillation(nn.Module):
-    """What stands beside a student in training: LPAM, losses, and how to build the teacher.
+class Distiller:
+    """Frozen teacher, neck and losses of a student whose encoder is a CLIP.
 
-    Its weights are trained with the student's but are in no state dict, neither its own nor the
-    student's; :class:`~infoclip_mmseg.engine.FrozenTeacherHook` keeps them in checkpoints under a
-    key of their own.
+    A plain object: neck and losses are modules that the student registers under its own names and
+    trains, the teacher is in no state dict, no optimizer and no bucket of a distributed wrapper.
+    :class:`~infoclip_mmseg.engine.FrozenTeacherHook` attaches the teacher and lets it go.
+    :class:`Distillation` is the distiller of a foreign student.
 
     Args:
-        teacher: Config of the :class:`CLIPDualEncoder` that is frozen.
-        dense: Where the student's dense image embeddings come from: ``module``, the path of a
-            submodule that returns a map (B, C, h, w); ``side='input'`` takes what the module is
-            given instead; ``index`` leads through tuples and dicts to the tensor. With ``masks``,
-            of the same keys and for mask logits (B, Q, h, w), the module returns query embeddings
-            (B, Q, C).
-        channels: C of that map where it is not in the teacher's embedding space; a 1x1 convolution,
-            trained beside LPAM, then brings it there. None: it is.
-        text: Where the student's text embeddings (T, C) come from, in the same keys; more rows than
-            classes are left out. None: the student has none, and the teacher's embeddings of the
-            class names stand in.
-        neck: :class:`LPAM`, or None for plain cosines.
-        loss_ib, loss_mi, loss_distill: As in :class:`OpenVocabSegmentor`.
-        input_size: Size in pixels to which the teacher's images are resized, multiples of its
-            patch; None: the student's.
-        mean, std: The teacher's normalisation of RGB images, 0..255; by default CLIP's.
-        templates, synonyms: See :func:`build_prompts`.
+        encoder: The student's encoder, of which the teacher is the pretrained state.
+        losses: From :func:`~infoclip_mmseg.losses.build_losses`.
+        neck: Relates positions to classes, such as :class:`LPAM`, shared by teacher and student;
+            None takes plain cosines.
 
-    Raises:
-        ValueError: There is no loss.
+    Attributes:
+        teacher: None outside of training.
     """
+
+    teacher: FrozenTeacher | None
 
     def __init__(
         self,
-        teacher: dict,
-        dense: dict,
-        channels: int | None = None,
-        text: dict | None = None,
-        neck: dict | None = None,
-        loss_ib: dict | None = None,
-        loss_mi: dict | None = None,
-        loss_distill: Sequence[dict] | None = None,
-        input_size: int | Sequence[int] | None = None,
-        mean: Sequence[float] = CLIP_MEAN,
-        std: Sequence[float] = CLIP_STD,
-        templates: Sequence[str] = DEFAULT_TEMPLATES,
-        synonyms: str = 'first',
+        encoder: CLIPDualEncoder | None,
+        losses: nn.ModuleList | tuple = (),
+        neck: nn.Module | None = None,
     ) -> None:
-        super().__init__()
-        self.teacher_cfg = dict(teacher)
-        self.taps = make_taps(dense, text)
-        self.input_size = None if input_size is None else pair(input_size)
-        self.normalisation = Normalisation(tuple(mean), tuple(std))
-        self.templates, self.synonyms = tuple(templates), synonyms
-        self.prompts: PromptSet | None = None
-        self.channels = channels
-        losses = [loss for loss in (loss_ib, loss_mi, *(loss_distill or ())) if loss]
-        if not losses:
-            raise ValueError('distillation without a loss: set loss_ib, loss_mi or loss_distill')
-        self.embed_dim = _embed_dim(self.teacher_cfg['model_name'])
-        self.parts = nn.ModuleDict({'losses': build_losses(losses)})
-        if neck is not None:
-            self.parts['neck'] = MODELS.build({'embed_dim': self.embed_dim, **neck})
-        if channels is not None:
-            self.parts['projection'] = nn.Conv2d(channels, self.embed_dim, 1)
-        self._register_state_dict_hook(_leave_out)
+        self.encoder = encoder
+        self.losses = losses
+        self.neck = neck
+        self.teacher = None
 
-    def build_teacher(self) -> FrozenTeacher:
-        """The teacher with its pretrained weights; random ones follow from a fixed seed."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            encoder = MODELS.build(
-                {'type': 'CLIPDualEncoder', 'finetune': 'frozen', **self.teacher_cfg}
-            )
-        encoder.init_weights()
-        return FrozenTeacher(encoder)
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether there is anything between teacher and student."""
+        return self.neck is not None or len(self.losses) > 0
 
-    def forward(
-        self, read: Mapping[str, Any], images: Tensor, source: Normalisation, teacher: FrozenTeacher
+    def alignment_loss(
+        self, images: Tensor, prompts: PromptSet, dense: Tensor, text: Tensor | None
     ) -> dict[str, Tensor]:
-        """Losses of a batch.
+        """Losses that hold the student to the teacher.
+
+        InfoCLIP compresses the teacher's relation map R_T (Eq. 9) and transfers it to the
+        student's, R_S (Eq. 11; paper, section 3); other losses compare what they name.
 
         Args:
-            read: What the student's modules computed, from :func:`read_modules`.
-            images: The student's images (B, 3, h, w), normalised.
-            source: How they were normalised.
-            teacher: The teacher.
+            images: Images (B, 3, h, w), normalised for the teacher.
+            prompts: The vocabulary.
+            dense: The student's dense embeddings (B, C, H, W).
+            text: The student's text embeddings, (T, C) or (B, T, C).
 
         Returns:
             Scalars by name.
+
+        Raises:
+            RuntimeError: There is no teacher.
         """
-        if self.prompts is None:
+        if self.teacher is None:
             raise RuntimeError(
-                'the teacher has no vocabulary yet: add dict(type="VocabularyHook") to '
-                'custom_hooks, or call model.set_vocabulary([...]) with the class names'
+                'the model has a neck or a distillation loss but no teacher: add '
+                'dict(type="FrozenTeacherHook") to custom_hooks, or set neck, loss_ib, loss_mi and '
+                'loss_distill to None to train without one'
             )
-        images = renormalise(images, source, self.normalisation)
-        if self.input_size is not None:
-            images = resize(images, self.input_size)
-        teacher_dense, teacher_text = teacher.encode(images, self.prompts)
-        teacher_text = teacher_text.mean(dim=1)
-        grid = (teacher_dense.shape[-2], teacher_dense.shape[-1])
-        dense = self._project(match_grid(read_dense(read, self.taps), grid))
-        text = read_text(read, self.taps, self.prompts.num_classes)
-        neck = dict(self.parts.items()).get('neck')
-        return distill(
-            Branch(teacher_dense, teacher_text, neck),
-            Branch(dense, teacher_text if text is None else text, neck),
-            cast(Any, self.parts['losses']),
-        )
+        teacher_dense, teacher_text = self.teacher.encode(images, prompts)
+        # One embedding a class: the mean over its prompts.
+        teacher = Branch(teacher_dense, teacher_text.mean(dim=1), self.neck)
+        student = self.student_branch(dense, text, teacher)
+        return distill(teacher, student, self.losses)
 
-    def _project(self, dense: Tensor) -> Tensor:
-        expected = self.embed_dim if self.channels is None else self.channels
-        if dense.shape[1] != expected:
-            raise ValueError(
-                f'the dense embeddings of the student have {dense.shape[1]} channels, expected '
-                f'{expected}; set distillation.channels={dense.shape[1]}'
-            )
-        return dense if self.channels is None else self.parts['projection'](dense)
+    def student_branch(self, dense: Tensor, text: Tensor | None, teacher: Branch) -> Branch:
+        """The student beside the teacher, whose grid and width it has."""
+        return Branch(dense, teacher.text if text is None else text, self.neck)
 
-    def saved_state(self) -> dict[str, Tensor]:
-        """Weights of LPAM and projection, on the CPU."""
-        return {name: tensor.cpu() for name, tensor in self.parts.state_dict().items()}
+    def attach_teacher(self, device: torch.device | str | None = None) -> FrozenTeacher:
+        """Make the teacher where there is none, with the same weights on every rank.
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Put weights from :meth:`saved_state` back."""
-        self.parts.load_state_dict(state)
+        To be called while the student has its initial weights, whole.
 
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
-        # A student's state dict has no weights of ours: the present ones stay.
-        for name, tensor in self.parts.state_dict(prefix=f'{prefix}parts.').items():
-            state_dict.setdefault(name, tensor)
-        super()._load_from_state_dict(state_dict, prefix, *args)
+        Args:
+            device: Where it goes; None leaves it where it was made.
+        """
+        if self.teacher is None:
+            teacher = self.build_teacher()
+            if device is not None:
+                teacher.to(device)
+            for tensor in teacher.encoder.state_dict().values():
+                broadcast(tensor)
+            self.teacher = teacher
+        return self.teacher
+
+    def build_teacher(self) -> FrozenTeacher:
+        """A teacher with the pretrained weights of the student's encoder."""
+        if self.encoder is None:
+            raise NotImplementedError(f'{type(self).__name__} must implement build_teacher')
+        return FrozenTeacher.from_student(self.encoder)
+
+    def share_with_teacher(self) -> list[str]:
+        """Let the teacher use the tensors that the student does not train.
+
+        Returns:
+            Names of these tensors.
+        """
+        if self.teacher is None or self.encoder is None:
+            return []
+        return self.teacher.share_with(self.encoder)
+
+    def checkpoint_entry(self) -> dict[str, Tensor] | None:
+        """Weights for a checkpoint that are in no state dict; None where there are none."""
+        return None
+
+    def restore(self, entry: Mapping[str, Tensor] | None, resumes: bool) -> None:
+        """Put back what :meth:`checkpoint_entry` gave.
+
+        Args:
+            entry: The checkpoint's entry, or None where it has none.
+            resumes: Whether the run goes on, which needs what it had.
+        """
 
 
-def _leave_out(module: nn.Module, state_dict: dict, prefix: str, metadata: dict) -> None:
-    for key in [key for key in state_dict if key.startswith(prefix)]:
-        del state_dict[key]
+class Student:
+    """A model with a ``distiller``; a base of models that learn beside a teacher."""
 
+    distiller: Distiller
 
-def _embed_dim(model_name: str | dict) -> int:
-    """Width of the embeddings of an open_clip model, without building it."""
-    config = open_clip.get_model_config(model_name) if isinstance(model_name, str) else model_name
-    if config is None:
-        raise ValueError(
-            f'distillation.teacher.model_name={model_name!r} is not known to open_clip'
-        )
-    return config['embed_dim']
+    @property
+    def teacher(self) -> FrozenTeacher | None:
+        """The distiller's teacher; None outside of training."""
+        return self.distiller.teacher
+
+    @teacher.setter
+    def teacher(self, teacher: FrozenTeacher | None) -> None:
+        self.distiller.teacher = teacher

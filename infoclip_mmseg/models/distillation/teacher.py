@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 import zlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from mmengine.dist import broadcast
+from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from infoclip_mmseg.models.text.prompts import PromptSet
@@ -39,6 +39,19 @@ class FrozenTeacher:
         encoder.init_weights()
         return cls(encoder)
 
+    @classmethod
+    def from_config(cls, config: dict) -> FrozenTeacher:
+        """Build an encoder with its pretrained weights; random ones follow from a fixed seed.
+
+        Args:
+            config: Arguments of :class:`CLIPDualEncoder`.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            encoder = MODELS.build({'type': 'CLIPDualEncoder', 'finetune': 'frozen', **config})
+        encoder.init_weights()
+        return cls(encoder)
+
     def __deepcopy__(self, memo: dict) -> FrozenTeacher:
         return self
 
@@ -67,10 +80,10 @@ class FrozenTeacher:
         Returns:
             Names of the shared tensors.
         """
-        own = dict(_tensors(self.encoder))
+        present = dict(_tensors(self.encoder))
         shared = []
         for name, tensor in _tensors(student):
-            if not tensor.requires_grad and torch.equal(tensor, own[name].to(tensor.device)):
+            if not tensor.requires_grad and torch.equal(tensor, present[name].to(tensor.device)):
                 owner, _, leaf = name.rpartition('.')
                 setattr(self.encoder.get_submodule(owner), leaf, tensor)
                 shared.append(name)
@@ -84,42 +97,6 @@ class FrozenTeacher:
             data = tensor.detach().float().cpu().contiguous().numpy()
             checksum = zlib.crc32(data.tobytes(), checksum)
         return f'{checksum:08x}'
-
-
-def needs_teacher(model: Any) -> bool:
-    """Whether a model has losses between teacher and student."""
-    return bool(
-        getattr(model, 'with_neck', False) or len(getattr(model, 'distillation_losses', ()))
-    )
-
-
-class TaughtMixin:
-    """What the teacher's hook asks of a model with a ``backbone`` and a ``teacher``."""
-
-    backbone: Any
-    teacher: Any
-
-    def build_teacher(self) -> FrozenTeacher:
-        """A teacher with the pretrained weights of this model's backbone."""
-        return FrozenTeacher.from_student(self.backbone)
-
-    def share_with_teacher(self) -> list[str]:
-        """Let the teacher use what is not trained; returns the names of these tensors."""
-        return self.teacher.share_with(self.backbone) if self.teacher else []
-
-
-def attach_teacher(model: Any) -> FrozenTeacher:
-    """Give a segmentor its teacher where it has none, with the same weights on every rank.
-
-    Args:
-        model: An OpenVocabSegmentor whose backbone has its initial weights, whole.
-    """
-    if model.teacher is None:
-        teacher = model.build_teacher()
-        for tensor in teacher.encoder.state_dict().values():
-            broadcast(tensor)
-        model.teacher = teacher
-    return model.teacher
 
 
 def _tensors(module: nn.Module) -> list[tuple[str, Tensor]]:

@@ -9,13 +9,15 @@ import math
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from infoclip_mmseg.utils import tensors
+from infoclip_mmseg.utils.tensors import at_least_float32
 
-def alignment_map(
+
+def relation_map(
     query: Tensor, key: Tensor, image: Tensor, text: Tensor, cosine: bool = True
 ) -> Tensor:
     """Relation of every position to every class: ``query key^T / sqrt(d)`` plus a residual.
@@ -34,13 +36,11 @@ def alignment_map(
         (B, N, T), no unit, float32 (or float64).
     """
     with torch.autocast(device_type=query.device.type, enabled=False):
-        query, key, image, text = (
-            x if x.dtype == torch.float64 else x.float() for x in (query, key, image, text)
-        )
-        if cosine:
-            image, text = F.normalize(image, dim=-1), F.normalize(text, dim=-1)
+        query, key = at_least_float32(query), at_least_float32(key)
         attention = (query / math.sqrt(query.shape[-1])) @ key.transpose(-1, -2)
-        return attention + image @ text.transpose(-1, -2)
+        if cosine:
+            return attention + tensors.cosine(image, text)
+        return attention + at_least_float32(image) @ at_least_float32(text).transpose(-1, -2)
 
 
 @MODELS.register_module()
@@ -101,8 +101,8 @@ class LPAM(BaseModule):
         normed_image, normed_text = self.image_norm(image), self.text_norm(text)
         query, key = self.query_proj(normed_image), self.key_proj(normed_text)
         if self.residual == 'dot':
-            return alignment_map(query, key, normed_image, normed_text, cosine=False)
-        return alignment_map(query, key, image, text)
+            return relation_map(query, key, normed_image, normed_text, cosine=False)
+        return relation_map(query, key, image, text)
 
     def _check_shapes(self, image: Tensor, text: Tensor) -> None:
         fits = image.dim() == 3 and text.dim() in (2, 3)

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from typing import Any, cast
 
 from mmseg.models.segmentors import BaseSegmentor
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from infoclip_mmseg.models.distillation.distiller import Distillation
+from infoclip_mmseg.models.distillation.distiller import Student
+from infoclip_mmseg.models.distillation.foreign import Distillation
 from infoclip_mmseg.models.distillation.taps import find_module, read_modules
-from infoclip_mmseg.models.distillation.teacher import FrozenTeacher
 from infoclip_mmseg.models.normalisation import normalisation_of
-from infoclip_mmseg.models.text.prompts import build_prompts
-from infoclip_mmseg.utils.palette import make_palette
+from infoclip_mmseg.models.segmentors.vocabulary import Vocabulary, VocabularyOwner
 
 
-class DistillationMixin:
+class DistillationMixin(VocabularyOwner, Student):
     """Makes a segmentor class the student of a teacher; everything else of it stays as it is."""
 
     distillation: Distillation
     data_preprocessor: Any
-    teacher: FrozenTeacher | None = None
-    _dataset_meta: dict | None = None
 
     def loss(self, inputs: Tensor, data_samples: list) -> dict[str, Tensor]:
         """The student's own losses, and those between teacher and student.
@@ -45,44 +41,12 @@ class DistillationMixin:
         with read_modules(cast(nn.Module, self), self.distillation.taps) as read:
             losses = super().loss(inputs, data_samples)  # type: ignore[misc]
         source = normalisation_of(self.data_preprocessor)
-        return {**losses, **self.distillation(read, inputs, source, self.teacher)}
-
-    def build_teacher(self) -> FrozenTeacher:
-        """The teacher, on the student's device."""
-        device = next(cast(nn.Module, self).parameters()).device
-        return self.distillation.build_teacher().to(device)
-
-    def share_with_teacher(self) -> list[str]:
-        """Nothing: a foreign student has tensors of its own."""
-        return []
-
-    def set_vocabulary(
-        self,
-        names: Sequence[str],
-        palette: Sequence[Sequence[int]] | None = None,
-        ignore_index: int | None = None,
-    ) -> None:
-        """Tell the teacher the names of the student's classes.
-
-        Args:
-            names: T class names, in label order.
-            palette: T colours [r, g, b], 0..255; made up where None or of another number.
-            ignore_index: Not used: the student knows its own.
-        """
-        names, own = tuple(names), self.distillation
-        own.prompts = build_prompts(names, own.templates, own.synonyms)
-        palette = palette if palette and len(palette) == len(names) else make_palette(len(names))
-        self._dataset_meta = dict(classes=names, palette=[list(colour) for colour in palette])
+        return {**losses, **self.distillation(read, inputs, source, self.vocabulary.prompts)}
 
     @property
-    def dataset_meta(self) -> dict | None:
-        """``classes`` and ``palette``; assigning it sets the vocabulary."""
-        return self._dataset_meta
-
-    @dataset_meta.setter
-    def dataset_meta(self, meta: dict | None) -> None:
-        if meta and meta.get('classes'):
-            self.set_vocabulary(meta['classes'], meta.get('palette'))
+    def distiller(self) -> Distillation:  # type: ignore[override]
+        """What stands between the student and its teacher."""
+        return self.distillation
 
 
 @functools.cache
@@ -115,7 +79,8 @@ def distilled_segmentor(student: dict, distillation: dict) -> BaseSegmentor:
     model = cast(Any, distilled_class(base)(**arguments))
     if hasattr(model, 'distillation'):
         raise TypeError(f'{kind} already has an attribute `distillation`; it cannot be a student')
-    model.distillation = Distillation(**distillation)
-    for tap in model.distillation.taps.values():
+    model.distillation = beside = Distillation(**distillation)
+    model.vocabulary = Vocabulary(beside.templates, beside.synonyms, owner='the teacher')
+    for tap in beside.taps.values():
         find_module(model, tap.module)
     return model

@@ -1,9 +1,10 @@
-"""What a segmentor does at inference: views, label maps, probabilities."""
+"""From a batch of images to label maps: views, class maps, samples."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,208 +12,162 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
+from infoclip_mmseg.models.decode_heads.base import OpenVocabHead
 from infoclip_mmseg.models.layers.cost_volume import ClassLogits
-from infoclip_mmseg.models.segmentors.checks import check_image_sizes, check_labels
-from infoclip_mmseg.models.segmentors.vocabulary import VocabularyMixin
-from infoclip_mmseg.models.views.class_maps import Labeller, ViewLogits, iter_class_maps
-from infoclip_mmseg.models.views.windows import check_mode, sliding_layout, sliding_logits, unpad
-from infoclip_mmseg.utils.tensors import pair, resize
+from infoclip_mmseg.models.segmentors.checks import check_image_sizes
+from infoclip_mmseg.models.segmentors.vocabulary import Vocabulary
+from infoclip_mmseg.models.views.class_maps import Labeller, ViewLogits, class_maps
+from infoclip_mmseg.models.views.windows import (
+    Layout,
+    check_mode,
+    slide_layout,
+    unpad,
+    view_logits,
+    whole_layout,
+    windows_layout,
+)
+from infoclip_mmseg.utils.tensors import Size, pair
 
-SampleList = list[SegDataSample]
-FLIP_AXES = {'horizontal': -1, 'vertical': -2}
 DEFAULT_TEST_CFG = dict(
     mode='slide', size=640, window=384, overlap=0.333, view_batch_size=None, max_dense_classes=1024
 )
 
 
-class InferenceMixin(VocabularyMixin):
-    """Predicts label maps and probabilities.
+@dataclass(frozen=True)
+class Inference:
+    """How the images of a segmentor become label maps.
 
-    It expects ``backbone``, ``test_cfg`` and the methods of the segmentor.
+    Attributes:
+        head: The decode head, which says what its logits mean.
+        vocabulary: The words.
+        patch: Height and width of the backbone's patch in pixels.
+        test_cfg: Options; see :class:`OpenVocabSegmentor`.
+        decode: Normalised views (b, 3, h, w) to the head's logits.
     """
 
-    backbone: Any
-    test_cfg: dict
-    training: bool
-    extract_feat: Any
-    encode_decode: Any
-    eval: Any
-    train: Any
+    head: OpenVocabHead
+    vocabulary: Vocabulary
+    patch: Size
+    test_cfg: Mapping[str, Any]
+    decode: Callable[[Tensor], ClassLogits]
 
-    def predict(self, inputs: Tensor, data_samples: SampleList | None = None) -> SampleList:
-        """Label maps at the original size of each image.
-
-        Args:
-            inputs: Normalised images (B, 3, h, w).
-            data_samples: B samples whose metainfo tells padding, flip and ``ori_shape``.
-
-        Returns:
-            The samples with ``pred_sem_seg`` (1, h, w), ``pred_probability`` (1, h, w) of the
-            class that won, and ``seg_logits`` (T, h, w), which here are probabilities. The last is
-            left out where the vocabulary has more than ``test_cfg.max_dense_classes`` words.
-
-        Raises:
-            ValueError: An image is smaller than a patch, or a ground-truth label lies outside the
-                vocabulary.
-        """
-        if data_samples is None:
-            data_samples = [SegDataSample() for _ in inputs]
-        check_image_sizes(inputs, data_samples, self.backbone.patch_size)
-        check_labels(data_samples, self.prompts.num_classes, self.decode_head.ignore_index)
-        images = [unpad(image, s.metainfo) for image, s in zip(inputs, data_samples)]
-        if len({image.shape for image in images}) == 1:
-            batches = [torch.stack(images)]
-        else:
-            batches = [image[None] for image in images]
-        views = (v for batch in batches for v in self._view_logits(batch, self.test_cfg['mode']))
-        for image, own, sample in zip(images, views, data_samples):
-            self._fill_sample(sample, own, tuple(image.shape[-2:]))
-        return data_samples
-
-    def probabilities(self, inputs: Tensor, mode: str = 'slide') -> Tensor:
-        """Class probabilities of normalised images (B, 3, h, w).
-
-        Returns:
-            (B, T, *test_cfg.size) in mode 'slide', (B, T, h', w') at the head's resolution in mode
-            'whole'; float32.
-        """
-        out = []
-        for views in self._view_logits(inputs, mode):
-            total = views.logits.new_zeros(views.num_classes, *views.size, dtype=torch.float32)
-            for classes, maps in iter_class_maps(views):
-                total[classes] = maps
-            out.append(total)
-        return torch.stack(out) if len(out) > 1 else out[0][None]
-
-    @torch.no_grad()
-    def segment(
-        self, images: Tensor, classes: Sequence[str] | None = None, mode: str = 'slide'
-    ) -> Tensor:
-        """Segment plain tensors, without mmseg's pipelines and samples.
-
-        Runs as in evaluation, whatever mode the model is in. The result holds a map a class; for
-        vocabularies of thousands of words see :meth:`label`.
-
-        Args:
-            images: RGB images (B, 3, h, w), 0..255, of any size.
-            classes: Words to choose from, for this call only; None takes the current vocabulary.
-            mode: ``'slide'``, ``'windows'`` or ``'whole'``.
-
-        Returns:
-            Modes 'slide' and 'windows': :meth:`probabilities`. Mode 'whole': the head's logits (B,
-            T, h', w') after resizing the images to ``input_size``.
-
-        Raises:
-            ValueError: Unknown mode, images of the wrong form or smaller than a patch.
-        """
+    def check_mode(self, mode: str) -> None:
+        """Raise a ValueError for an unknown mode and for one that does not fit head or options."""
         check_mode(mode)
-        images = self._normalise(images)
-        with self._evaluating(classes):
-            return (
-                self.encode_decode(images) if mode == 'whole' else self.probabilities(images, mode)
+        self.head.check_mode(mode)
+        if mode == 'windows' and 'stride' not in self.test_cfg:
+            raise ValueError(
+                "mode 'windows' needs a stride in pixels, for example "
+                "test_cfg=dict(mode='windows', window=448, stride=224)"
             )
 
-    @torch.no_grad()
+    def layout(self, images: Tensor, mode: str) -> Layout:
+        """Where the views of images (B, 3, h, w) lie."""
+        cfg = self.test_cfg
+        if mode == 'slide':
+            return slide_layout(images, pair(cfg['size']), pair(cfg['window']), cfg['overlap'])
+        if mode == 'windows':
+            return windows_layout(images, pair(cfg['window']), pair(cfg['stride']), self.patch)
+        return whole_layout()
+
+    def views(self, images: Tensor, mode: str) -> Iterator[ViewLogits]:
+        """Logits of the views of each of the normalised images (B, 3, h, w), image by image.
+
+        Batches of views fill an accelerator; on a CPU they only take memory.
+        """
+        self.check_mode(mode)
+        batch_size = self.test_cfg['view_batch_size'] or (1 if images.device.type == 'cpu' else 4)
+        layout = self.layout(images, mode)
+        batch_size = len(images) if mode == 'whole' else batch_size
+        for logits, classes in view_logits(images, self.decode, layout, batch_size):
+            yield ViewLogits(logits, classes, layout)
+
+    def class_maps(
+        self, views: ViewLogits, size: Size | None = None, flip: str | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Classes and their probabilities, a few at a time; see the function of this name."""
+        return class_maps(views, self.head, size, self.vocabulary.prompts.word_counts, flip)
+
+    def probabilities(self, images: Tensor, mode: str) -> Tensor:
+        """Probabilities (B, T, h, w), float32, of all classes of normalised images."""
+        out = []
+        for views in self.views(images, mode):
+            out.append(self._new_maps(views, views.size))
+            for classes, maps in self.class_maps(views):
+                out[-1][classes] = maps
+        return torch.stack(out) if len(out) > 1 else out[0][None]
+
     def label(
-        self, images: Tensor, classes: Sequence[str] | None = None, mode: str = 'slide'
+        self, views: ViewLogits, size: Size, flip: str | None = None, dense: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Label maps of plain tensors; memory does not grow with the vocabulary.
+        """Labels of an image and their probabilities (h, w).
 
         Args:
-            images, classes, mode: As for :meth:`segment`.
-
-        Returns:
-            Labels (B, h, w) and their probabilities (B, h, w), at the size of the images. A single
-            class has label 1 where its probability is above the head's threshold.
-
-        Raises:
-            ValueError: See :meth:`segment`.
+            views: Logits of its views.
+            size: Height and width of the result.
+            flip: How the image was mirrored.
+            dense: Gets the maps of all classes (T, *size), where given.
         """
-        check_mode(mode)
-        images = self._normalise(images)
-        with self._evaluating(classes):
-            size = (images.shape[-2], images.shape[-1])
-            found = [
-                self._reduce(views, size, {}, None) for views in self._view_logits(images, mode)
-            ]
-        return torch.stack([f[0] for f in found]), torch.stack([f[1] for f in found])
-
-    def _decode(self, inputs: Tensor) -> ClassLogits:
-        """As :meth:`encode_decode`, of the classes that the head decodes only."""
-        text = self.backbone.embed_prompts(self.prompts)
-        features = self.extract_feat(inputs)
-        if hasattr(self.decode_head, 'decode'):
-            return self.decode_head.decode(features, text)
-        return ClassLogits(self.decode_head(features, text), None)
-
-    def _view_logits(self, inputs: Tensor, mode: str) -> Iterator[ViewLogits]:
-        """Logits of the views of each of the normalised images (B, 3, h, w), image by image."""
-        num_classes, cfg = self.prompts.num_classes, self.test_cfg
-        if mode == 'whole':
-            logits, classes = self._decode(inputs)
-            for b in range(len(inputs)):
-                own = None if classes is None else classes[b : b + 1]
-                yield ViewLogits(logits[b : b + 1], own, num_classes, None)
-            return
-        layout = sliding_layout(inputs, pair(cfg['size']), pair(cfg['window']), cfg['overlap'])
-        views = sliding_logits(inputs, self._decode, layout, self._view_batch_size(inputs))
-        for logits, classes in views:
-            yield ViewLogits(logits, classes, num_classes, layout)
-
-    def _view_batch_size(self, inputs: Tensor) -> int:
-        # Batches of views fill an accelerator; on a CPU they only take memory.
-        return self.test_cfg['view_batch_size'] or (1 if inputs.device.type == 'cpu' else 4)
-
-    def _fill_sample(self, sample: SegDataSample, views: ViewLogits, size: tuple[int, ...]) -> None:
-        """Put the prediction of an image of ``size`` into its sample."""
-        height, width = sample.metainfo.get('ori_shape', size)[:2]
-        dense = None
-        if views.num_classes <= self.test_cfg['max_dense_classes']:
-            shape = (views.num_classes, height, width)
-            dense = views.logits.new_zeros(shape, dtype=torch.float32)
-            sample.seg_logits = PixelData(data=dense)
-        labels, probability = self._reduce(views, (height, width), sample.metainfo, dense)
-        sample.pred_sem_seg = PixelData(data=labels[None])
-        sample.pred_probability = PixelData(data=probability[None])
-
-    def _reduce(
-        self, views: ViewLogits, size: tuple[int, int], meta: dict, dense: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Labels and their probabilities (h, w) at ``size``; all maps go to ``dense`` if given."""
         labeller = Labeller(size, views.logits.device)
-        for classes, maps in iter_class_maps(views, size[0] * size[1]):
-            if meta.get('flip'):
-                maps = maps.flip(FLIP_AXES[meta['flip_direction']])
-            maps = resize(maps[None], size)[0]
+        for classes, maps in self.class_maps(views, size, flip):
             labeller.update(classes, maps)
             if dense is not None:
                 dense[classes] = maps
-        if views.num_classes == 1:
-            over = labeller.probability > self.decode_head.threshold
-            return over.long(), labeller.probability
-        return labeller.labels, labeller.probability
+        labels = self.head.labels(labeller.winner, labeller.probability)
+        return labels, labeller.probability
 
-    def _normalise(self, images: Tensor) -> Tensor:
-        """RGB images (B, 3, h, w), 0..255, as the backbone takes them."""
-        if images.ndim != 4 or images.shape[1] != 3:
-            raise ValueError(f'images must be (B, 3, h, w) RGB, got {tuple(images.shape)}')
-        check_image_sizes(images, [], self.backbone.patch_size)
-        mean, std = self.data_preprocessor.mean, self.data_preprocessor.std
-        return (images.to(mean.device, torch.float32) - mean) / std
+    def fill_sample(
+        self, sample: SegDataSample, views: ViewLogits, size: Size, max_dense_classes: int
+    ) -> None:
+        """Put the prediction of an image of ``size`` into its sample, at its original size."""
+        meta = sample.metainfo
+        height, width = meta.get('ori_shape', size)[:2]
+        dense = None
+        if self.vocabulary.num_classes <= max_dense_classes:
+            dense = self._new_maps(views, (height, width))
+            sample.seg_logits = PixelData(data=dense)
+        flip = meta['flip_direction'] if meta.get('flip') else None
+        labels, probability = self.label(views, (height, width), flip, dense)
+        sample.pred_sem_seg = PixelData(data=labels[None])
+        sample.pred_probability = PixelData(data=probability[None])
 
-    @contextmanager
-    def _evaluating(self, classes: Sequence[str] | None) -> Iterator[None]:
-        """Evaluation mode and, where given, another vocabulary, both undone on exit."""
-        training, prompts, meta = self.training, self._prompts, self._dataset_meta
-        try:
-            if training:
-                self.eval()
-            if classes is not None:
-                self.set_vocabulary(classes)
+    def _new_maps(self, views: ViewLogits, size: Size) -> Tensor:
+        shape = (self.vocabulary.num_classes, *size)
+        return views.logits.new_zeros(shape, dtype=torch.float32)
+
+
+def batches(inputs: Tensor, samples: Sequence[SegDataSample]) -> list[Tensor]:
+    """Images (3, h, w) without their padding, as one batch or, where sizes differ, one by one."""
+    images = [unpad(image, sample.metainfo) for image, sample in zip(inputs, samples)]
+    if len({image.shape for image in images}) == 1:
+        return [torch.stack(images)]
+    return [image[None] for image in images]
+
+
+def normalise(images: Tensor, preprocessor: Any, patch: Size) -> Tensor:
+    """RGB images (B, 3, h, w), 0..255, as the backbone takes them.
+
+    Raises:
+        ValueError: They are of another form, or smaller than a patch.
+    """
+    if images.ndim != 4 or images.shape[1] != 3:
+        raise ValueError(f'images must be (B, 3, h, w) RGB, got {tuple(images.shape)}')
+    check_image_sizes(images, [], patch)
+    mean, std = preprocessor.mean, preprocessor.std
+    return (images.to(mean.device, torch.float32) - mean) / std
+
+
+@contextmanager
+def evaluating(model: Any, classes: Sequence[str] | None) -> Iterator[None]:
+    """A segmentor in evaluation mode and, where given, with other words, both undone on exit."""
+    training = model.training
+    try:
+        if training:
+            model.eval()
+        with model.vocabulary.swapped(classes):
+            model.follow_vocabulary()
             yield
-        finally:
-            self._prompts, self._dataset_meta = prompts, meta
-            self.decode_head.num_classes = prompts.num_classes if prompts else 0
-            self._set_ignore_index((meta or {}).get('ignore_index'))
-            if training:
-                self.train()
+    finally:
+        model.follow_vocabulary()
+        if training:
+            model.train()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmseg.models.segmentors import BaseSegmentor
@@ -11,21 +12,29 @@ from mmseg.structures import SegDataSample
 from mmseg.utils import add_prefix
 from torch import Tensor
 
-from infoclip_mmseg.losses.base import Branch, build_losses, distill
+from infoclip_mmseg.losses.base import build_losses
 from infoclip_mmseg.models.backbones.dual_encoder import ImageFeatures
-from infoclip_mmseg.models.distillation.teacher import FrozenTeacher, TaughtMixin
+from infoclip_mmseg.models.distillation.distiller import Distiller, Student
+from infoclip_mmseg.models.layers.cost_volume import ClassLogits
 from infoclip_mmseg.models.normalisation import normalisation_of
 from infoclip_mmseg.models.segmentors.checks import check_image_sizes, check_labels
-from infoclip_mmseg.models.segmentors.inference import DEFAULT_TEST_CFG
-from infoclip_mmseg.models.segmentors.plain_inference import PlainInferenceMixin
-from infoclip_mmseg.models.text.prompts import DEFAULT_TEMPLATES, PromptSet, check_templates
+from infoclip_mmseg.models.segmentors.inference import (
+    DEFAULT_TEST_CFG,
+    Inference,
+    batches,
+    evaluating,
+    normalise,
+)
+from infoclip_mmseg.models.segmentors.vocabulary import Vocabulary, VocabularyOwner
+from infoclip_mmseg.models.text.prompts import DEFAULT_TEMPLATES
+from infoclip_mmseg.models.views.windows import check_mode
 from infoclip_mmseg.utils.tensors import pair, resize
 
 SampleList = list[SegDataSample]
 
 
 @MODELS.register_module()
-class OpenVocabSegmentor(TaughtMixin, PlainInferenceMixin, BaseSegmentor):
+class OpenVocabSegmentor(VocabularyOwner, Student, BaseSegmentor):
     """CAT-Seg, with a neck and its two losses InfoCLIP (arXiv 2511.15967), or another distillation.
 
     The vocabulary belongs to the data set being run: :class:`~infoclip_mmseg.engine.VocabularyHook`
@@ -35,10 +44,10 @@ class OpenVocabSegmentor(TaughtMixin, PlainInferenceMixin, BaseSegmentor):
 
     Args:
         backbone: :class:`CLIPDualEncoder`.
-        decode_head: :class:`CATSegHead`.
+        decode_head: An :class:`OpenVocabHead`, such as :class:`CATSegHead`.
         neck: :class:`LPAM`, shared by teacher and student; None trains without a teacher.
-        loss_ib: :class:`InfoBottleneckLoss` on the teacher's alignment map, or None.
-        loss_mi: :class:`MITransferLoss` between both alignment maps, or None.
+        loss_ib: :class:`InfoBottleneckLoss` on the teacher's relation map, or None.
+        loss_mi: :class:`MITransferLoss` between both relation maps, or None.
         loss_distill: More losses between teacher and student, each a registered
             :class:`~infoclip_mmseg.losses.DistillationLoss`. Those that compare relation maps get
             the neck's, or without a neck the plain cosine cost volume.
@@ -48,13 +57,13 @@ class OpenVocabSegmentor(TaughtMixin, PlainInferenceMixin, BaseSegmentor):
         input_size: Size in pixels to which every view is resized before CLIP; an int or (h, w),
             multiples of the patch. None leaves views as they are.
         templates: Prompt templates with one ``{}`` each, or ``'imagenet'`` for CLIP's 80.
-        synonyms: ``'first'``, ``'average'``, or with :class:`ZeroShotHead` ``'max'``; see
-            :func:`build_prompts`.
+        synonyms: ``'first'``, ``'average'``, or with a head that scores every word, such as
+            :class:`ZeroShotHead`, ``'max'``; see :func:`build_prompts`.
         test_cfg: ``mode``: 'slide' (CAT-Seg's windows and a global view; ``size``, the working size
             in pixels, ``window`` and ``overlap``, see
             :mod:`~infoclip_mmseg.models.views.windows`), 'windows' (windows of the image at the
-            size that the pipeline gives it; ``window`` and ``stride`` in pixels, see
-            :func:`average_windows`) or 'whole'. ``view_batch_size`` (None: 1 on a CPU, else 4).
+            size that the pipeline gives it; ``window`` and ``stride`` in pixels) or 'whole'.
+            ``view_batch_size`` (None: 1 on a CPU, else 4).
             Predictions hold a map of every class only where there are at most
             ``max_dense_classes``.
         train_cfg: Not used; mmseg passes it.
@@ -62,6 +71,9 @@ class OpenVocabSegmentor(TaughtMixin, PlainInferenceMixin, BaseSegmentor):
         pretrained: Overrides ``backbone.pretrained`` where given, as in mmseg's segmentors.
         init_cfg: See ``mmengine.model.BaseModule``.
     """
+
+    TRAINING_KEYS = ('neck', 'loss_ib', 'loss_mi', 'loss_distill')
+    """Arguments that only training has a use for; any of them asks for a teacher."""
 
     def __init__(
         self,
@@ -84,16 +96,16 @@ class OpenVocabSegmentor(TaughtMixin, PlainInferenceMixin, BaseSegmentor):
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         if neck is None and (loss_ib or loss_mi):
             raise ValueError(
-                'loss_ib and loss_mi compare alignment maps: set neck=dict(type="LPAM")'
+                'loss_ib and loss_mi compare relation maps: set neck=dict(type="LPAM")'
             )
         overrides = {} if pretrained is None else dict(pretrained=pretrained)
         self.backbone = MODELS.build({**backbone, **overrides})
-        self.templates, self.synonyms = check_templates(templates), synonyms
+        self.vocabulary = Vocabulary(templates, synonyms)
         embed_dim = self.backbone.embed_dim
         sizes = dict(
             embed_dim=embed_dim,
             guidance_in_channels=self.backbone.image_width,
-            num_prompts=len(self.templates),
+            num_prompts=len(self.vocabulary.templates),
         )
         self.decode_head = MODELS.build({**sizes, **decode_head})
         self.guidance = MODELS.build(guidance) if guidance else None
@@ -101,19 +113,32 @@ class OpenVocabSegmentor(TaughtMixin, PlainInferenceMixin, BaseSegmentor):
             self.neck = MODELS.build({'embed_dim': embed_dim, **neck})
         losses = [loss_ib, loss_mi, *(loss_distill or ())]
         self.distillation_losses = build_losses([loss for loss in losses if loss])
+        relate = self.neck if self.with_neck else None
+        self.distiller = Distiller(self.backbone, self.distillation_losses, relate)
         self.input_size = None if input_size is None else pair(input_size)
         self.test_cfg = {**DEFAULT_TEST_CFG, **(test_cfg or {})}
-        self._check_mode(self.test_cfg['mode'])
-        if synonyms == 'max' and not self.is_zero_shot:
+        self._inference.check_mode(self.test_cfg['mode'])
+        if synonyms == 'max' and not self.decode_head.scores_words:
             raise ValueError("synonyms='max' needs decode_head=dict(type='ZeroShotHead')")
         self.train_cfg = train_cfg
         self.align_corners = False
-        self.teacher: FrozenTeacher | None = None
-        # As configured: the label values that apply unless a data set names its own.
+        # As configured: the label values that apply unless a data set names others.
         pad = getattr(self.data_preprocessor, 'seg_pad_val', None)
-        self._own_ignore = (self.decode_head.ignore_index, pad)
-        self._dataset_meta: dict | None = None
-        self._prompts: PromptSet | None = None
+        self._configured_ignore = (self.decode_head.ignore_index, pad)
+
+    def follow_vocabulary(self) -> None:
+        """Set what depends on the words: classes and ignored value of head and preprocessor."""
+        value = self.vocabulary.ignore_index
+        ignored, padded = self._configured_ignore if value is None else (value, value)
+        self.decode_head.num_classes = self.vocabulary.num_classes
+        self.decode_head.ignore_index = ignored
+        if padded is not None:
+            self.data_preprocessor.seg_pad_val = padded
+
+    @property
+    def out_channels(self) -> int:
+        """T of the current vocabulary."""
+        return self.decode_head.num_classes
 
     # Training -------------------------------------------------------------------------------
 
@@ -144,40 +169,148 @@ class OpenVocabSegmentor(TaughtMixin, PlainInferenceMixin, BaseSegmentor):
         """
         check_image_sizes(inputs, data_samples, self.backbone.patch_size)
         check_labels(data_samples, self.prompts.num_classes, self.decode_head.ignore_index)
-        labels = torch.cat([sample.gt_sem_seg.data for sample in data_samples]).long()
 
         # Student: image and text embeddings, logits, task loss.
         features = self.extract_feat(inputs)
         text = self.backbone.embed_prompts(self.prompts)
-        losses = add_prefix(self.decode_head.loss(features, text, labels), 'decode')
-        if self.with_neck or len(self.distillation_losses) > 0:
-            losses.update(self.alignment_loss(inputs, features.dense, text))
+        targets = self.decode_head.targets(data_samples)
+        losses = add_prefix(self.decode_head.loss(features, text, targets), 'decode')
+
+        # Teacher: the losses that hold the student to it; one embedding a class.
+        if self.distiller.needs_teacher:
+            images, words = self._at_input_size(inputs), text.mean(dim=1)
+            losses.update(
+                self.distiller.alignment_loss(images, self.prompts, features.dense, words)
+            )
         return losses
 
-    def alignment_loss(self, inputs: Tensor, dense: Tensor, text: Tensor) -> dict[str, Tensor]:
-        """Losses that hold the student to the teacher.
+    # Inference ------------------------------------------------------------------------------
 
-        InfoCLIP compresses the teacher's alignment map and transfers it to the student (paper,
-        section 3).
+    def predict(
+        self,
+        inputs: Tensor,
+        data_samples: SampleList | None = None,
+        max_dense_classes: int | None = None,
+    ) -> SampleList:
+        """Label maps at the original size of each image.
 
         Args:
             inputs: Normalised images (B, 3, h, w).
-            dense: The student's dense embeddings (B, C, H, W).
-            text: The student's text embeddings (T, P, C).
+            data_samples: B samples whose metainfo tells padding, flip and ``ori_shape``.
+            max_dense_classes: In place of that of ``test_cfg``.
+
+        Returns:
+            The samples with ``pred_sem_seg`` (1, h, w), ``pred_probability`` (1, h, w) of the
+            class that won, and ``seg_logits`` (T, h, w), which here are probabilities. The last is
+            left out where the vocabulary has more than ``max_dense_classes`` words.
+
+        Raises:
+            ValueError: An image is smaller than a patch, or a ground-truth label lies outside the
+                vocabulary.
         """
-        if self.teacher is None:
-            raise RuntimeError(
-                'the model has a neck or a distillation loss but no teacher: add '
-                'dict(type="FrozenTeacherHook") to custom_hooks, or set neck, loss_ib, loss_mi and '
-                'loss_distill to None to train without one'
+        if data_samples is None:
+            data_samples = [SegDataSample() for _ in inputs]
+        check_image_sizes(inputs, data_samples, self.backbone.patch_size)
+        check_labels(data_samples, self.prompts.num_classes, self.decode_head.ignore_index)
+        if max_dense_classes is None:
+            max_dense_classes = self.test_cfg['max_dense_classes']
+        inference, samples = self._inference, iter(data_samples)
+        for images in batches(inputs, data_samples):
+            size = (images.shape[-2], images.shape[-1])
+            for views in inference.views(images, self.test_cfg['mode']):
+                inference.fill_sample(next(samples), views, size, max_dense_classes)
+        return data_samples
+
+    def probabilities(self, inputs: Tensor, mode: str = 'slide') -> Tensor:
+        """Class probabilities of normalised images (B, 3, h, w).
+
+        Returns:
+            (B, T, *test_cfg.size) in mode 'slide', (B, T, h, w) in mode 'windows', (B, T, h', w')
+            at the head's resolution in mode 'whole'; float32.
+
+        Raises:
+            ValueError: Unknown mode, or one that does not fit the head or lacks its options.
+        """
+        return self._inference.probabilities(inputs, mode)
+
+    @torch.no_grad()
+    def segment(
+        self, images: Tensor, classes: Sequence[str] | None = None, mode: str = 'slide'
+    ) -> Tensor:
+        """Segment plain tensors, without mmseg's pipelines and samples.
+
+        Runs as in evaluation, whatever mode the model is in. The result holds a map a class; for
+        vocabularies of thousands of words see :meth:`label`.
+
+        Args:
+            images: RGB images (B, 3, h, w), 0..255, of any size.
+            classes: Words to choose from, for this call only; None takes the current vocabulary.
+            mode: ``'slide'``, ``'windows'`` or ``'whole'``.
+
+        Returns:
+            Modes 'slide' and 'windows': :meth:`probabilities`. Mode 'whole': the head's logits (B,
+            T, h', w') after resizing the images to ``input_size``.
+
+        Raises:
+            ValueError: Unknown mode, images of the wrong form or smaller than a patch.
+        """
+        check_mode(mode)
+        images = normalise(images, self.data_preprocessor, self.backbone.patch_size)
+        with evaluating(self, classes):
+            return (
+                self.encode_decode(images) if mode == 'whole' else self.probabilities(images, mode)
             )
-        images = self._at_input_size(inputs)
-        teacher_dense, teacher_text = self.teacher.encode(images, self.prompts)
-        relate = self.neck if self.with_neck else None
-        # One embedding a class: the mean over its prompts.
-        teacher = Branch(teacher_dense, teacher_text.mean(dim=1), relate)
-        student = Branch(dense, text.mean(dim=1), relate)
-        return distill(teacher, student, self.distillation_losses)
+
+    @torch.no_grad()
+    def label(
+        self, images: Tensor, classes: Sequence[str] | None = None, mode: str = 'slide'
+    ) -> tuple[Tensor, Tensor]:
+        """Label maps of plain tensors; memory does not grow with the vocabulary.
+
+        Args:
+            images, classes, mode: As for :meth:`segment`.
+
+        Returns:
+            Labels (B, h, w) and their probabilities (B, h, w), at the size of the images. A single
+            class has label 1 where its probability is above the head's threshold.
+
+        Raises:
+            ValueError: See :meth:`segment`.
+        """
+        check_mode(mode)
+        images = normalise(images, self.data_preprocessor, self.backbone.patch_size)
+        size = (images.shape[-2], images.shape[-1])
+        with evaluating(self, classes):
+            inference = self._inference
+            labelled = [inference.label(views, size) for views in inference.views(images, mode)]
+        labels, probability = zip(*labelled)
+        return torch.stack(labels), torch.stack(probability)
+
+    @torch.no_grad()
+    def segments(
+        self, images: Tensor, classes: Sequence[str] | None = None, **options: Any
+    ) -> list[tuple[Tensor, list[dict[str, Any]]]]:
+        """Id maps and segments of plain tensors, of a head that classifies masks.
+
+        Args:
+            images, classes: As for :meth:`segment`.
+            options: The head's own; see its ``segments``.
+        """
+        images = normalise(images, self.data_preprocessor, self.backbone.patch_size)
+        size = (images.shape[-2], images.shape[-1])
+        with evaluating(self, classes):
+            text = self.backbone.embed_prompts(self.prompts)
+            return self.decode_head.segments(self.extract_feat(images), text, size, **options)
+
+    @property
+    def _inference(self) -> Inference:
+        patch = self.backbone.patch_size
+        return Inference(self.decode_head, self.vocabulary, patch, self.test_cfg, self._decode)
+
+    def _decode(self, inputs: Tensor) -> ClassLogits:
+        """As :meth:`encode_decode`, of the classes that the head decodes only."""
+        text = self.backbone.embed_prompts(self.prompts)
+        return self.decode_head.decode(self.extract_feat(inputs), text)
 
     def _forward(self, inputs: Tensor, data_samples: SampleList | None = None) -> Tensor:
         """Logits (B, T, h', w') at the head's resolution."""

@@ -1,28 +1,105 @@
-"""The vocabulary of a segmentor: names, prompts, colours and the value of unlabelled pixels."""
+"""Vocabulary: names, prompts, colours and the value of unlabelled pixels."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
-from infoclip_mmseg.models.text.prompts import PromptSet, build_prompts
+from infoclip_mmseg.models.text.prompts import (
+    DEFAULT_TEMPLATES,
+    PromptSet,
+    build_prompts,
+    check_templates,
+)
 from infoclip_mmseg.utils.palette import make_palette
 
 
-class VocabularyMixin:
-    """Holds the words that a segmentor labels pixels with.
+class Vocabulary:
+    """The words that a segmentor labels pixels with; at first there are none.
 
-    It expects ``decode_head``, ``data_preprocessor``, ``templates``, ``synonyms``,
-    ``_own_ignore``, ``_dataset_meta`` and ``_prompts``, which the segmentor sets.
+    Args:
+        templates: Prompt templates; see :func:`build_prompts`.
+        synonyms: What becomes of the synonyms of a name; see :func:`build_prompts`.
+        owner: Who has the words, in the error that there are none.
+
+    Attributes:
+        meta: ``classes`` and ``palette``, perhaps ``ignore_index``, as a data set's metainfo has
+            them; None where there are no words.
     """
 
-    decode_head: Any
-    data_preprocessor: Any
-    templates: tuple[str, ...]
-    synonyms: str
-    _own_ignore: tuple[int, int | None]
-    _dataset_meta: dict | None
-    _prompts: PromptSet | None
+    def __init__(
+        self,
+        templates: str | Sequence[str] = DEFAULT_TEMPLATES,
+        synonyms: str = 'first',
+        owner: str = 'the model',
+    ) -> None:
+        self.templates, self.synonyms = check_templates(templates), synonyms
+        self.meta: dict | None = None
+        self._prompts: PromptSet | None = None
+        self._owner = owner
+
+    def set(
+        self,
+        names: Sequence[str],
+        palette: Sequence[Sequence[int]] | None = None,
+        ignore_index: int | None = None,
+    ) -> None:
+        """Take these words from now on.
+
+        Args:
+            names: T class names; a name may hold comma-separated synonyms.
+            palette: T colours [r, g, b], 0..255; made up where None or of another number.
+            ignore_index: Value of pixels without a label in the label maps that go with the names.
+
+        Raises:
+            TypeError, ValueError: The names are no vocabulary; see :func:`build_prompts`.
+        """
+        self._prompts = build_prompts(names, self.templates, self.synonyms)
+        palette = palette if palette and len(palette) == len(names) else make_palette(len(names))
+        self.meta = dict(classes=tuple(names), palette=[list(colour) for colour in palette])
+        if ignore_index is not None:
+            self.meta['ignore_index'] = ignore_index
+
+    @property
+    def prompts(self) -> PromptSet:
+        """Prompts of the words.
+
+        Raises:
+            RuntimeError: There are no words.
+        """
+        if self._prompts is None:
+            raise RuntimeError(
+                f'{self._owner} has no vocabulary yet: add dict(type="VocabularyHook") to '
+                'custom_hooks, or call model.set_vocabulary([...]) with the class names'
+            )
+        return self._prompts
+
+    @property
+    def num_classes(self) -> int:
+        """T; 0 where there are no words."""
+        return 0 if self._prompts is None else self._prompts.num_classes
+
+    @property
+    def ignore_index(self) -> int | None:
+        """Value of pixels without a label; None where the words came without one."""
+        return (self.meta or {}).get('ignore_index')
+
+    @contextmanager
+    def swapped(self, names: Sequence[str] | None) -> Iterator[None]:
+        """Other words while the context lasts; None keeps the present ones."""
+        kept = self._prompts, self.meta
+        try:
+            if names is not None:
+                self.set(names)
+            yield
+        finally:
+            self._prompts, self.meta = kept
+
+
+class VocabularyOwner:
+    """What mmseg, hooks and users ask of a model with a ``vocabulary``; a base of segmentors."""
+
+    vocabulary: Vocabulary
 
     def set_vocabulary(
         self,
@@ -30,36 +107,27 @@ class VocabularyMixin:
         palette: Sequence[Sequence[int]] | None = None,
         ignore_index: int | None = None,
     ) -> None:
-        """Label pixels with these names from now on.
+        """Label pixels with these names from now on; see :meth:`Vocabulary.set`.
 
         Args:
             names: T class names; a name may hold comma-separated synonyms.
             palette: T colours [r, g, b], 0..255; made up where None or of another number.
             ignore_index: Value of pixels without a label in the label maps that go with the names;
-                None takes that of the decode head's config.
+                None takes that of the model's config.
 
         Raises:
             TypeError, ValueError: The names are no vocabulary; see :func:`build_prompts`.
         """
-        self._prompts = build_prompts(names, self.templates, self.synonyms)
-        palette = palette if palette and len(palette) == len(names) else make_palette(len(names))
-        self._dataset_meta = dict(classes=tuple(names), palette=[list(c) for c in palette])
-        if ignore_index is not None:
-            self._dataset_meta['ignore_index'] = ignore_index
-        self.decode_head.num_classes = len(names)
-        self._set_ignore_index(ignore_index)
+        self.vocabulary.set(names, palette, ignore_index)
+        self.follow_vocabulary()
 
-    def _set_ignore_index(self, value: int | None) -> None:
-        """Set the value of unlabelled pixels in losses and checks, and of padded ones."""
-        ignored, padded = self._own_ignore if value is None else (value, value)
-        self.decode_head.ignore_index = ignored
-        if padded is not None:
-            self.data_preprocessor.seg_pad_val = padded
+    def follow_vocabulary(self) -> None:
+        """Set what depends on the words; nothing here."""
 
     @property
     def dataset_meta(self) -> dict | None:
         """``classes``, ``palette``, perhaps ``ignore_index``; assigning it sets the vocabulary."""
-        return self._dataset_meta
+        return self.vocabulary.meta
 
     @dataset_meta.setter
     def dataset_meta(self, meta: dict | None) -> None:
@@ -69,19 +137,5 @@ class VocabularyMixin:
 
     @property
     def prompts(self) -> PromptSet:
-        """Prompts of the current vocabulary.
-
-        Raises:
-            RuntimeError: No vocabulary has been set.
-        """
-        if self._prompts is None:
-            raise RuntimeError(
-                'the model has no vocabulary yet: add dict(type="VocabularyHook") to custom_hooks, '
-                'or call model.set_vocabulary([...]) with the class names'
-            )
-        return self._prompts
-
-    @property
-    def out_channels(self) -> int:
-        """T of the current vocabulary."""
-        return self.decode_head.num_classes
+        """Prompts of the current vocabulary; a RuntimeError where there is none."""
+        return self.vocabulary.prompts

@@ -7,17 +7,19 @@ does not grow with the vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from infoclip_mmseg.models.views.windows import Layout
-from infoclip_mmseg.utils.tensors import resize
+from infoclip_mmseg.models.decode_heads.base import OpenVocabHead
+from infoclip_mmseg.models.views.windows import Layout, region_of
+from infoclip_mmseg.utils.tensors import Size, resize
 
 # Elements of the maps that are held at a time.
 _CHUNK = 1 << 22
+FLIP_AXES = {'horizontal': -1, 'vertical': -2}
 
 
 class ViewLogits(NamedTuple):
@@ -25,92 +27,113 @@ class ViewLogits(NamedTuple):
 
     Attributes:
         logits: (V, k, h', w').
-        classes: Their classes (V, k), ascending, or None where all T classes were decoded, k = T.
-        num_classes: T.
-        layout: Where the views lie; None for a single view that is not resized.
+        classes: Their classes (V, k), ascending, or None where all were decoded: the T classes, or
+            all words where each has logits of its own.
+        layout: Where the views lie.
     """
 
     logits: Tensor
     classes: Tensor | None
-    num_classes: int
-    layout: Layout | None
+    layout: Layout
 
     @property
-    def size(self) -> tuple[int, int]:
+    def size(self) -> Size:
         """Height and width of a class map."""
         height, width = self.logits.shape[-2:]
-        return (height, width) if self.layout is None else self.layout.size
+        return self.layout.size or (height, width)
 
 
 def candidates(views: ViewLogits) -> Tensor:
     """Classes (U,), ascending, that were decoded in at least one view."""
     if views.classes is None:
-        return torch.arange(views.num_classes, device=views.logits.device)
+        return torch.arange(views.logits.shape[1], device=views.logits.device)
     return views.classes.unique()
 
 
-def class_maps(views: ViewLogits, classes: Tensor) -> Tensor:
-    """Probabilities (c, *size), float32, of some classes (c,), ascending.
+def average_scores(views: ViewLogits, classes: Tensor, head: OpenVocabHead) -> Tensor:
+    """Scores (c, *size), float32, of some classes (c,), ascending: the views' weighted average.
 
-    A class that was not decoded in a view has probability 0 there. The mean over the windows is
-    averaged with the whole image (CAT-Seg, section 4.2).
+    A class that was not decoded in a view has score 0 there.
     """
-    if views.layout is None:
-        total = views.logits.new_zeros(len(classes), *views.size, dtype=torch.float32)
-        logits, slots = _of_view(views, 0, classes)
-        return _add(total, slots, logits.float().sigmoid())
-    size, window, corners, cover = views.layout
-    total = views.logits.new_zeros(len(classes), *size, dtype=torch.float32)
-    for index, corner in enumerate((*corners, None)):
+    total = views.logits.new_zeros(len(classes), *views.size, dtype=torch.float32)
+    for index, view in enumerate(views.layout.views):
         logits, slots = _of_view(views, index, classes)
         if not len(logits):
             continue
-        share = resize(logits[None].float(), window).sigmoid()
-        if corner is None:
-            _add(total, slots, resize(share, size)[0] / 2)
-            continue
-        (top, left), (height, width) = corner, window
-        region = (slice(top, top + height), slice(left, left + width))
-        _add(total[(slice(None), *region)], slots, share[0] / (2 * cover[region]))
+        share = _enlarge(logits[None].float(), views.layout, head)
+        if view.corner is None and views.layout.size is not None:
+            share = resize(share, views.size)
+        region = total[(slice(None), *region_of(view, views.layout))]
+        _add(region, slots, share[0] * view.weight)
     return total
 
 
-def iter_class_maps(views: ViewLogits, pixels: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-    """Maps of all candidate classes, a chunk at a time.
+def class_maps(
+    views: ViewLogits,
+    head: OpenVocabHead,
+    size: Size | None = None,
+    word_counts: Sequence[int] = (),
+    flip: str | None = None,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Probabilities of all candidate classes, a chunk at a time.
 
     Args:
         views: Logits of the views.
-        pixels: Pixels of a map after what the caller does with it, where it is enlarged.
+        head: The head that they are of. Where it needs the whole vocabulary, and so decodes all of
+            it, there is one chunk.
+        size: Height and width of the result; None keeps that of the averaged scores.
+        word_counts: Words of each of the T classes; see :meth:`OpenVocabHead.probabilities`.
+        flip: How the image was mirrored, 'horizontal' or 'vertical'; undone here.
 
     Yields:
-        Classes (c,), ascending, and their maps (c, *size); see :func:`class_maps`.
+        Classes (c,), ascending, and their probabilities (c, *size), float32.
     """
-    step = max(1, _CHUNK // max(views.size[0] * views.size[1], pixels))
-    for classes in candidates(views).split(step):
-        yield classes, class_maps(views, classes)
+    size = size or views.size
+    pixels = max(views.size[0] * views.size[1], size[0] * size[1])
+    decoded = candidates(views)
+    step = len(decoded) if head.whole_vocabulary else max(1, _CHUNK // pixels)
+    for classes in decoded.split(step):
+        scores = average_scores(views, classes, head)
+        if flip is not None:
+            scores = scores.flip(FLIP_AXES[flip])
+        maps = head.probabilities(resize(scores[None], size), word_counts)[0]
+        if head.whole_vocabulary:
+            classes = torch.arange(len(maps), device=maps.device)
+        yield classes, maps
 
 
 class Labeller:
-    """Running maximum over the classes: the label of each pixel and its probability.
+    """Running maximum over the classes: the best class of each pixel and its probability.
 
     Equal to ``argmax`` over all T classes, which takes the first of equal ones, given classes in
     ascending order: classes that never come have probability 0.
 
     Attributes:
-        labels: (h, w).
+        winner: (h, w).
         probability: (h, w), float32.
     """
 
-    def __init__(self, size: tuple[int, int], device: torch.device) -> None:
-        self.labels = torch.zeros(size, dtype=torch.long, device=device)
+    def __init__(self, size: Size, device: torch.device) -> None:
+        self.winner = torch.zeros(size, dtype=torch.long, device=device)
         self.probability = torch.zeros(size, dtype=torch.float32, device=device)
 
     def update(self, classes: Tensor, maps: Tensor) -> None:
         """Take the maps (c, h, w) of classes (c,) into account."""
         value, index = maps.max(dim=0)
         better = value > self.probability
-        self.labels = torch.where(better, classes[index], self.labels)
+        self.winner = torch.where(better, classes[index], self.winner)
         self.probability = torch.where(better, value, self.probability)
+
+
+def _enlarge(logits: Tensor, layout: Layout, head: OpenVocabHead) -> Tensor:
+    """Scores of a view's logits (1, m, h', w') at the size of the window."""
+    if layout.window is None:
+        return head.scores(logits)
+    if layout.resizes_logits:
+        return head.scores(resize(logits, layout.window))
+    top, _, left, _ = layout.padding
+    scores = resize(head.scores(logits), layout.padded)
+    return scores[..., top : top + layout.window[0], left : left + layout.window[1]]
 
 
 def _of_view(views: ViewLogits, index: int, classes: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -121,11 +144,14 @@ def _of_view(views: ViewLogits, index: int, classes: Tensor) -> tuple[Tensor, Te
     logits = views.logits[index]
     if views.classes is None:
         return logits[classes], None
-    own = views.classes[index]
-    place = torch.searchsorted(own, classes).clamp(max=len(own) - 1)
-    (slots,) = (own[place] == classes).nonzero(as_tuple=True)
+    decoded = views.classes[index]
+    place = torch.searchsorted(decoded, classes).clamp(max=len(decoded) - 1)
+    (slots,) = (decoded[place] == classes).nonzero(as_tuple=True)
     return logits[place[slots]], slots
 
 
-def _add(total: Tensor, slots: Tensor | None, share: Tensor) -> Tensor:
-    return total.add_(share) if slots is None else total.index_add_(0, slots, share)
+def _add(total: Tensor, slots: Tensor | None, share: Tensor) -> None:
+    if slots is None:
+        total.add_(share)
+    else:
+        total.index_add_(0, slots, share)

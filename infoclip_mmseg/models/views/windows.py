@@ -1,11 +1,16 @@
-"""Sliding-window inference with a global view (pure functions)."""
+"""Where the views of an image lie and what each counts (pure functions).
+
+Three modes give one kind of layout: 'slide', CAT-Seg's windows and a global view; 'windows', the
+windows of mmseg and ClearCLIP; 'whole', the image as it is.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from infoclip_mmseg.models.layers.cost_volume import ClassLogits
@@ -15,26 +20,50 @@ MODES = ('slide', 'windows', 'whole')
 
 
 class View(NamedTuple):
-    """One view of an image: the image's index and (top, left) of the window; None for the whole."""
+    """One view of an image.
 
-    image: int
+    Attributes:
+        corner: (top, left) of a window; None for the whole image.
+        weight: What it counts in the average over the views: a number, or one for each pixel of
+            the window (h, w). The weights of all views sum to 1 at each pixel.
+    """
+
     corner: tuple[int, int] | None
+    weight: Tensor | float
 
 
 class Layout(NamedTuple):
-    """Windows over an image, followed by the whole image.
+    """The views of an image.
 
     Attributes:
-        size: Working height and width in pixels.
-        window: Height and width of a window.
-        corners: (top, left) of each window; the whole image is the view after the last.
-        cover: How many windows cover each pixel (*size).
+        size: Height and width of the image, and of the class maps; None leaves images as they are
+            and class maps at the head's resolution.
+        window: Height and width of a view; None with ``size``.
+        views: The views.
+        padding: Rows above and below and columns to the left and right by which windows are padded
+            with zeros to multiples of the patch: (top, bottom, left, right).
+        resizes_logits: Whether a view's logits are brought to the size of the window, as CAT-Seg
+            does, or its scores.
     """
 
-    size: Size
-    window: Size
-    corners: list[tuple[int, int]]
-    cover: Tensor
+    size: Size | None
+    window: Size | None
+    views: list[View]
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    resizes_logits: bool = False
+
+    @property
+    def padded(self) -> Size:
+        """Height and width of a window with its padding."""
+        assert self.window is not None
+        top, bottom, left, right = self.padding
+        return self.window[0] + top + bottom, self.window[1] + left + right
+
+
+def check_mode(mode: str) -> None:
+    """Raise a ValueError for an unknown inference mode."""
+    if mode not in MODES:
+        raise ValueError(f'mode must be one of {MODES}, got {mode!r}')
 
 
 def unpad(image: Tensor, meta: dict) -> Tensor:
@@ -42,12 +71,6 @@ def unpad(image: Tensor, meta: dict) -> Tensor:
     padding = meta.get('img_padding_size', meta.get('padding_size', (0, 0, 0, 0)))
     left, right, top, bottom = padding
     return image[:, top : image.shape[1] - bottom, left : image.shape[2] - right]
-
-
-def check_mode(mode: str) -> None:
-    """Raise a ValueError for an unknown inference mode."""
-    if mode not in MODES:
-        raise ValueError(f'mode must be one of {MODES}, got {mode!r}')
 
 
 def window_starts(length: int, window: int, stride: int) -> list[int]:
@@ -58,79 +81,133 @@ def window_starts(length: int, window: int, stride: int) -> list[int]:
     return starts
 
 
-def window_corners(size: Size, window: Size, overlap: float) -> list[tuple[int, int]]:
-    """(top, left) of every window over an image of ``size``.
+def window_corners(size: Size, window: Size, stride: Size) -> list[tuple[int, int]]:
+    """(top, left) of every window over an image.
 
     Args:
-        size: Height and width in pixels.
+        size: Height and width of the image in pixels.
         window: Height and width of a window, no larger than ``size``.
-        overlap: Least share of a window that is covered by the next one, 0 <= overlap < 1.
+        stride: Steps between windows in pixels, down and to the right.
     """
-    stride = [max(1, int(side * (1 - overlap))) for side in window]
     rows = window_starts(size[0], window[0], stride[0])
     columns = window_starts(size[1], window[1], stride[1])
     return [(top, left) for top in rows for left in columns]
 
 
-def sliding_layout(images: Tensor, size: Size, window: Size, overlap: float) -> Layout:
-    """Windows of a size over images of another.
+def whole_layout() -> Layout:
+    """The image as it is: a single view."""
+    return Layout(None, None, [View(None, 1.0)])
+
+
+def slide_layout(images: Tensor, size: Size, window: Size, overlap: float) -> Layout:
+    """Windows over the resized image, and the whole image as one of them (CAT-Seg, section 4.2).
+
+    Half of a pixel's weight is that of the whole image, the other half the windows share.
 
     Args:
         images: Images, which tell the device.
         size: Working height and width in pixels.
         window: Window height and width in pixels; cut to ``size`` where larger.
-        overlap: See :func:`window_corners`.
+        overlap: Least share of a window that is covered by the next one, 0 <= overlap < 1.
     """
-    window = (min(window[0], size[0]), min(window[1], size[1]))
-    corners = window_corners(size, window, overlap)
-    cover = images.new_zeros(size, dtype=torch.float32)
-    for top, left in corners:
-        cover[top : top + window[0], left : left + window[1]] += 1
-    return Layout(size, window, corners, cover)
+    window = _cut(window, size)
+    stride = (max(1, int(window[0] * (1 - overlap))), max(1, int(window[1] * (1 - overlap))))
+    corners = window_corners(size, window, stride)
+    views = [*_windows(images, size, window, corners, share=0.5), View(None, 0.5)]
+    return Layout(size, window, views, resizes_logits=True)
 
 
-def sliding_logits(
-    images: Tensor,
-    predict: Callable[[Tensor], ClassLogits],
-    layout: Layout,
-    view_batch_size: int,
-) -> Iterator[ClassLogits]:
-    """Logits of the windows of each image and of the whole image, resized to a window.
+def windows_layout(images: Tensor, window: Size, stride: Size, patch: Size) -> Layout:
+    """Windows over images at their own size, all of the same weight.
 
     Args:
         images: Images (B, 3, h, w).
-        predict: Views (b, 3, *window) -> logits (b, k, h', w') and their classes (b, k) or None.
+        window: Window height and width in pixels; cut to the images where larger.
+        stride: Steps between windows in pixels, down and to the right.
+        patch: Height and width of a patch in pixels. Windows that are no multiples of it are
+            padded, evenly on both sides; what is said of the padding is cut off.
+    """
+    size = (images.shape[-2], images.shape[-1])
+    window = _cut(window, size)
+    views = _windows(images, size, window, window_corners(size, window, stride), share=1.0)
+    height, width = (-side % step for side, step in zip(window, patch))
+    padding = (height // 2, height - height // 2, width // 2, width - width // 2)
+    return Layout(size, window, views, padding)
+
+
+def _cut(window: Size, size: Size) -> Size:
+    return min(window[0], size[0]), min(window[1], size[1])
+
+
+def _windows(
+    images: Tensor, size: Size, window: Size, corners: Sequence[tuple[int, int]], share: float
+) -> list[View]:
+    """Windows that share this weight at each pixel."""
+    cover = images.new_zeros(size, dtype=torch.float32)
+    for region in (_region(corner, window) for corner in corners):
+        cover[region] += 1
+    weight = share / cover
+    return [View(corner, weight[_region(corner, window)]) for corner in corners]
+
+
+def _region(corner: tuple[int, int], window: Size) -> tuple[slice, slice]:
+    (top, left), (height, width) = corner, window
+    return slice(top, top + height), slice(left, left + width)
+
+
+def region_of(view: View, layout: Layout) -> tuple[slice, slice]:
+    """Rows and columns of a class map that a view shows."""
+    if view.corner is None or layout.window is None:
+        return slice(None), slice(None)
+    return _region(view.corner, layout.window)
+
+
+def view_logits(
+    images: Tensor,
+    decode: Callable[[Tensor], ClassLogits],
+    layout: Layout,
+    view_batch_size: int,
+) -> Iterator[ClassLogits]:
+    """Logits of the views of each image.
+
+    Args:
+        images: Images (B, 3, h, w).
+        decode: Views (b, 3, ...) to logits (b, k, h', w') and their classes (b, k) or None.
         layout: Where the views lie.
         view_batch_size: Views, of one or of several images, that go through the model together.
 
     Yields:
         For each image, as soon as it is finished, logits (V, k, h', w') and classes (V, k) or None.
     """
-    working, whole = resize(images, layout.size), resize(images, layout.window)
-    corners = (*layout.corners, None)
-    views = [View(b, corner) for b in range(len(images)) for corner in corners]
+    whole, working = images, images
+    if layout.size is not None and layout.window is not None:
+        working, whole = resize(images, layout.size), resize(images, layout.window)
+    views = [(index, view) for index in range(len(images)) for view in layout.views]
     done: list[ClassLogits] = []
     for start in range(0, len(views), view_batch_size):
         batch = views[start : start + view_batch_size]
-        crops = torch.stack([_crop(working, whole, view, layout.window) for view in batch])
-        logits, classes = predict(crops)
+        crops = torch.stack(
+            [
+                whole[i] if v.corner is None else working[(i, slice(None), *region_of(v, layout))]
+                for i, v in batch
+            ]
+        )
+        logits, classes = decode(_pad(crops, layout))
         done += [
             ClassLogits(logits[i], None if classes is None else classes[i])
             for i in range(len(batch))
         ]
-        while len(done) >= len(corners):
-            yield _stack(done[: len(corners)])
-            del done[: len(corners)]
+        while len(done) >= len(layout.views):
+            yield _stack(done[: len(layout.views)])
+            del done[: len(layout.views)]
+
+
+def _pad(crops: Tensor, layout: Layout) -> Tensor:
+    top, bottom, left, right = layout.padding
+    return F.pad(crops, (left, right, top, bottom)) if any(layout.padding) else crops
 
 
 def _stack(views: list[ClassLogits]) -> ClassLogits:
     classes = [view.classes for view in views if view.classes is not None]
     logits = torch.stack([view.logits for view in views])
     return ClassLogits(logits, torch.stack(classes) if classes else None)
-
-
-def _crop(working: Tensor, whole: Tensor, view: View, window: Size) -> Tensor:
-    if view.corner is None:
-        return whole[view.image]
-    top, left = view.corner
-    return working[view.image, :, top : top + window[0], left : left + window[1]]

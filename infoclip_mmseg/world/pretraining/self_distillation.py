@@ -15,7 +15,7 @@ from mmseg.registry import MODELS
 from torch import Tensor
 
 from infoclip_mmseg.models.backbones.dual_encoder import CLIPDualEncoder
-from infoclip_mmseg.models.distillation.teacher import TaughtMixin
+from infoclip_mmseg.models.distillation.distiller import Distiller, Student
 
 
 @torch.no_grad()
@@ -46,7 +46,7 @@ def window_embeddings(encoder: CLIPDualEncoder, images: Tensor, windows: Sequenc
 
 
 @MODELS.register_module()
-class SelfDistilledCLIP(TaughtMixin, BaseModel):
+class SelfDistilledCLIP(Student, BaseModel):
     """Dense embeddings learn to say what the pooled embedding says of the same place, cut out.
 
     As CLIPSelf (arXiv 2310.01403): windows of the image are cut out and a frozen copy of the model
@@ -60,9 +60,6 @@ class SelfDistilledCLIP(TaughtMixin, BaseModel):
             its embeddings of them are averaged.
         data_preprocessor: Config of a :class:`ViewPreprocessor`.
         init_cfg: See ``mmengine.model.BaseModel``.
-
-    Attributes:
-        teacher: The frozen copy, from :class:`~infoclip_mmseg.engine.FrozenTeacherHook`.
     """
 
     def __init__(
@@ -84,7 +81,7 @@ class SelfDistilledCLIP(TaughtMixin, BaseModel):
         for parameter in clip.parameters():
             parameter.requires_grad_(id(parameter) in visual)
         self.windows = tuple(windows)
-        self.teacher: Any = None
+        self.distiller = Distiller(self.backbone)
 
     def forward(
         self, images: dict[str, Tensor], texts: dict[str, list[str]], mode: str = 'loss'

@@ -12,7 +12,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
 from infoclip_mmseg.models import CLIPDualEncoder, ImageFeatures, ZeroShotHead, build_prompts
-from infoclip_mmseg.models.decode_heads.zero_shot import class_probabilities, threshold_labels
+from infoclip_mmseg.models.decode_heads.zero_shot import class_probabilities
 from infoclip_mmseg.models.text.prompts import TEMPLATE_SETS
 
 WORDS = ['sky, wall', 'cat', 'dog, puppy, hound']
@@ -70,7 +70,7 @@ def test_prompt_ensemble_by_hand(toy_cfg, monkeypatch):
     vectors = torch.tensor([[3.0, 4.0], [0.0, 2.0], [-5.0, 0.0], [0.0, 0.5]])
     encoder = CLIPDualEncoder(toy_cfg()['backbone']['model_name'], finetune='frozen').eval()
     encoder.tokenizer = lambda texts: torch.arange(len(texts))[:, None]
-    monkeypatch.setattr(encoder, 'encode_text', lambda tokens: vectors[tokens[:, 0]])
+    monkeypatch.setattr(encoder.text_encoder, 'encode', lambda tokens, run: vectors[tokens[:, 0]])
     text = encoder.embed_prompts(build_prompts(['x, y'], ['a {}', 'the {}'], 'max'))
     assert text.shape == (2, 2, 2)
     # x: mean of (0.6, 0.8) and (0, 1) is (0.3, 0.9); y: mean of (-1, 0) and (0, 1).
@@ -86,7 +86,7 @@ def test_text_embeddings_of_words_come_back_from_the_disk(toy_cfg, tmp_path):
     texts = {mode: build_prompts(WORDS, ['a {}', 'the {}'], mode) for mode in ('first', 'max')}
     made = {mode: encoder.embed_prompts(prompts) for mode, prompts in texts.items()}
     assert made['max'].shape == (6, 2, 32) and len(list(tmp_path.iterdir())) == 2
-    encoder._text_cache.clear()
+    encoder.text_encoder.forget()
     torch.testing.assert_close(encoder.embed_prompts(texts['max']), made['max'])
     torch.testing.assert_close(made['max'][[0, 2, 3]], made['first'], rtol=1e-4, atol=1e-5)
 
@@ -110,7 +110,7 @@ def test_synonyms_compete_by_their_best_word_not_by_their_sum():
     weights = torch.tensor([3.0, 3.0, 4.0])
     scores = (weights.log() / 50).view(1, 3, 1, 1)
     probabilities = class_probabilities(scores, 50.0, (2, 1))
-    assert threshold_labels(probabilities[0], 0.0, 0).item() == 1
+    assert probabilities.argmax(dim=1).item() == 1
 
 
 @pytest.mark.parametrize(
@@ -126,8 +126,9 @@ def test_thresholding_as_on_voc21(threshold, background, expected):
     # Pixels: clearly 1; best 2 at 0.4; exactly 0.5; background itself.
     pixels = torch.tensor([[0.1, 0.8, 0.1], [0.3, 0.3, 0.4], [0.25, 0.25, 0.5], [0.9, 0.05, 0.05]])
     head = ZeroShotHead(threshold=threshold, background=background)
-    labels = head.label_map(pixels.T.reshape(3, 2, 2))
-    assert labels.shape == (1, 2, 2) and labels.dtype == torch.long
+    probability, winner = pixels.T.reshape(3, 2, 2).max(dim=0)
+    labels = head.labels(winner, probability)
+    assert labels.shape == (2, 2) and labels.dtype == torch.long
     assert labels.flatten().tolist() == expected
 
 

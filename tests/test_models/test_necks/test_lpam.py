@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from mmseg.registry import MODELS
 
-from infoclip_mmseg.models.necks.lpam import LPAM, alignment_map
+from infoclip_mmseg.models.necks.lpam import LPAM, relation_map
 
 B, H, W, T, D = 2, 3, 4, 5, 16
 # torch before 2.4 has no float16 autocast on the CPU
@@ -106,7 +106,7 @@ def test_autocast_keeps_the_map_in_float32(embeddings, dtype, residual):
 def test_half_precision_does_not_overflow(cosine):
     rows = torch.full((1, 2, 64), 300.0, dtype=torch.float16)
     with torch.autocast('cpu', dtype=torch.bfloat16):
-        relation = alignment_map(rows, rows[0], rows, rows[0], cosine=cosine)
+        relation = relation_map(rows, rows[0], rows, rows[0], cosine=cosine)
     expected = 64 * 300.0**2 / 8 + (1 if cosine else 64 * 300.0**2)
     torch.testing.assert_close(relation, torch.full((1, 2, 2), expected))
 
@@ -114,7 +114,7 @@ def test_half_precision_does_not_overflow(cosine):
 def test_cosine_is_the_residual(embeddings):
     image, text = embeddings[0].flatten(2).transpose(1, 2), embeddings[1]
     zero = torch.zeros_like
-    relation = alignment_map(zero(image), zero(text), image, text)
+    relation = relation_map(zero(image), zero(text), image, text)
     expected = F.cosine_similarity(image[:, :, None], text[:, None], dim=-1)
     torch.testing.assert_close(relation, expected)
 

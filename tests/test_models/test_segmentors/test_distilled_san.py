@@ -153,7 +153,7 @@ def test_losses_train_the_side_adapter(clip_files):
     model = MODELS.build(model_config(clip_files, 'tiny'))
     model.init_weights()
     model.set_vocabulary([f'thing {i}' for i in range(150)])
-    model.teacher = model.build_teacher()
+    model.distiller.attach_teacher()
     labels = torch.randint(0, 150, (2, 1, 96, 96))
     samples = [SegDataSample(gt_sem_seg=PixelData(data=label)) for label in labels]
     losses = model.train().loss(torch.randn(2, 3, 96, 96), samples)
@@ -173,5 +173,5 @@ def test_student_and_teacher_embed_words_alike(clip_files):
     model.set_vocabulary(names)
     model.text_encoder.dataset_name, model.text_encoder.vocabulary = None, names
     student = torch.nn.functional.normalize(model.text_encoder()[:3], dim=-1)
-    teacher = model.build_teacher().encoder.embed_prompts(model.distillation.prompts)[:, 0]
+    teacher = model.distiller.attach_teacher().encoder.embed_prompts(model.vocabulary.prompts)[:, 0]
     torch.testing.assert_close(student, teacher, rtol=1e-4, atol=1e-4)

@@ -13,6 +13,7 @@ from mmseg.structures import SegDataSample
 
 from infoclip_mmseg.losses import info_bottleneck, mutual_information_transfer
 from infoclip_mmseg.models.normalisation import CLIP_MEAN, CLIP_STD
+from infoclip_mmseg.models.segmentors.vocabulary import Vocabulary
 
 PREPROCESSOR = dict(
     type='SegDataPreProcessor',
@@ -95,7 +96,7 @@ def build(config: dict, classes: int = 5):
     torch.manual_seed(0)
     model = MODELS.build(ConfigDict(config))
     model.set_vocabulary([f'thing {i}' for i in range(classes)])
-    model.teacher = model.build_teacher()
+    model.distiller.attach_teacher()
     return model.train()
 
 
@@ -113,7 +114,7 @@ def test_the_model_is_the_student(toy_cfg, student):
     assert list(model.state_dict()) == list(plain.state_dict())
     names = {name for name, _ in model.named_parameters()}
     extra = names - {name for name, _ in plain.named_parameters()}
-    assert extra and all(name.startswith('distillation.parts.') for name in extra)
+    assert extra and all(name.startswith('distillation.') for name in extra)
     assert not any('teacher' in name for name in names)
     plain.load_state_dict(model.state_dict(), strict=True)
     image = torch.randn(1, 3, 48, 48)
@@ -151,11 +152,11 @@ def test_losses_are_those_of_the_formula(toy_cfg):
     images = torch.nn.functional.interpolate(images, size=(32, 32), mode='bilinear')
     encoder = model.teacher.encoder
     dense = encoder.encode_image(images).dense.flatten(2).transpose(1, 2)
-    text = encoder.embed_prompts(model.distillation.prompts)[:, 0]
-    parts = model.distillation.parts
+    text = encoder.embed_prompts(model.vocabulary.prompts)[:, 0]
+    parts = model.distillation
     pooled = torch.nn.functional.adaptive_avg_pool2d(seen[0], (4, 4))
-    student = parts['projection'](pooled).flatten(2).transpose(1, 2)
-    teacher_map, student_map = parts['neck'](dense, text), parts['neck'](student, text)
+    student = parts.projection(pooled).flatten(2).transpose(1, 2)
+    teacher_map, student_map = parts.neck(dense, text), parts.neck(student, text)
     expected = info_bottleneck(teacher_map, dense, text)
     torch.testing.assert_close(losses['loss_ib'], expected, rtol=1e-4, atol=1e-5)
     expected = mutual_information_transfer(teacher_map, student_map)
@@ -210,7 +211,7 @@ def test_copies_keep_the_keys_and_share_the_teacher(toy_cfg):
     assert twin.teacher is model.teacher and type(twin) is type(model)
     assert list(twin.state_dict()) == list(model.state_dict())
     twin.load_state_dict(model.state_dict(), strict=True)
-    own, theirs = (m.distillation.parts['neck'].query_proj for m in (twin, model))
+    own, theirs = (m.distillation.neck.query_proj for m in (twin, model))
     assert own is not theirs and torch.equal(own.weight, theirs.weight)
 
 
@@ -259,7 +260,7 @@ def test_a_student_must_be_a_segmentor(toy_cfg):
 
 def test_no_teacher_or_no_words_is_a_clear_error(toy_cfg):
     model = build(config_of(toy_cfg))
-    model.distillation.prompts = None
+    model.vocabulary = Vocabulary(owner='the teacher')
     with pytest.raises(RuntimeError, match='VocabularyHook'):
         model.loss(torch.randn(2, 3, 48, 48), samples())
     model.teacher = None
@@ -279,7 +280,7 @@ def test_trained_student_loads_without_the_plugin_and_training_resumes(
     assert plain.load_state_dict(checkpoint['state_dict'], strict=True)
     saved = checkpoint['distillation']
     assert {name.split('.')[0] for name in saved} == {'neck', 'projection'}
-    for name, value in runner.model.distillation.saved_state().items():
+    for name, value in runner.model.distiller.checkpoint_entry().items():
         assert torch.equal(saved[name], value)
 
     resumed = make_runner(

@@ -51,7 +51,7 @@ def test_non_square_input_and_working_size(toy):
 
 @pytest.mark.parametrize('size', [(48, 48), (100, 131), (49, 300)])
 def test_windows_cover_everything(size):
-    corners = window_corners(size, (48, 48), 0.333)
+    corners = window_corners(size, (48, 48), (32, 32))
     covered = np.zeros(size)
     for top, left in corners:
         assert top + 48 <= size[0] and left + 48 <= size[1]

@@ -30,9 +30,20 @@ def chunk(request, monkeypatch):
 
 @pytest.fixture
 def model(toy):
-    model = toy(test_cfg=dict(size=(70, 80))).eval()
+    model = toy(test_cfg=dict(size=(70, 80), stride=32)).eval()
     model.set_vocabulary(WORDS)
     return model
+
+
+def dense_windows(model, images: torch.Tensor) -> torch.Tensor:
+    """Mean over windows at the images' own size, of maps of all classes."""
+    total = torch.zeros(len(images), model.out_channels, *images.shape[-2:])
+    cover = torch.zeros(images.shape[-2:])
+    for top, left in window_corners(tuple(images.shape[-2:]), (48, 48), (32, 32)):
+        part = (..., slice(top, top + 48), slice(left, left + 48))
+        total[part] += resize(model.encode_decode(images[part]).sigmoid(), (48, 48))
+        cover[part] += 1
+    return total / cover
 
 
 def dense_probabilities(model, images: torch.Tensor) -> torch.Tensor:
@@ -41,7 +52,7 @@ def dense_probabilities(model, images: torch.Tensor) -> torch.Tensor:
     working, whole = resize(images, size), resize(images, window)
     total = torch.zeros(len(images), model.out_channels, *size)
     cover = torch.zeros(size)
-    corners = window_corners(size, window, 0.333)
+    corners = window_corners(size, window, (32, 32))
     for top, left in corners:
         cover[top : top + 48, left : left + 48] += 1
     for top, left in corners:
@@ -51,13 +62,15 @@ def dense_probabilities(model, images: torch.Tensor) -> torch.Tensor:
     return total + resize(resize(model.encode_decode(whole), window).sigmoid(), size) / 2
 
 
-@pytest.mark.parametrize('mode', ['slide', 'whole'])
+@pytest.mark.parametrize('mode', ['slide', 'windows', 'whole'])
 def test_labels_equal_argmax_of_dense_maps(model, chunk, mode):
     images = torch.randn(2, 3, 60, 50)
     meta = dict(ori_shape=(85, 66), flip=True, flip_direction='horizontal')
     with torch.no_grad():
         if mode == 'slide':
             expected = dense_probabilities(model, images)
+        elif mode == 'windows':
+            expected = dense_windows(model, images)
         else:
             expected = model.encode_decode(images).sigmoid()
         assert not torch.equal(expected[0].amax((1, 2)) > 0, expected[1].amax((1, 2)) > 0)
@@ -90,9 +103,9 @@ def test_ties_and_empty_pixels_take_the_first_class(chunk):
         labeller.update(classes[part], maps[part])
     dense = torch.zeros(14, 5, 7)
     dense[classes] = maps
-    assert torch.equal(labeller.labels, dense.argmax(0))
-    assert labeller.labels[0, 0] == 0 and labeller.labels[1, 1] == 3
-    assert not (labeller.labels == 11).any()
+    assert torch.equal(labeller.winner, dense.argmax(0))
+    assert labeller.winner[0, 0] == 0 and labeller.winner[1, 1] == 3
+    assert not (labeller.winner == 11).any()
 
 
 def test_undecoded_classes_have_probability_zero():
@@ -119,8 +132,8 @@ def test_views_of_several_images_in_one_batch(model, batch):
         expected = [model.predict(image[None])[0].pred_sem_seg.data for image in images]
         model.test_cfg['view_batch_size'] = batch
         results = model.predict(images)
-    for result, own in zip(results, expected):
-        assert (result.pred_sem_seg.data == own).float().mean() > 0.999
+    for result, alone in zip(results, expected):
+        assert (result.pred_sem_seg.data == alone).float().mean() > 0.999
 
 
 def test_chosen_volume_equals_that_of_all_classes():
@@ -135,14 +148,14 @@ def test_chosen_volume_equals_that_of_all_classes():
     rows = torch.arange(2)[:, None]
     weights = torch.randn(2, 5, 2, 3, 4)
     expected = torch.autograd.grad((full[rows, classes] * weights).sum(), (image, text))
-    volume, own_text, own_classes = top_cost_volume(image, text, 5)
-    assert torch.equal(own_classes, classes) and torch.equal(own_text, text[classes])
+    volume, kept_text, kept_classes = top_cost_volume(image, text, 5)
+    assert torch.equal(kept_classes, classes) and torch.equal(kept_text, text[classes])
     torch.testing.assert_close(volume, full[rows, classes])
     actual = torch.autograd.grad((volume * weights).sum(), (image, text))
     torch.testing.assert_close(actual, expected)
     for limit in (0, 30, 31):
-        volume, own_text, own_classes = top_cost_volume(image, text, limit)
-        assert own_classes is None and torch.equal(volume, full) and own_text.shape[0] == 1
+        volume, kept_text, kept_classes = top_cost_volume(image, text, limit)
+        assert kept_classes is None and torch.equal(volume, full) and kept_text.shape[0] == 1
 
 
 def test_augmentation_needs_the_maps_of_all_classes(model):
@@ -163,8 +176,10 @@ def test_augmentation_needs_the_maps_of_all_classes(model):
             wrapper.test_step(data)
 
 
-def test_memory_does_not_grow_with_the_vocabulary(model):
+@pytest.mark.parametrize('mode', ['slide', 'windows', 'whole'])
+def test_memory_does_not_grow_with_the_vocabulary(model, mode):
     """No tensor of the size of (words, pixels) is made at inference."""
+    model.test_cfg['mode'] = mode
     words = 5000
     model.set_vocabulary([f'word {i}' for i in range(words)])
     text = torch.nn.functional.normalize(torch.randn(words, 1, 32), dim=-1)

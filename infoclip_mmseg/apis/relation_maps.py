@@ -6,13 +6,12 @@ Legend: B images, T classes, C channels, H W grid of patches, h w pixels.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmseg.registry import MODELS
@@ -21,12 +20,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from infoclip_mmseg.utils.checkpoint_files import check_state_dict, load_checkpoint_file
+from infoclip_mmseg.utils.tensors import cosine
 
 _NECK = 'neck.'
 
 
 @dataclass(frozen=True)
-class Alignment:
+class RelationMaps:
     """Maps of one image.
 
     Attributes:
@@ -42,14 +42,19 @@ class Alignment:
 
 def cosine_maps(dense: Tensor, text: Tensor) -> Tensor:
     """Cosines (B, T, H, W), -1..1, of dense embeddings (B, C, H, W) and text (T, C)."""
-    dense, text = F.normalize(dense.float(), dim=1), F.normalize(text.float(), dim=-1)
-    return torch.einsum('bchw,tc->bthw', dense, text)
+    return relation_maps(cosine, dense, text)
 
 
-def relation_maps(lpam: Any, dense: Tensor, text: Tensor) -> Tensor:
-    """LPAM's relation R (B, T, H, W) of dense embeddings (B, C, H, W) and text (T, C)."""
-    height, width = dense.shape[-2:]
-    return lpam(dense, text).transpose(1, 2).unflatten(2, (height, width))
+def relation_maps(relate: Callable, dense: Tensor, text: Tensor) -> Tensor:
+    """Relation (B, T, H, W) of dense embeddings (B, C, H, W) and text (T, C).
+
+    Args:
+        relate: LPAM, or another function of positions (B, N, C) and text to (B, N, T).
+        dense: Dense embeddings.
+        text: Text embeddings.
+    """
+    positions = dense.flatten(2).transpose(1, 2)
+    return relate(positions, text).transpose(1, 2).unflatten(2, dense.shape[-2:])
 
 
 @torch.no_grad()
@@ -64,7 +69,7 @@ def dense_embeddings(model: Any, image: NDArray[np.uint8]) -> Tensor:
 @torch.no_grad()
 def align(
     model: Any, image: NDArray[np.uint8], names: Sequence[str], lpam: Any = None
-) -> Alignment:
+) -> RelationMaps:
     """Maps of a whole image, resized to ``model.input_size`` as one view.
 
     The model keeps the words as its vocabulary. Not to be called while another thread uses it.
@@ -81,7 +86,7 @@ def align(
     relation = None
     if lpam is not None:
         relation = relation_maps(lpam, dense, text)[0].float().cpu().numpy()
-    return Alignment(tuple(names), cosine_maps(dense, text)[0].cpu().numpy(), relation)
+    return RelationMaps(tuple(names), cosine_maps(dense, text)[0].cpu().numpy(), relation)
 
 
 def load_lpam(cfg: Config, weights: str | os.PathLike[str] | None, model: Any) -> Any:
@@ -104,11 +109,11 @@ def load_lpam(cfg: Config, weights: str | os.PathLike[str] | None, model: Any) -
         return None
     state = load_checkpoint_file(weights)
     state = {key.removeprefix('module.'): v for key, v in state.get('state_dict', state).items()}
-    own = {key.removeprefix(_NECK): v for key, v in state.items() if key.startswith(_NECK)}
-    if not own:
+    neck_state = {key.removeprefix(_NECK): v for key, v in state.items() if key.startswith(_NECK)}
+    if not neck_state:
         return None
     with DefaultScope.overwrite_default_scope('mmseg'):
         lpam = MODELS.build({'embed_dim': model.backbone.embed_dim, **neck})
-    check_state_dict(lpam, own)
-    lpam.load_state_dict(own)
+    check_state_dict(lpam, neck_state)
+    lpam.load_state_dict(neck_state)
     return lpam.to(next(model.backbone.parameters()).device).eval().requires_grad_(False)

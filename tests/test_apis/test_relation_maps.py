@@ -6,8 +6,8 @@ import torch
 from mmengine.config import Config
 
 from infoclip_mmseg.apis import OpenVocabInferencer
-from infoclip_mmseg.apis.alignment import align, cosine_maps, load_lpam, relation_maps
 from infoclip_mmseg.apis.loading import find_config
+from infoclip_mmseg.apis.relation_maps import align, cosine_maps, load_lpam, relation_maps
 from infoclip_mmseg.models import LPAM
 from infoclip_mmseg.utils.checkpoint_files import CheckpointError
 

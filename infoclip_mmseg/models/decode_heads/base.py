@@ -1,0 +1,147 @@
+"""OpenVocabHead: what a segmentor asks of a head, whatever it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmengine.model import BaseModule
+from mmseg.structures import SegDataSample
+from torch import Tensor
+
+from infoclip_mmseg.models.backbones.dual_encoder import ImageFeatures
+from infoclip_mmseg.models.layers.cost_volume import ClassLogits, scatter_logits
+from infoclip_mmseg.utils.tensors import Size
+
+
+class OpenVocabHead(BaseModule):
+    """From the features of views and the text of a vocabulary to labels.
+
+    In inference these methods are called in this order:
+
+    1. :meth:`decode`: logits of a batch of views, of all classes or of those that it picks;
+    2. :meth:`scores`: what is averaged over the views of an image;
+    3. :meth:`probabilities`: of the averaged scores, at the size of the result;
+    4. :meth:`labels`: of the most probable class of each pixel.
+
+    In training :meth:`targets` and :meth:`loss`. A head needs :meth:`decode` and, to be trained,
+    :meth:`loss`; one that finds masks also has :meth:`segments`. The defaults of the others are
+    those of a head that says of each class apart whether a position shows it (a sigmoid).
+
+    Args:
+        ignore_index: Label value of pixels without a label.
+        threshold: Probability above which a pixel belongs to the class when the vocabulary has
+            only one.
+        init_cfg: See ``mmengine.model.BaseModule``.
+
+    Attributes:
+        whole_vocabulary: Whether :meth:`probabilities` needs the scores of all words at once, as a
+            softmax does. If not, class maps are made a few at a time.
+        trained: Whether the head has weights; without, no checkpoint is needed.
+        scores_words: Whether each synonym of a class may have a score of its own.
+        pad_len: Most classes that are decoded of a view; 0: all.
+        class_chunk: Class maps that are worked on at a time, where the head has such a choice; 0:
+            all, as an exported program does.
+        num_classes: T of the current vocabulary; the segmentor sets it.
+    """
+
+    whole_vocabulary = False
+    trained = True
+    scores_words = False
+    pad_len = 0
+    class_chunk: int | None = None
+
+    def __init__(
+        self, ignore_index: int = 255, threshold: float = 0.5, init_cfg: dict | None = None
+    ) -> None:
+        super().__init__(init_cfg)
+        self.ignore_index = ignore_index
+        self.threshold = threshold
+        self.align_corners = False
+        self.num_classes = 0
+
+    @property
+    def out_channels(self) -> int:
+        """T of the current vocabulary."""
+        return self.num_classes
+
+    def check_mode(self, mode: str) -> None:
+        """Raise a ValueError where the scores cannot be averaged as an inference mode does."""
+
+    def forward(self, features: ImageFeatures, text: Tensor) -> Tensor:
+        """Logits (B, T, h, w) of every class; arguments as for :meth:`decode`."""
+        logits, classes = self.decode(features, text)
+        return logits if classes is None else scatter_logits(logits, classes, text.shape[0])
+
+    def decode(self, features: ImageFeatures, text: Tensor) -> ClassLogits:
+        """Logits of the classes that the head decodes.
+
+        Args:
+            features: Features of B views.
+            text: Text embeddings (T, P, C).
+
+        Returns:
+            Logits (B, k, h, w) and their classes (B, k), ascending, or None for all T.
+        """
+        raise NotImplementedError(f'{type(self).__name__} must implement decode')
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """What is averaged over views, (B, k, h, w), float32."""
+        return logits.float().sigmoid()
+
+    def probabilities(self, scores: Tensor, word_counts: Sequence[int] = ()) -> Tensor:
+        """Probabilities (B, T, h, w) of averaged scores.
+
+        Args:
+            scores: (B, k, h, w), of some classes; with ``whole_vocabulary`` of all words, those of
+                a class one after another.
+            word_counts: Words of each of the T classes; empty where each word is a class.
+        """
+        return scores
+
+    def labels(self, winner: Tensor, probability: Tensor) -> Tensor:
+        """Labels (h, w).
+
+        Args:
+            winner: The most probable class (h, w) of each pixel.
+            probability: Its probability (h, w).
+        """
+        if self.num_classes == 1:
+            return (probability > self.threshold).long()
+        return winner
+
+    def segments(
+        self, features: ImageFeatures, text: Tensor, size: Size, **options: Any
+    ) -> list[tuple[Tensor, list[dict[str, Any]]]]:
+        """Masks one by one: panoptic or instance segmentation. Offered by heads that find masks.
+
+        Args:
+            features, text: As for :meth:`decode`.
+            size: Height and width of the id maps.
+            options: The head's own.
+
+        Returns:
+            For each image an id map (h, w), 0 where there is no segment, and a dict a segment with
+            its ``id`` and whatever else the head knows of it.
+        """
+        raise TypeError(
+            f'a {type(self).__name__} labels positions and finds no masks: segments() needs a head '
+            'that classifies masks'
+        )
+
+    def targets(self, samples: Sequence[SegDataSample]) -> Any:
+        """What :meth:`loss` compares with: the label maps (B, h, w), int64, of B samples."""
+        return torch.cat([sample.gt_sem_seg.data for sample in samples]).long()
+
+    def loss(self, features: ImageFeatures, text: Tensor, targets: Any) -> dict[str, Tensor]:
+        """Task losses by name, as mmseg's heads return them.
+
+        Args:
+            features, text: As for :meth:`decode`.
+            targets: From :meth:`targets`; label maps hold 0..T-1 and ``ignore_index``.
+        """
+        raise RuntimeError(
+            f'{type(self).__name__} has nothing to train; use it with tools/test.py, or train a '
+            'CATSegHead'
+        )
