@@ -7,6 +7,7 @@ has it. What no font has, and what is not printable, is written as an escape (``
 from __future__ import annotations
 
 import bisect
+import contextlib
 import functools
 import itertools
 
@@ -85,9 +86,10 @@ def _find_families(letters: str) -> dict[str, str]:
     for family, file in _font_files().items():
         if len(families) == len(letters):
             break
-        font = get_font(file)
-        here = (c for c in letters if c not in families and font.get_char_index(ord(c)))
-        families.update(dict.fromkeys([*here], family))
+        with contextlib.suppress(OSError, RuntimeError):  # a file that is gone or damaged
+            font = get_font(file)
+            here = [c for c in letters if c not in families and font.get_char_index(ord(c))]
+            families.update(dict.fromkeys(here, family))
     return families
 
 

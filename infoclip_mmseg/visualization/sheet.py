@@ -68,10 +68,8 @@ def draw_sheet(
             if row == 0:
                 axis.set_title(plain(title), fontsize=11)
             if shown is not None and truth is not None and title != truth:
-                valid = labels[truth] < len(classes)
-                if valid.any():
-                    right = (shown == labels[truth])[valid].mean()
-                    axis.set_xlabel(f'{100 * right:.0f} % right', fontsize=8, labelpad=2)
+                share = _share_right(shown, labels[truth], len(classes))
+                axis.set_xlabel(share, fontsize=8, labelpad=2)
     add_legend(figure, _legend_entries(maps, classes, palette, marked))
     save_figure(figure, Path(path))
     return Path(path)
@@ -85,6 +83,12 @@ def _check_columns(images: Sequence[Any], maps: Mapping[str, Any], truth: str | 
         raise ValueError(
             f'draw_sheet needs {len(images)} maps in every column{wanted}, got {counts}'
         )
+
+
+def _share_right(labels: NDArray, truth: NDArray, num_classes: int) -> str:
+    """Share of labelled pixels that are right; empty where none is labelled."""
+    valid = truth < num_classes
+    return f'{100 * (labels == truth)[valid].mean():.0f} % right' if valid.any() else ''
 
 
 def _paint(

@@ -36,8 +36,10 @@ def test_letters_that_no_font_has_are_escaped(fonts):
     assert spell('cat 猫 кошка\n\x00') == r'cat \u732b кошка\n\x00'
 
 
-def test_each_letter_is_taken_from_the_first_font_that_has_it(fonts):
-    fonts(STIXGeneral=stix(), Other=stix())
+def test_each_letter_is_taken_from_the_first_font_that_has_it(fonts, tmp_path):
+    (tmp_path / 'broken.ttf').write_bytes(b'no font')
+    bad = dict(Broken=str(tmp_path / 'broken.ttf'), Gone=str(tmp_path / 'gone.ttf'))
+    fonts(**bad, STIXGeneral=stix(), Other=stix())
     parts = runs(f'cat {RARE} кошка', 16)
     assert [text for _, text in parts] == ['cat ', RARE, ' кошка']
     assert parts[1][0].path == stix() and parts[0][0] is parts[2][0] is not parts[1][0]
