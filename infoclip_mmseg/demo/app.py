@@ -29,8 +29,6 @@ HINT = (
 )
 QUEUE_LENGTH = 64
 LOOPBACK = ('127.0.0.1', 'localhost', '::1')
-# In the Host header; earlier versions of Starlette take '[' for the host of any IPv6 address.
-HOST_NAMES = ('127.0.0.1', 'localhost', '[::1]', '[')
 
 
 def uploaded_image(**options: Any) -> Any:
@@ -137,7 +135,7 @@ def launch(page: gr.Blocks, engine: DemoEngine, host: str, port: int, block: boo
     page.queue(max_size=QUEUE_LENGTH, default_concurrency_limit=1, api_open=False)
     middleware = [Middleware(Guard, max_bytes=engine.limits.max_bytes)]
     if host in LOOPBACK:  # no other site can point a name of its own here
-        names = dict(allowed_hosts=HOST_NAMES, www_redirect=False)
+        names = dict(allowed_hosts=LOOPBACK, www_redirect=False)
         middleware.insert(0, Middleware(TrustedHostMiddleware, **names))
     script = (ASSETS / 'page.js').read_text('utf-8').strip().removesuffix(';')
     _, url, _ = page.launch(
