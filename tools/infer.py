@@ -35,11 +35,11 @@ from infoclip_mmseg.apis import (
     list_sources,
     parse_words,
 )
+from infoclip_mmseg.apis.image_sources import Source
 from infoclip_mmseg.apis.images import MAX_PIXELS
 from infoclip_mmseg.apis.inferencer import DEFAULT_CONFIG
 from infoclip_mmseg.apis.loading import find_config
 from infoclip_mmseg.apis.prediction import write_json
-from infoclip_mmseg.apis.sources import Source
 from infoclip_mmseg.apis.words import Background, Words
 from infoclip_mmseg.datasets.vocabularies import load_vocabulary, shipped_vocabularies
 from infoclip_mmseg.engine.display import logs_to_file

@@ -23,15 +23,13 @@ from infoclip_mmseg.datasets import check_dataloader_cfg
 from infoclip_mmseg.datasets.benchmarks import BENCHMARKS, select_benchmarks
 from infoclip_mmseg.engine.hooks.checkpoint_match import CheckpointMatchHook
 from infoclip_mmseg.engine.launch import (
-    LostRankError,
     add_common_arguments,
     check_file,
     keep_freed_memory,
     load_config,
     start_on_cpu,
-    watch_ranks,
+    unwrap_segmentor,
 )
-from infoclip_mmseg.engine.unwrap import unwrap_segmentor
 from infoclip_mmseg.evaluation.benchmarks import (
     Plan,
     evaluation_pipeline,
@@ -137,18 +135,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         if args.checkpoint is None:
             unwrap_segmentor(runner.model, 'backbone').init_weights()
-        with watch_ranks(cfg):
-            if args.benchmarks is None:
-                runner.test()
-                return
-            name = f'{Path(args.config).stem} {Path(args.checkpoint or "pretrained").name}'
-            table = run_benchmarks(runner, plans, absent, args.checkpoint, name, args.redo)
+        if args.benchmarks is None:
+            runner.test()
+            return
+        name = f'{Path(args.config).stem} {Path(args.checkpoint or "pretrained").name}'
+        table = run_benchmarks(runner, plans, absent, args.checkpoint, name, args.redo)
         if is_main_process():
             print(f'\n{table}\nwritten to {Path(cfg.work_dir, FOLDER)}/table1.md, .csv and .json')
     except CheckpointError as error:
         parser.exit(2, f'{parser.prog}: error: {error}\n')
-    except LostRankError as error:
-        parser.exit(1, f'{parser.prog}: error: {error}\n')
 
 
 def _enable_drawing(cfg: Config, args: argparse.Namespace) -> None:

@@ -22,13 +22,11 @@ from infoclip_mmseg.engine.amp import DTYPES, enable_amp
 from infoclip_mmseg.engine.hooks.benchmark import BenchmarkHook
 from infoclip_mmseg.engine.hooks.checkpoint_match import CheckpointMatchHook
 from infoclip_mmseg.engine.launch import (
-    LostRankError,
     add_common_arguments,
     check_file,
     keep_freed_memory,
     load_config,
     start_on_cpu,
-    watch_ranks,
 )
 from infoclip_mmseg.utils.checkpoint_files import CheckpointError, install_safe_loader
 
@@ -101,12 +99,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if benchmarks is not None:
         runner.register_hook(benchmarks)
     try:
-        with watch_ranks(cfg):
-            runner.train()
+        runner.train()
     except CheckpointError as error:
         parser.exit(2, f'{parser.prog}: error: {error}\n')
-    except LostRankError as error:
-        parser.exit(1, f'{parser.prog}: error: {error}\n')
 
 
 if __name__ == '__main__':

@@ -181,10 +181,10 @@ def read_images(args: argparse.Namespace) -> list[Picture]:
     if args.limit < 1:
         raise ValueError(f'--limit must be 1 or more, got {args.limit}')
     pictures = read_pictures(list_sources(args.images), Limits(), lambda picture: None, 'raise')
-    found = list(itertools.islice(pictures, args.limit + 1))
-    if len(found) > args.limit:
+    first = list(itertools.islice(pictures, args.limit + 1))
+    if len(first) > args.limit:
         print(f'the first {args.limit} images are drawn; --limit changes that')
-    return found[: args.limit]
+    return first[: args.limit]
 
 
 def predict(
@@ -192,7 +192,7 @@ def predict(
 ) -> list[NDArray]:
     """Label maps (h, w) of pictures."""
     images = [Image.fromarray(picture.image) for picture in pictures]
-    return [found.labels for found in inferencer.stream(images, classes)]
+    return [prediction.labels for prediction in inferencer.stream(images, classes)]
 
 
 def run_alignment(args: argparse.Namespace) -> list[Path]:
@@ -231,10 +231,10 @@ def run_tsne(args: argparse.Namespace) -> list[Path]:
     for checkpoint, inferencer in open_models(checkpoints, args):
         words = inferencer.plan(classes)
         points, labels = [], []
-        for picture, found in zip(pictures, predict(inferencer, pictures, classes)):
+        for picture, label_map in zip(pictures, predict(inferencer, pictures, classes)):
             dense = dense_embeddings(inferencer.model, picture.image)[0].float().cpu().numpy()
             points.append(dense.reshape(len(dense), -1).T)
-            labels.append(labels_of_patches(found, dense.shape[1:]).ravel())
+            labels.append(labels_of_patches(label_map, dense.shape[1:]).ravel())
         joined = np.concatenate(points)
         chosen = sample_points(len(joined), args.points, args.seed)
         places = embed_2d(joined[chosen], args.perplexity, args.seed)

@@ -4,7 +4,8 @@ default_scope = 'mmseg'
 env_cfg = dict(
     cudnn_benchmark=True,
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
-    dist_cfg=dict(backend='nccl'),
+    # In seconds: a rank that another one keeps waiting for longer ends the job.
+    dist_cfg=dict(backend='nccl', timeout=300),
 )
 randomness = dict(seed=0)
 # The dense last block has no use for its query weight, which therefore gets no gradient.

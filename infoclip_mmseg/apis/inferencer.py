@@ -17,6 +17,7 @@ import torch
 from mmengine.config import Config
 from numpy.typing import NDArray
 
+from infoclip_mmseg.apis.image_sources import Source, list_sources
 from infoclip_mmseg.apis.images import ImageError
 from infoclip_mmseg.apis.loading import build_pipeline, find_config, load_segmentor, pick_device
 from infoclip_mmseg.apis.maps import Maps, join_maps, name_labels, read_maps
@@ -29,10 +30,9 @@ from infoclip_mmseg.apis.reading import (
     check_on_error,
     read_pictures,
 )
-from infoclip_mmseg.apis.sources import Source, list_sources
 from infoclip_mmseg.apis.tiles import MAX_ASPECT, Tile, make_tiles
 from infoclip_mmseg.apis.words import Background, Words, plan_words, words_key
-from infoclip_mmseg.visualization.overlays import draw_overlay
+from infoclip_mmseg.visualization.overlay import draw_overlay
 
 DEFAULT_CONFIG = 'world/zero_shot'
 MAX_SCORE_BYTES = 2 << 30

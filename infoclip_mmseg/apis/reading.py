@@ -15,7 +15,7 @@ import numpy as np
 from mmengine.logging import print_log
 from PIL import Image
 
-from infoclip_mmseg.apis.download import MAX_BYTES, fetch
+from infoclip_mmseg.apis.image_sources import Source
 from infoclip_mmseg.apis.images import (
     MAX_PIXELS,
     RGB,
@@ -25,7 +25,7 @@ from infoclip_mmseg.apis.images import (
     read_image,
     to_rgb,
 )
-from infoclip_mmseg.apis.sources import Source
+from infoclip_mmseg.apis.web_images import MAX_BYTES, fetch
 
 OnError = str | Callable[[str, Exception], None]
 UNREADABLE = (ImageError, OSError)

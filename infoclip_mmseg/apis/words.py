@@ -99,11 +99,7 @@ def load_classes(classes: str | Sequence[str]) -> list[str]:
         ) from error
 
 
-def plan_words(
-    classes: str | Sequence[str],
-    background: Background,
-    model: Any,
-) -> Words:
+def plan_words(classes: str | Sequence[str], background: Background, model: Any) -> Words:
     """Everything about the words of a call that does not depend on images.
 
     Names that are one and the same to the model (equal tokens: case, spaces, a common beginning of

@@ -12,12 +12,13 @@ from typing import Any
 import gradio as gr
 from mmengine.logging import print_log
 from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from infoclip_mmseg.apis.images import ImageError
 from infoclip_mmseg.demo.encoding import escape
 from infoclip_mmseg.demo.engine import DemoEngine, PageError
 from infoclip_mmseg.demo.examples import Example
-from infoclip_mmseg.demo.guard import LOOPBACK, Guard
+from infoclip_mmseg.demo.guard import Guard
 from infoclip_mmseg.demo.result import render_error, render_result
 
 ASSETS = Path(__file__).parent / 'assets'
@@ -27,6 +28,7 @@ HINT = (
     'Or take an example.</div>'
 )
 QUEUE_LENGTH = 64
+LOOPBACK = ('127.0.0.1', 'localhost', '::1')
 
 
 def uploaded_image(**options: Any) -> Any:
@@ -131,8 +133,10 @@ def launch(page: gr.Blocks, engine: DemoEngine, host: str, port: int, block: boo
         OSError: The port is taken.
     """
     page.queue(max_size=QUEUE_LENGTH, default_concurrency_limit=1, api_open=False)
-    hosts = LOOPBACK if host in LOOPBACK else None
-    guard = Middleware(Guard, max_bytes=engine.limits.max_bytes, hosts=hosts)
+    middleware = [Middleware(Guard, max_bytes=engine.limits.max_bytes)]
+    if host in LOOPBACK:  # no other site can point a name of its own here
+        names = dict(allowed_hosts=LOOPBACK, www_redirect=False)
+        middleware.insert(0, Middleware(TrustedHostMiddleware, **names))
     script = (ASSETS / 'page.js').read_text('utf-8').strip().removesuffix(';')
     _, url, _ = page.launch(
         server_name=host,
@@ -149,7 +153,7 @@ def launch(page: gr.Blocks, engine: DemoEngine, host: str, port: int, block: boo
         pwa=False,
         mcp_server=False,
         footer_links=[],
-        app_kwargs=dict(middleware=[guard], docs_url=None, redoc_url=None, openapi_url=None),
+        app_kwargs=dict(middleware=middleware, docs_url=None, redoc_url=None, openapi_url=None),
         theme=gr.themes.Default(
             font=['system-ui', 'sans-serif'], font_mono=['ui-monospace', 'monospace']
         ),

@@ -17,12 +17,12 @@ import numpy as np
 from mmengine.config import Config
 from numpy.typing import NDArray
 
+from infoclip_mmseg.apis.image_sources import Source
 from infoclip_mmseg.apis.images import read_image
 from infoclip_mmseg.apis.inferencer import DEFAULT_CONFIG, OpenVocabInferencer
 from infoclip_mmseg.apis.loading import find_config
 from infoclip_mmseg.apis.prediction import Prediction
 from infoclip_mmseg.apis.relation_maps import RelationMaps, align, load_lpam
-from infoclip_mmseg.apis.sources import Source
 from infoclip_mmseg.apis.words import Words, parse_words
 
 MAX_SCORED_WORDS = 64

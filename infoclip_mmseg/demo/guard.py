@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import Any
 
-LOOPBACK = ('127.0.0.1', 'localhost', '::1')
 MAX_JSON_BYTES = 2 << 20
 _OVERHEAD = 1 << 20
 """Bytes of an upload beside the file."""
@@ -39,12 +37,10 @@ class Guard:
     Args:
         app: The application behind it.
         max_bytes: Largest uploaded file.
-        hosts: Values of the Host header that are answered, so that no other site can point its
-            own name here; None answers all.
     """
 
-    def __init__(self, app: Any, max_bytes: int, hosts: Sequence[str] | None) -> None:
-        self.app, self.max_bytes, self.hosts = app, max_bytes, hosts
+    def __init__(self, app: Any, max_bytes: int) -> None:
+        self.app, self.max_bytes = app, max_bytes
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer or pass on a request; see ASGI."""
@@ -53,8 +49,7 @@ class Guard:
             return
         if scope['type'] != 'http':
             return
-        headers = {key.lower(): value for key, value in scope['headers']}
-        problem = self._check(scope, headers)
+        problem = self._check(scope)
         if problem is not None:
             await _refuse(send, *problem)
             return
@@ -71,15 +66,12 @@ class Guard:
     def _limit(self, path: str) -> int:
         return self.max_bytes + _OVERHEAD if '/upload' in path else MAX_JSON_BYTES
 
-    def _check(self, scope: Any, headers: dict[bytes, bytes]) -> tuple[int, str] | None:
+    def _check(self, scope: Any) -> tuple[int, str] | None:
         """Status and text of a refusal."""
-        host = headers.get(b'host', b'').decode('latin-1').lower()
-        name = re.sub(r':\d+$', '', host).strip('[]')
-        if self.hosts is not None and name not in self.hosts:
-            return 421, f'this server answers to {", ".join(self.hosts)} only'
         allowed = {'GET': _READ, 'HEAD': _READ, 'POST': _WRITE}.get(scope['method'])
         if allowed is None or not allowed.fullmatch(scope['path']):
             return 404, 'there is no such page'
+        headers = {key.lower(): value for key, value in scope['headers']}
         length = headers.get(b'content-length', b'0')
         limit = self._limit(scope['path'])
         if not length.isdigit() or int(length) > limit:
@@ -104,13 +96,13 @@ class _Counted:
 
 
 def _with_headers(send: Any, counted: _Counted) -> Any:
-    own = {key for key, _ in _HEADERS}
+    replaced = {key for key, _ in _HEADERS}
 
     async def wrapped(message: Any) -> None:
         if counted.exceeded:
             return
         if message['type'] == 'http.response.start':
-            kept = [item for item in message.get('headers', []) if item[0].lower() not in own]
+            kept = [h for h in message.get('headers', []) if h[0].lower() not in replaced]
             message = {**message, 'headers': [*kept, *_HEADERS]}
         await send(message)
 

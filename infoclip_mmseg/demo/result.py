@@ -6,7 +6,6 @@ Legend: h w pixels, E entries of the legend.
 from __future__ import annotations
 
 import json
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -16,6 +15,7 @@ from PIL import Image
 from infoclip_mmseg.demo.encoding import Heat, base64_bytes, colour_bar, data_uri, escape, heat_map
 from infoclip_mmseg.demo.engine import MAX_SCORED_WORDS, Outcome
 from infoclip_mmseg.utils.palette import colour_labels
+from infoclip_mmseg.visualization.legend import Entry, rank_entries
 
 MAX_ENTRIES = 40
 GRID_SIDE = 192
@@ -24,28 +24,20 @@ NO_LPAM = 'No trained LPAM is loaded: this needs an InfoCLIP config and its chec
 TOO_MANY = f'Probability maps are made for up to {MAX_SCORED_WORDS} words.'
 
 
-class Entry(NamedTuple):
-    """A line of the legend: label, name, colour [r, g, b], share 0..1."""
-
-    label: int
-    name: str
-    colour: list[int]
-    share: float
-
-
 def render_result(outcome: Outcome) -> str:
     """The result panel.
 
     The picture, and over it labels and heat maps as pictures of their own, so that opacity and
     choice need no server; ``assets/page.js`` brings it to life.
     """
-    entries, rest = legend_entries(outcome)
+    prediction, labels = outcome.prediction, outcome.prediction.labels
+    ranked = rank_entries(prediction.areas, prediction.names, prediction.palette)
+    entries, rest = ranked[:MAX_ENTRIES], ranked[MAX_ENTRIES:]
     height, width = outcome.image.shape[:2]
-    labels = outcome.prediction.labels
     grid = label_grid(labels, [entry.label for entry in entries])
     maps = json.dumps([_maps_of(outcome, entry) for entry in entries], separators=(',', ':'))
     picture = data_uri(Image.fromarray(outcome.image), 'JPEG', quality=90, subsampling=0)
-    colours = data_uri(Image.fromarray(colour_labels(labels, outcome.prediction.palette)))
+    colours = data_uri(Image.fromarray(colour_labels(labels, prediction.palette)))
     return (
         f'<div class="ic-result" data-grid="{base64_bytes(grid)}" data-grid-w="{grid.shape[1]}" '
         f'data-grid-h="{grid.shape[0]}" data-maps="{escape(maps)}" '
@@ -68,17 +60,6 @@ def render_result(outcome: Outcome) -> str:
 def render_error(message: str) -> str:
     """A failed request, as text."""
     return f'<div class="ic-error" role="alert">{escape(message)}</div>'
-
-
-def legend_entries(outcome: Outcome) -> tuple[list[Entry], list[Entry]]:
-    """Entries of the legend, largest area first, and those for which there is no room."""
-    prediction = outcome.prediction
-    order = np.argsort(-prediction.areas, kind='stable')
-    entries = [
-        Entry(int(i), prediction.names[i], list(prediction.palette[i]), float(prediction.shares[i]))
-        for i in order
-    ]
-    return entries[:MAX_ENTRIES], entries[MAX_ENTRIES:]
 
 
 def label_grid(labels: NDArray, indices: list[int]) -> NDArray[np.uint8]:
@@ -131,9 +112,9 @@ def _chip(item: tuple[int, Entry]) -> str:
     place, entry = item
     colour = '#{:02x}{:02x}{:02x}'.format(*entry.colour)
     name, share = escape(entry.name), f'{100 * entry.share:.1f} %'
-    found = '' if entry.share else ' ic-absent'
+    absent = '' if entry.share else ' ic-absent'
     return (
-        f'<button type="button" class="ic-chip{found}" data-place="{place}" aria-pressed="false" '
+        f'<button type="button" class="ic-chip{absent}" data-place="{place}" aria-pressed="false" '
         f'title="{name}"><i style="background:{colour}"></i><b>{name}</b><span>{share}</span>'
         '</button>'
     )

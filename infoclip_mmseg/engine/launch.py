@@ -1,4 +1,4 @@
-"""Command line parts that tools/train.py and tools/test.py share."""
+"""What tools/train.py and tools/test.py share: command line, start, the model in its wrappers."""
 
 from __future__ import annotations
 
@@ -7,26 +7,16 @@ import ctypes
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
-from mmengine.dist import get_rank, get_world_size
-from torch import distributed
-
-from infoclip_mmseg.engine.heartbeat import ADVICE, SECONDS, Heartbeat, is_connection_error
+from torch import distributed, nn
 
 # mallopt(3): M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_TOP_PAD, in bytes.
 _MALLOC = {-3: 1 << 30, -1: 1 << 30, -2: 1 << 28}
-
-
-class LostRankError(RuntimeError):
-    """Another process of a distributed run has ended or can't be reached."""
-
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 
@@ -113,29 +103,6 @@ def _read_slurm_variables() -> None:
         env['MASTER_ADDR'] = hosts.split()[0]
 
 
-@contextmanager
-def watch_ranks(cfg: Config) -> Iterator[None]:
-    """Context of a distributed run, which ends soon and says why when a rank is gone.
-
-    Args:
-        cfg: Config of the run; `heartbeat` is how many seconds a rank may be silent, 0 turns the
-            watch off.
-
-    Raises:
-        LostRankError: An operation with another rank failed.
-    """
-    try:
-        with Heartbeat(cfg.get('heartbeat', SECONDS)):
-            yield
-    except RuntimeError as error:
-        if not is_connection_error(error):
-            raise
-        reason = str(error).strip().splitlines()[0]
-        raise LostRankError(
-            f'rank {get_rank()} of {get_world_size()} has lost another rank ({reason}). {ADVICE}'
-        ) from error
-
-
 def check_file(path: str, what: str) -> None:
     """Check that a local file is there.
 
@@ -165,3 +132,24 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         for parameter, value in _MALLOC.items():
             mallopt(parameter, value)
+
+
+def unwrap_segmentor(model: nn.Module, attribute: str) -> Any:
+    """The innermost wrapped module that has ``attribute``.
+
+    Args:
+        model: The segmentor, perhaps in wrappers of distributed runs or test-time augmentation.
+        attribute: What is asked of it.
+
+    Raises:
+        TypeError: Neither the model nor anything it wraps has it.
+    """
+    inner: Any = model
+    while not hasattr(inner, attribute):
+        if not hasattr(inner, 'module'):
+            raise TypeError(
+                f'{type(inner).__name__} has no {attribute!r}: this hook works on an '
+                'OpenVocabSegmentor or a DistilledSegmentor; set model.type or remove the hook'
+            )
+        inner = inner.module
+    return inner

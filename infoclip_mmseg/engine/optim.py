@@ -13,7 +13,9 @@ from mmengine.logging import MessageHub, MMLogger, print_log
 from mmengine.model import is_model_wrapper
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from mmseg.registry import OPTIM_WRAPPER_CONSTRUCTORS
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
+
+from infoclip_mmseg.utils.tensors import at_least_float32
 
 GROUPS = {'clip': 'backbone', 'head': 'decode_head', 'lpam': 'neck'}
 """Group name to parameter-name prefix; what no prefix covers is the group 'other'."""
@@ -75,23 +77,17 @@ def gradient_norm(gradients: Iterable[Tensor], norm_type: float = 2.0) -> Tensor
     Returns:
         Scalar tensor in float32 or wider, on the first gradient's device.
     """
-    whole: list[Tensor] = []
-    parts: dict[Any, list[Tensor]] = {}
-    for gradient in gradients:
-        norm = _vector_norm(local_part(gradient), norm_type)
-        (parts.setdefault(_shard_group(gradient), []) if is_sharded(gradient) else whole).append(
-            norm
-        )
-    for group, norms in parts.items():
-        norm = _vector_norm(_stack(norms), norm_type)
-        if math.isinf(norm_type):
-            distributed.all_reduce(norm, distributed.ReduceOp.MAX, group)
-        else:
-            norm = norm**norm_type
-            distributed.all_reduce(norm, group=group)
-            norm = norm ** (1 / norm_type)
-        whole.append(norm)
-    return _vector_norm(_stack(whole), norm_type)
+    tensors = [at_least_float32(gradient) for gradient in gradients]
+    if math.isinf(norm_type):  # PyTorch has none of the empty part that a rank may hold
+        tensors = [whole(tensor).abs().amax() for tensor in tensors]
+    return whole(_total_norm(tensors, norm_type))
+
+
+def _total_norm(tensors: Sequence[Tensor], norm_type: float) -> Tensor:
+    if hasattr(nn.utils, 'get_total_norm'):  # torch >= 2.6
+        return nn.utils.get_total_norm(tensors, norm_type)
+    norms = [torch.linalg.vector_norm(tensor, norm_type) for tensor in tensors]
+    return torch.linalg.vector_norm(torch.stack([n.to(norms[0].device) for n in norms]), norm_type)
 
 
 def is_sharded(tensor: Tensor) -> bool:
@@ -99,25 +95,9 @@ def is_sharded(tensor: Tensor) -> bool:
     return hasattr(tensor, 'placements')
 
 
-def local_part(tensor: Tensor) -> Tensor:
-    """The part of a sharded tensor that this rank holds, or the tensor itself; same memory."""
-    return cast(Any, tensor).to_local() if is_sharded(tensor) else tensor
-
-
-def _shard_group(tensor: Any) -> Any:
-    """The ranks that hold one copy of a sharded tensor between them: the mesh's last dimension."""
-    return tensor.device_mesh.get_group(tensor.device_mesh.ndim - 1)
-
-
-def _vector_norm(values: Tensor, norm_type: float) -> Tensor:
-    values = values.detach().float()
-    if not values.numel():  # a rank's part of a small tensor may be empty
-        return values.new_zeros(())
-    return torch.linalg.vector_norm(values, norm_type)
-
-
-def _stack(norms: Sequence[Tensor]) -> Tensor:
-    return torch.stack([norm.to(norms[0].device) for norm in norms])
+def whole(tensor: Tensor) -> Tensor:
+    """A sharded tensor as a whole, for which every rank must call this; others as they are."""
+    return cast(Any, tensor).full_tensor() if is_sharded(tensor) else tensor
 
 
 class GroupedClip:
@@ -179,7 +159,8 @@ class GroupedClip:
 
 def _scale(gradients: Iterable[Tensor], factor: Tensor) -> None:
     for gradient in gradients:
-        local_part(gradient).mul_(factor.to(gradient.device))
+        part = cast(Any, gradient).to_local() if is_sharded(gradient) else gradient
+        part.mul_(factor.to(gradient.device))
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()

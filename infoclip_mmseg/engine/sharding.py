@@ -7,20 +7,19 @@ them. Checkpoints are those of one process, whatever the number of ranks that wr
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import mmengine
 import torch
 from mmengine._strategy import DDPStrategy
 from mmengine.device import get_device
 from mmengine.dist import get_world_size, is_main_process
 from mmengine.optim import AmpOptimWrapper, BaseOptimWrapper
 from mmengine.registry import STRATEGIES
-from mmengine.runner import save_checkpoint
-from mmengine.utils import digit_version
+from mmengine.utils import apply_to, digit_version
 from torch import Tensor, nn
+
+from infoclip_mmseg.engine.optim import is_sharded, whole
 
 
 def shard_units(model: nn.Module) -> Iterator[nn.Module]:
@@ -73,9 +72,9 @@ def shard_model(model: nn.Module, shard_size: int | None = None) -> None:
     shape = (ranks,) if size == ranks else (ranks // size, size)
     names = ('replicate', 'shard')[-len(shape) :]
     mesh = init_device_mesh(get_device(), shape, mesh_dim_names=names)
-    whole = {parameter for parameter in model.parameters() if not parameter.requires_grad}
+    frozen = {parameter for parameter in model.parameters() if not parameter.requires_grad}
     for module in (*shard_units(model), model):
-        fully_shard(module, mesh=mesh, ignored_params=whole)
+        fully_shard(module, mesh=mesh, ignored_params=frozen)
 
 
 def gather_state(state: Any) -> Any:
@@ -83,24 +82,23 @@ def gather_state(state: Any) -> Any:
 
     Every rank must call it; all but the main process get None for each tensor.
     """
-    if isinstance(state, dict):
-        return {key: gather_state(value) for key, value in state.items()}
-    if isinstance(state, (list, tuple)):
-        return type(state)(gather_state(value) for value in state)
-    if not isinstance(state, Tensor):
-        return state
-    whole = state.full_tensor() if hasattr(state, 'full_tensor') else state
-    return whole.detach().cpu() if is_main_process() else None
+
+    def gather(tensor: Tensor) -> Tensor | None:
+        gathered = whole(tensor)
+        return gathered.detach().cpu() if is_main_process() else None
+
+    return apply_to(state, torch.is_tensor, gather)
 
 
-def shard_like(value: Tensor, parameter: Any) -> Tensor:
-    """The own part of a whole tensor where the parameter is sharded, else the tensor as it is.
+def shard_like(value: Any, parameter: Any) -> Any:
+    """This rank's part of a whole tensor where the parameter is sharded, else the value as it is.
 
     Args:
-        value: Tensor of the parameter's shape, the same on every rank, on any device.
+        value: Tensor of the parameter's shape, the same on every rank, on any device. Anything
+            else stays, as the number of steps in an optimizer's state.
         parameter: Where it is to go.
     """
-    if not hasattr(parameter, 'placements') or value.shape != parameter.shape:
+    if not is_sharded(parameter) or getattr(value, 'shape', None) != parameter.shape:
         return value
     from torch.distributed.tensor import distribute_tensor
 
@@ -166,32 +164,18 @@ class FullyShardedStrategy(DDPStrategy):
         shard_model(model, self.shard_size)
         return model
 
-    def model_state_dict(self) -> dict[str, Tensor]:
-        """Whole weights on the main process's CPU; see :func:`gather_state`."""
-        return gather_state(dict(self.model.state_dict()))
-
-    def optim_state_dict(self) -> dict[str, Any]:
-        """Whole optimizer state on the main process's CPU, in the form of one process."""
-        return gather_state(self.optim_wrapper.state_dict())
-
     def load_model_state_dict(self, state_dict: dict[str, Tensor], **kwargs: Any) -> None:
         """Load whole weights."""
         targets = self.model.state_dict()
-        parts = {
-            key: shard_like(value, targets[key]) if key in targets else value
-            for key, value in state_dict.items()
-        }
+        parts = {key: shard_like(value, targets.get(key)) for key, value in state_dict.items()}
         super().load_model_state_dict(parts, **kwargs)
 
     def load_optim_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a whole optimizer state, of one process or of any number of ranks."""
-        groups = self.optim_wrapper.optimizer.param_groups
+        groups = self.optim_wrapper.param_groups
         parameters = [parameter for group in groups for parameter in group['params']]
         parts = {
-            index: {
-                key: shard_like(value, parameters[index]) if isinstance(value, Tensor) else value
-                for key, value in entries.items()
-            }
+            index: {key: shard_like(value, parameters[index]) for key, value in entries.items()}
             for index, entries in state_dict['state'].items()
         }
         super().load_optim_state_dict({**state_dict, 'state': parts})
@@ -205,25 +189,21 @@ class FullyShardedStrategy(DDPStrategy):
         filename: str,
         *,
         save_optimizer: bool = True,
-        save_param_scheduler: bool = True,
-        extra_ckpt: dict | None = None,
         callback: Callable[[dict], None] | None = None,
+        **kwargs: Any,
     ) -> None:
-        """Gather the state, for which every rank is needed, and write it on the main process."""
-        checkpoint: dict[str, Any] = dict(state_dict=self.model_state_dict())
+        """Gather the state, for which every rank is needed, and write it on the main process.
+
+        The optimizer's state has the form of one process: parameters by number, and none for what
+        never got a gradient. PyTorch's ``get_optimizer_state_dict`` has another form.
+        """
+        gathered = dict(state_dict=gather_state(dict(self.model.state_dict())))
         if save_optimizer and hasattr(self, 'optim_wrapper'):
-            checkpoint['optimizer'] = self.optim_state_dict()
-        if not is_main_process():
-            return
-        if save_param_scheduler and hasattr(self, 'param_schedulers'):
-            checkpoint['param_schedulers'] = self.scheduler_state_dict()
-        checkpoint.update(extra_ckpt or {})
-        checkpoint['meta'] = {
-            **checkpoint.get('meta', {}),
-            'seed': self.seed,
-            'time': time.strftime('%Y%m%d_%H%M%S'),
-            'mmengine': mmengine.__version__,
-        }
-        if callback is not None:
-            callback(checkpoint)
-        save_checkpoint(checkpoint, filename)
+            gathered['optimizer'] = gather_state(self.optim_wrapper.state_dict())
+
+        def fill(checkpoint: dict) -> None:
+            checkpoint.update(gathered)
+            if callback is not None:
+                callback(checkpoint)
+
+        super().save_checkpoint(filename, save_optimizer=False, callback=fill, **kwargs)

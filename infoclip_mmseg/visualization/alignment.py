@@ -12,7 +12,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from infoclip_mmseg.visualization.saving import plain, shrink
+from infoclip_mmseg.visualization.lettering import plain
+from infoclip_mmseg.visualization.saving import shrink
 
 CELL = 1.75
 """Width of an image in inches."""

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from infoclip_mmseg.visualization.saving import class_label, legend_columns, plain
+from infoclip_mmseg.visualization.legend import add_legend, rank_entries
+from infoclip_mmseg.visualization.lettering import class_label, plain
 
 SHOWN = 30
 """Classes that get a colour, those with most points; the others are grey."""
@@ -84,28 +84,21 @@ def draw_embeddings(
         names: Names of the labels.
         palette: Their colours [r, g, b], 0..255.
     """
-    labels = np.concatenate([own for _, own in panels.values()]).astype(np.int64)
-    counts = np.bincount(labels, minlength=len(names))
-    order = [int(i) for i in np.argsort(-counts, kind='stable') if counts[i]]
-    shown, rest = order[:SHOWN], order[SHOWN:]
-    colours = {i: '#{:02x}{:02x}{:02x}'.format(*palette[i]) for i in shown}
-    entries = [(class_label(names[i]), colours[i]) for i in shown]
-    entries += [(f'{len(rest)} more classes', GREY)] if rest else []
-    width = max(PANEL * len(panels), 6.0)
-    columns = legend_columns([label for label, _ in entries], width)
-    height = PANEL + 0.3 + 0.2 * -(-len(entries) // columns)
-    picture = Figure((width, height), layout='constrained')
-    axes = picture.subplots(1, len(panels), squeeze=False)[0]
-    for axis, (title, (places, own)) in zip(axes, panels.items()):
-        dots = [colours.get(int(label), GREY) for label in own]
-        axis.scatter(*places.T, s=9, c=dots, linewidths=0, alpha=0.85, rasterized=len(own) > 5000)
+    areas = np.bincount(
+        np.concatenate([labels for _, labels in panels.values()]).astype(np.int64),
+        minlength=len(names),
+    )
+    entries = [entry for entry in rank_entries(areas, names, palette) if entry.share]
+    colours = {e.label: '#{:02x}{:02x}{:02x}'.format(*e.colour) for e in entries[:SHOWN]}
+    figure = Figure((max(PANEL * len(panels), 6.0), PANEL), layout='constrained')
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axis, (title, (places, labels)) in zip(axes, panels.items()):
+        dots = [colours.get(int(label), GREY) for label in labels]
+        many = len(labels) > 5000
+        axis.scatter(*places.T, s=9, c=dots, linewidths=0, alpha=0.85, rasterized=many)
         axis.set(xticks=[], yticks=[])
         axis.set_title(plain(title, 44), fontsize=11)
-    handles = [
-        Line2D([], [], marker='o', linestyle='', markersize=6, color=colour, label=label)
-        for label, colour in entries
-    ]
-    picture.legend(
-        handles=handles, loc='outside lower center', ncols=columns, fontsize=8, frameon=False
-    )
-    return picture
+    shown = [(class_label(names[label]), colour) for label, colour in colours.items()]
+    rest = len(entries) - len(shown)
+    add_legend(figure, [*shown, (f'{rest} more classes', GREY)] if rest else shown)
+    return figure

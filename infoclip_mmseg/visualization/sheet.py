@@ -5,24 +5,18 @@ Legend: n images, h w pixels, T classes.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from infoclip_mmseg.utils.palette import colour_labels
-from infoclip_mmseg.visualization.saving import (
-    class_label,
-    legend_columns,
-    plain,
-    save_figure,
-    shrink,
-)
+from infoclip_mmseg.visualization.legend import add_legend, rank_entries
+from infoclip_mmseg.visualization.lettering import class_label, plain
+from infoclip_mmseg.visualization.saving import save_figure, shrink
 
 LEGEND_ENTRIES = 48
 CELL = 2.1
@@ -61,30 +55,22 @@ def draw_sheet(
         ValueError: There is no truth among the maps, or a column has not one map for each image.
     """
     _check_columns(images, maps, truth)
-    patches = _legend_patches(maps, classes, palette, marked)
     heights = [CELL * max(0.3, min(image.shape[0] / image.shape[1], 3.0)) for image in images]
     rows, columns = len(images), 1 + len(maps)
-    width = max(CELL * columns, 2.5 * CELL)
-    entries = legend_columns([str(patch.get_label()) for patch in patches], width)
-    legend = 0.19 * math.ceil(len(patches) / entries) + 0.25
-    size = (width, sum(heights) + 0.2 * rows + legend + 0.3)
+    size = (max(CELL * columns, 2.5 * CELL), sum(heights) + 0.2 * rows + 0.3)
     figure = Figure(figsize=size, layout='constrained')
     grid = figure.subplots(rows, columns, squeeze=False, height_ratios=heights)
     for row, image in enumerate(images):
         labels = {title: column[row] for title, column in maps.items()}
-        for axis, (title, own) in zip(grid[row], [('image', None), *labels.items()]):
-            axis.imshow(_paint(image, own, palette, opacity), interpolation='nearest')
+        for axis, (title, shown) in zip(grid[row], [('image', None), *labels.items()]):
+            axis.imshow(_paint(image, shown, palette, opacity), interpolation='nearest')
             axis.set(xticks=[], yticks=[])
             if row == 0:
                 axis.set_title(plain(title), fontsize=11)
-            if own is not None and truth is not None and title != truth:
-                valid = labels[truth] < len(classes)
-                if valid.any():
-                    right = (own == labels[truth])[valid].mean()
-                    axis.set_xlabel(f'{100 * right:.0f} % right', fontsize=8, labelpad=2)
-    figure.legend(
-        handles=patches, loc='outside lower center', ncols=entries, fontsize=8, frameon=False
-    )
+            if shown is not None and truth is not None and title != truth:
+                share = _share_right(shown, labels[truth], len(classes))
+                axis.set_xlabel(share, fontsize=8, labelpad=2)
+    add_legend(figure, _legend_entries(maps, classes, palette, marked))
     save_figure(figure, Path(path))
     return Path(path)
 
@@ -97,6 +83,12 @@ def _check_columns(images: Sequence[Any], maps: Mapping[str, Any], truth: str | 
         raise ValueError(
             f'draw_sheet needs {len(images)} maps in every column{wanted}, got {counts}'
         )
+
+
+def _share_right(labels: NDArray, truth: NDArray, num_classes: int) -> str:
+    """Share of labelled pixels that are right; empty where none is labelled."""
+    valid = truth < num_classes
+    return f'{100 * (labels == truth)[valid].mean():.0f} % right' if valid.any() else ''
 
 
 def _paint(
@@ -113,30 +105,27 @@ def _paint(
     return shrink(mixed.astype(np.uint8))
 
 
-def _legend_patches(
+def _legend_entries(
     maps: Mapping[str, Sequence[NDArray]],
     classes: Sequence[str],
     palette: Sequence[Sequence[int]],
     marked: Sequence[str],
-) -> list[Patch]:
+) -> list[tuple[str, str]]:
     """In the order of the classes; the largest ones where there are too many."""
-    areas = np.zeros(len(classes), np.int64)
-    void = False
-    for labels in (labels for column in maps.values() for labels in column):
-        inside = labels[(labels >= 0) & (labels < len(classes))]
-        void |= inside.size < labels.size
-        areas += np.bincount(inside.astype(np.int64), minlength=len(classes))
-    used = [int(index) for index in np.argsort(-areas, kind='stable') if areas[index]]
-    shown = used if len(used) <= LEGEND_ENTRIES else used[: LEGEND_ENTRIES - 1]
-    patches = [
-        Patch(
-            color='#{:02x}{:02x}{:02x}'.format(*palette[index]),
-            label=class_label(classes[index]) + (' *' if classes[index] in marked else ''),
+    labels = np.concatenate([labels.ravel() for column in maps.values() for labels in column])
+    inside = labels[(labels >= 0) & (labels < len(classes))].astype(np.int64)
+    areas = np.bincount(inside, minlength=len(classes))
+    ranked = [entry for entry in rank_entries(areas, classes, palette) if entry.share]
+    shown = ranked if len(ranked) <= LEGEND_ENTRIES else ranked[: LEGEND_ENTRIES - 1]
+    entries = [
+        (
+            class_label(entry.name) + (' *' if entry.name in marked else ''),
+            '#{:02x}{:02x}{:02x}'.format(*entry.colour),
         )
-        for index in sorted(shown)
+        for entry in sorted(shown)
     ]
-    if len(shown) < len(used):
-        patches.append(Patch(color='none', label=f'and {len(used) - len(shown)} more'))
-    if void:
-        patches.append(Patch(color='black', label='no label'))
-    return patches
+    if len(shown) < len(ranked):
+        entries.append((f'and {len(ranked) - len(shown)} more', 'none'))
+    if inside.size < labels.size:
+        entries.append(('no label', 'black'))
+    return entries

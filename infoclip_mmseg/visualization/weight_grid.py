@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from infoclip_mmseg.visualization.saving import plain
+from infoclip_mmseg.visualization.lettering import plain
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -32,8 +32,8 @@ def page(request, address, browser):
     page.name = request.param
     yield page
     page.close()
-    own = (address, 'data:', 'blob:')
-    assert [url for url in asked if not url.startswith(own)] == []
+    allowed = (address, 'data:', 'blob:')
+    assert [url for url in asked if not url.startswith(allowed)] == []
     assert complaints == []
 
 

@@ -100,9 +100,9 @@ def test_words_change_without_stale_results(client):
 
 def test_twenty_requests_at_a_time(client, address):
     def ask(index: int) -> list[str]:
-        own = Client(address)
-        image = own.upload(png((12 * index, 100, 255 - 12 * index)), f'photo {index}.png')
-        return names_of(own.segment(image, f'word {index}; thing {index}\ngrass'))
+        visitor = Client(address)
+        image = visitor.upload(png((12 * index, 100, 255 - 12 * index)), f'photo {index}.png')
+        return names_of(visitor.segment(image, f'word {index}; thing {index}\ngrass'))
 
     with ThreadPoolExecutor(20) as pool:
         results = list(pool.map(ask, range(20)))
@@ -228,7 +228,7 @@ def test_sizes_are_limited(client):
 
 def test_other_host_names_are_refused(client):
     answer = client.http.get('/', headers=dict(host='evil.example'))
-    assert answer.status_code == 421
+    assert answer.status_code == 400
     policy = client.http.get('/').headers['content-security-policy']
     assert "default-src 'self'" in policy
 

@@ -8,7 +8,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
 from mmseg.registry import HOOKS
 
-from infoclip_mmseg.engine.unwrap import unwrap_segmentor
+from infoclip_mmseg.engine.launch import unwrap_segmentor
 
 ENTRY = 'distillation'
 """Key of a checkpoint with the weights that are in no state dict."""

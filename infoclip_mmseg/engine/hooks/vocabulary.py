@@ -9,7 +9,7 @@ from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
 from infoclip_mmseg.datasets.vocabularies import load_vocabulary
-from infoclip_mmseg.engine.unwrap import unwrap_segmentor
+from infoclip_mmseg.engine.launch import unwrap_segmentor
 
 LOOPS = ('train', 'val', 'test')
 

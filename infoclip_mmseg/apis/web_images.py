@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import urllib.error
-import urllib.request
-from http.client import HTTPException
 from urllib.parse import urlsplit
 
 from infoclip_mmseg.apis.images import ImageError
 
 SCHEMES = ('http', 'https')
 MAX_BYTES = 32 << 20
+_HEADERS = {'User-Agent': 'infoclip_mmseg', 'Accept-Encoding': 'identity'}
 _CHUNK = 1 << 16
 
 
@@ -30,35 +28,23 @@ def fetch(url: str, max_bytes: int = MAX_BYTES, timeout: float = 20.0) -> bytes:
     Raises:
         ImageError: Another scheme, a file over the limit, or no answer.
     """
+    import requests
+
     check_scheme(url)
-    opener = urllib.request.OpenerDirector()
-    handlers = (
-        urllib.request.HTTPHandler,
-        urllib.request.HTTPSHandler,
-        urllib.request.ProxyHandler,
-        urllib.request.HTTPDefaultErrorHandler,
-        urllib.request.HTTPErrorProcessor,
-        urllib.request.HTTPRedirectHandler,
-        urllib.request.UnknownHandler,
-    )
-    for handler in handlers:
-        opener.add_handler(handler())
-    request = urllib.request.Request(url, headers={'User-Agent': 'infoclip_mmseg'})
-    parts, total = [], 0
+    content = bytearray()
     try:
-        with opener.open(request, timeout=timeout) as answer:
-            while part := answer.read(_CHUNK):
-                parts.append(part)
-                total += len(part)
-                if total > max_bytes:
+        with requests.get(url, headers=_HEADERS, stream=True, timeout=timeout) as answer:
+            answer.raise_for_status()
+            for chunk in answer.iter_content(_CHUNK):
+                content += chunk
+                if len(content) > max_bytes:
                     raise ImageError(
                         f'{url}: the file is larger than the limit of {max_bytes} bytes; download '
                         'it yourself, or raise max_bytes'
                     )
-    except (urllib.error.URLError, HTTPException, OSError, UnicodeError) as error:
-        reason = getattr(error, 'reason', None) or error
-        raise ImageError(f'{url}: cannot be fetched ({reason})') from error
-    return b''.join(parts)
+    except (requests.RequestException, UnicodeError) as error:
+        raise ImageError(f'{url}: cannot be fetched ({error})') from error
+    return bytes(content)
 
 
 def check_scheme(url: str) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from infoclip_mmseg.apis.download import check_scheme, is_url
 from infoclip_mmseg.apis.images import SUFFIXES
+from infoclip_mmseg.apis.web_images import check_scheme, is_url
 from infoclip_mmseg.utils.files import first_few
 
 VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg', '.wmv')
@@ -84,11 +84,11 @@ def _expand(item: Any, missing: list[str]) -> list[Any]:
         return _images_in(path)
     if path.exists():
         return [path]
-    found = sorted(glob.glob(str(path), recursive=True), key=natural_key)
-    if not found:
+    matches = sorted(glob.glob(str(path), recursive=True), key=natural_key)
+    if not matches:
         missing.append(str(item))
-    files = [Path(name) for name in found if Path(name).is_file()]
-    if found and not files:
+    files = [Path(name) for name in matches if Path(name).is_file()]
+    if matches and not files:
         raise FileNotFoundError(f'{item}: the pattern matches folders only, no images')
     return files
 
