@@ -33,13 +33,8 @@ from infoclip_mmseg.experiments.ablation.spec import (
     read_ablation,
 )
 from infoclip_mmseg.experiments.ablation.state import check_changed, find_pending, locked
-from infoclip_mmseg.experiments.ablation.worker import (
-    JobError,
-    Report,
-    Workplace,
-    gpu_names,
-    run_job,
-)
+from infoclip_mmseg.experiments.ablation.worker import Report, Workplace, run_job
+from infoclip_mmseg.experiments.processes import ProgramError, gpu_names
 
 TOOLS = Path(__file__).resolve().parent
 ETA_PERIOD = 24 * 3600.0
@@ -83,10 +78,8 @@ def prepare(args: argparse.Namespace) -> tuple[Ablation, list[Job]]:
             '--redo and --only-collect'
         )
     ablation = read_ablation(args.file)
-    if args.seeds is not None:
-        ablation = replace(ablation, seeds=check_seeds(args.seeds))
-    if args.work_dir is not None:
-        ablation = replace(ablation, work_dir=args.work_dir)
+    seeds = ablation.seeds if args.seeds is None else check_seeds(args.seeds)
+    ablation = replace(ablation, seeds=seeds, work_dir=args.work_dir or ablation.work_dir)
     names = [run.name for run in ablation.runs]
     unknown = [name for name in args.runs or () if name not in names]
     if unknown:
@@ -150,7 +143,7 @@ def run_all(jobs: Sequence[Job], place: Workplace, figures: Sequence[str]) -> bo
 
 def explain(error: BaseException) -> str:
     """The message of an error, with its kind where the message was not meant for users."""
-    return str(error) if isinstance(error, (JobError, AblationError)) else repr(error)
+    return str(error) if isinstance(error, (ProgramError, AblationError)) else repr(error)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

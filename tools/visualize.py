@@ -47,7 +47,7 @@ from infoclip_mmseg.visualization.embedding_map import (
 )
 from infoclip_mmseg.visualization.saving import figure_paths, save_figure
 from infoclip_mmseg.visualization.sheet import draw_sheet
-from infoclip_mmseg.visualization.weight_grid import draw_weights, read_results
+from infoclip_mmseg.visualization.weight_grid import draw_weights
 
 MAX_WORDS = 12
 """Columns of heat maps that a page can show."""
@@ -249,7 +249,9 @@ def labels_of_patches(labels: NDArray, grid: Sequence[int]) -> NDArray:
 
 
 def run_lambda(args: argparse.Namespace) -> list[Path]:
-    """Figures of merit over two loss weights."""
+    """Figures of merit over two loss weights; pandas is wanted for this figure alone."""
+    from infoclip_mmseg.experiments.ablation.tables import read_results
+
     figure = draw_weights(read_results(args.results), args.tests, args.figures)
     return save_figure(figure, args.out)
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import math
 import re
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from infoclip_mmseg.experiments.ablation.tables import Record, Spread, spread
 from infoclip_mmseg.visualization.saving import plain
 
-COLUMNS = ['run', 'seed', 'test', 'figure', 'value']
+if TYPE_CHECKING:
+    import pandas as pd
+
 PANEL = (3.3, 2.9)
 _PAIR = re.compile(r'\s*(.+?)[\s=]+([-+.\deE]+)\s*,\s*(.+?)[\s=]+([-+.\deE]+)\s*')
 
@@ -29,45 +27,17 @@ class Weights(NamedTuple):
 
 def parse_weights(run: str) -> Weights | None:
     """The two weights in a run's name, or None where it is not of this form."""
-    found = _PAIR.fullmatch(run)
-    if found is None:
+    match = _PAIR.fullmatch(run)
+    if match is None:
         return None
     try:
-        return Weights((found[1], found[3]), (float(found[2]), float(found[4])))
+        return Weights((match[1], match[3]), (float(match[2]), float(match[4])))
     except ValueError:
         return None
 
 
-def read_results(paths: Sequence[Path]) -> list[Record]:
-    """Records of ``results.csv`` files of tools/ablation.py; equal lines count once.
-
-    Raises:
-        FileNotFoundError: A file is not there.
-        ValueError: A file has other columns or a value that is no number, or two lines give one
-            figure two values.
-    """
-    found: dict[tuple[str, int | None, str, str], Record] = {}
-    for path in paths:
-        with path.open(newline='', encoding='utf-8', errors='replace') as file:
-            reader = csv.DictReader(file)
-            if reader.fieldnames != COLUMNS:
-                raise ValueError(
-                    f'{path}: expected the results.csv of tools/ablation.py with columns '
-                    f'{COLUMNS}, got {str(reader.fieldnames)[:200]}'
-                )
-            for row in reader:
-                record = _read_row(row, f'{path}, line {reader.line_num}')
-                key = (record.run, record.seed, record.test, record.figure)
-                if found.setdefault(key, record).value != record.value:
-                    raise ValueError(
-                        f'{path}, line {reader.line_num}: {record.run!r}, seed {record.seed}, '
-                        f'{record.figure} is {record.value}, but {found[key].value} before'
-                    )
-    return list(found.values())
-
-
 def draw_weights(
-    records: Sequence[Record], tests: Sequence[str] = (), figures: Sequence[str] = ()
+    results: pd.DataFrame, tests: Sequence[str] = (), figures: Sequence[str] = ()
 ) -> Figure:
     """A panel for each test (down) and figure (across): means over seeds, the weights as axes.
 
@@ -75,7 +45,7 @@ def draw_weights(
     run stays white.
 
     Args:
-        records: From :func:`read_results`.
+        results: Columns `run`, `test`, `figure` and `value`, a row a seed.
         tests: Those to show; empty shows all.
         figures: The same.
 
@@ -83,25 +53,24 @@ def draw_weights(
         ValueError: No run's name holds two weights, they are not of the same two losses, or a test
             or figure is unknown.
     """
-    named = {record.run: parse_weights(record.run) for record in records}
-    grid = {run: weights for run, weights in named.items() if weights is not None}
+    runs = list(results['run'].unique())
+    grid = {run: weights for run in runs if (weights := parse_weights(run)) is not None}
     kinds = {weights.names for weights in grid.values()}
     if len(kinds) != 1:
         raise ValueError(
             "expected runs named after the weights of two losses, 'L_c 0.1, L_d 1.0', got "
-            f'{", ".join(map(repr, named)) or "no run"}'
+            f'{", ".join(map(repr, runs)) or "no run"}'
         )
-    tests = _choose('test', tests, [record.test for record in records])
-    figures = _choose('figure', figures, [record.figure for record in records])
+    tests = _choose('test', tests, results['test'])
+    figures = _choose('figure', figures, results['figure'])
     size = (PANEL[0] * len(figures), PANEL[1] * len(tests))
     picture = Figure(size, layout='constrained')
     axes = picture.subplots(len(tests), len(figures), squeeze=False)
     for line, test in zip(axes, tests):
         for axis, figure in zip(line, figures):
-            own = [r for r in records if (r.test, r.figure) == (test, figure)]
-            values = {run: spread(r.value for r in own if r.run == run) for run in named}
+            values = _spread(results, test, figure).reindex(runs)
             _draw_panel(picture, axis, values, grid)
-            axis.set_title(_title(test, figure, values, grid, len(tests)), fontsize=9)
+            axis.set_title(_title(test, figure, values['mean'].drop(grid), len(tests)), fontsize=9)
     for axis in axes[-1]:
         axis.set_xlabel(f'weight of {plain(next(iter(kinds))[1])}', fontsize=9)
     for axis in axes[:, 0]:
@@ -109,61 +78,52 @@ def draw_weights(
     return picture
 
 
+def _spread(results: pd.DataFrame, test: str, figure: str) -> pd.DataFrame:
+    """Count, mean and sample standard deviation of the finite values, by run."""
+    chosen = (results['test'] == test) & (results['figure'] == figure)
+    values = results[chosen & np.isfinite(results['value'])].groupby('run')['value']
+    return values.agg(['count', 'mean', 'std'])
+
+
 def _draw_panel(
-    picture: Figure, axis: Any, values: dict[str, Spread], grid: dict[str, Weights]
+    picture: Figure, axis: Any, values: pd.DataFrame, grid: Mapping[str, Weights]
 ) -> None:
     rows, columns = (sorted({w.values[k] for w in grid.values()}) for k in (0, 1))
-    cells = np.full((len(rows), len(columns)), math.nan)
-    texts = {}
-    for run, weights in grid.items():
-        place = rows.index(weights.values[0]), columns.index(weights.values[1])
-        cells[place] = values[run].mean
-        texts[place] = _cell_text(values[run])
+    cells = np.full((len(rows), len(columns)), np.nan)
+    places = {
+        run: (rows.index(weights.values[0]), columns.index(weights.values[1]))
+        for run, weights in grid.items()
+    }
+    for run, place in places.items():
+        cells[place] = values['mean'][run]
     drawn = axis.imshow(cells, cmap='viridis', origin='lower', aspect='auto')
-    for (row, column), text in texts.items():
-        dark = drawn.norm(cells[row, column]) < 0.6
-        axis.text(
-            column,
-            row,
-            text,
-            ha='center',
-            va='center',
-            fontsize=8,
-            color='white' if dark else 'black',
-        )
+    for run, (row, column) in places.items():
+        colour = 'white' if drawn.norm(cells[row, column]) < 0.6 else 'black'
+        style = dict(ha='center', va='center', fontsize=8, color=colour)
+        axis.text(column, row, _cell_text(*values.loc[run]), **style)
     axis.set_xticks(range(len(columns)), [f'{value:g}' for value in columns])
     axis.set_yticks(range(len(rows)), [f'{value:g}' for value in rows])
     axis.tick_params(labelsize=8)
     picture.colorbar(drawn, ax=axis, fraction=0.05, pad=0.02).ax.tick_params(labelsize=7)
 
 
-def _cell_text(values: Spread) -> str:
+def _cell_text(count: float, mean: float, std: float) -> str:
     """Mean, standard deviation and number of seeds."""
-    if not values.count:
+    if np.isnan(mean):
         return ''
-    more = f'\n± {values.std:.2f}\nn = {values.count}' if values.count > 1 else ''
-    return f'{values.mean:.2f}{more}'
+    more = '' if np.isnan(std) else f'\n± {std:.2f}\nn = {count:.0f}'
+    return f'{mean:.2f}{more}'
 
 
-def _title(
-    test: str, figure: str, values: dict[str, Spread], grid: dict[str, Weights], tests: int
-) -> str:
+def _title(test: str, figure: str, baselines: pd.Series, tests: int) -> str:
     title = plain(f'{figure} · {test}' if tests > 1 else figure, 44)
-    others = [f'{plain(run)} {v.mean:.2f}' for run, v in values.items() if run not in grid]
+    others = [f'{plain(run)} {mean:.2f}' for run, mean in baselines.items()]
     return '\n'.join([title, ', '.join(others)]) if others else title
 
 
-def _choose(kind: str, wanted: Sequence[str], known: Sequence[str]) -> list[str]:
+def _choose(kind: str, wanted: Sequence[str], known: Iterable[str]) -> list[str]:
     known = list(dict.fromkeys(known))
     unknown = [name for name in wanted if name not in known]
     if unknown:
         raise ValueError(f'no {kind} {", ".join(map(repr, unknown))}; there are {known}')
     return list(wanted) or known
-
-
-def _read_row(row: dict[str, str], place: str) -> Record:
-    try:
-        seed = int(row['seed']) if row['seed'] else None
-        return Record(row['run'], seed, row['test'], row['figure'], float(row['value']))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f'{place}: expected {COLUMNS}, got {row}') from error

@@ -12,7 +12,7 @@ from original_archives import COUNTS
 from stand_ins import ABLATION, COMMON, CONFIG, TEST, TRAIN
 
 from infoclip_mmseg.datasets.prepare import RECIPES
-from infoclip_mmseg.experiments.ablation import worker
+from infoclip_mmseg.experiments import processes
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -44,7 +44,7 @@ def ablation_tool(monkeypatch):
 @pytest.fixture
 def ablation(place, ablation_tool, monkeypatch):
     """The program with the stand-ins, as a function: ``ablation(*options)`` gives its status."""
-    monkeypatch.setattr(worker, 'POLL_SECONDS', 0.05)
+    monkeypatch.setattr(processes, 'POLL_SECONDS', 0.05)
     monkeypatch.setattr(ablation_tool, 'TOOLS', place / 'tools')
 
     def run(*options: str) -> int:

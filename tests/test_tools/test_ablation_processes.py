@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from stand_ins import edit
 
+from infoclip_mmseg.experiments import processes
 from infoclip_mmseg.experiments.ablation import worker
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,7 +69,7 @@ def test_the_training_of_a_killed_program_keeps_others_out(started, ablation, ca
 
 def test_jobs_share_cores_and_gpus(monkeypatch):
     monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
-    monkeypatch.setattr(worker, 'count_cores', lambda: 16)
+    monkeypatch.setattr(processes, 'count_cores', lambda: 16)
     alone = worker.Workplace(Path('t'), devices=['0', '1'])
     assert alone.environment(0)['OMP_NUM_THREADS'] == '16'
     assert alone.environment(0).get('CUDA_VISIBLE_DEVICES') == os.environ.get(

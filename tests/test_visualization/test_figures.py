@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from infoclip_mmseg.experiments.ablation.tables import Record
+from infoclip_mmseg.experiments.ablation.tables import make_results, read_results
 from infoclip_mmseg.visualization.alignment import draw_alignment, limits
 from infoclip_mmseg.visualization.embedding_map import (
     SHOWN,
@@ -23,7 +23,7 @@ from infoclip_mmseg.visualization.saving import (
     plain,
     save_figure,
 )
-from infoclip_mmseg.visualization.weight_grid import draw_weights, parse_weights, read_results
+from infoclip_mmseg.visualization.weight_grid import draw_weights, parse_weights
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / 'configs/world/results'
@@ -146,21 +146,21 @@ def test_weights_in_names():
 
 def test_grid_of_the_repository():
     files = [RESULTS / 'ablation_lambda.csv', RESULTS / 'ablation_lambda_more.csv']
-    records = read_results([*files, files[0]])
-    figure = draw_weights(records, tests=['joint'], figures=['harmonic'])
+    results = read_results([*files, files[0]])
+    figure = draw_weights(results, tests=['joint'], figures=['harmonic'])
     axis = figure.axes[0]
     assert axis.get_images()[0].get_array().shape == (3, 3)
-    own = [r for r in records if r.run == 'L_c 0.1, L_d 0.01' and r.test == 'joint']
-    mean = np.mean([r.value for r in own if r.figure == 'harmonic'])
+    shown = (results['test'] == 'joint') & (results['figure'] == 'harmonic')
+    mean = results['value'][shown & (results['run'] == 'L_c 0.1, L_d 0.01')].mean()
     assert axis.get_images()[0].get_array()[1, 0] == pytest.approx(mean)
     assert any(f'{mean:.2f}' in text and 'n = 5' in text for text in texts(figure))
     assert any('CAT-Seg' in text for text in texts(figure))
-    assert len(draw_weights(records).axes) == 2 * 2 * 3
+    assert len(draw_weights(results).axes) == 2 * 2 * 3
 
 
 def test_missing_pairs_stay_empty():
-    records = [Record(f'c {c}, d {d}', 0, 't', 'f', c + d) for c, d in ((1, 1), (2, 3))]
-    cells = draw_weights(records).axes[0].get_images()[0].get_array()
+    values = [(f'c {c}, d {d}', 0, 't', 'f', c + d) for c, d in ((1, 1), (2, 3))]
+    cells = draw_weights(make_results(values)).axes[0].get_images()[0].get_array()
     assert np.ma.getmaskarray(np.ma.masked_invalid(cells)).tolist() == [
         [False, True],
         [True, False],
@@ -179,6 +179,6 @@ def test_bad_results(tmp_path):
     with pytest.raises(ValueError, match='is 2.0, but 1.0 before'):
         read_results([path])
     with pytest.raises(ValueError, match="expected runs named after the weights .* got 'a'"):
-        draw_weights([Record('a', 0, 't', 'f', 1.0)])
+        draw_weights(make_results([('a', 0, 't', 'f', 1.0)]))
     with pytest.raises(ValueError, match=r"no test 'u'; there are \['t'\]"):
-        draw_weights([Record('c 1, d 1', 0, 't', 'f', 1.0)], tests=['u'])
+        draw_weights(make_results([('c 1, d 1', 0, 't', 'f', 1.0)]), tests=['u'])

@@ -30,12 +30,11 @@ class Job:
     """One row with one seed: a training, unless the row has none, and its evaluations.
 
     Attributes:
+        run: The row.
         seed: None for a row that is not trained, which is evaluated once.
         folder: Holds everything of the job.
         config: The row's config with its options and seed, with which it is trained.
         tests: Config of each evaluation, by name.
-        fingerprint: Of the training, or of the model and checkpoint of an untrained row.
-        test_fingerprints: Of each evaluation, by name.
     """
 
     run: Run
@@ -43,8 +42,6 @@ class Job:
     folder: Path
     config: Config
     tests: Mapping[str, Config]
-    fingerprint: str
-    test_fingerprints: Mapping[str, str]
 
     @property
     def label(self) -> str:
@@ -59,6 +56,22 @@ class Job:
     def test_dir(self, test: str) -> Path:
         """Working folder of an evaluation."""
         return self.folder / 'tests' / slug(test)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the training, or of the model and checkpoint of an untrained row."""
+        content = _plain(self.config, EVALUATION_PREFIXES)
+        if self.run.train:
+            return fingerprint(content)
+        path = self.run.checkpoint
+        state = None if path is None else Path(path).stat()
+        return fingerprint(
+            [content['model'], path, [] if state is None else [state.st_size, int(state.st_mtime)]]
+        )
+
+    def test_fingerprint(self, test: str) -> str:
+        """Of an evaluation."""
+        return fingerprint(_plain(self.tests[test]))
 
 
 def fingerprint(content: Any) -> str:
@@ -83,8 +96,7 @@ def plan_jobs(ablation: Ablation, cfg_options: Mapping[str, Any] | None = None) 
     """
     jobs = []
     for run in ablation.runs:
-        base = Config.fromfile(run.config)
-        _merge(base, run.cfg_options, f'run {run.name!r}')
+        base = _merge(Config.fromfile(run.config), run.cfg_options, f'run {run.name!r}')
         _merge(base, cfg_options or {}, '--cfg-options')
         tests = {test.name: make_test_config(run, base, test) for test in ablation.tests}
         if run.train and base.get('train_dataloader') is None:
@@ -93,7 +105,13 @@ def plan_jobs(ablation: Ablation, cfg_options: Mapping[str, Any] | None = None) 
                 'evaluate it without training'
             )
         for seed in ablation.seeds if run.train else (None,):
-            jobs.append(_make_job(ablation, run, seed, base, tests))
+            option = {'randomness.seed': ablation.seeds[0] if seed is None else seed}
+            config, *seeded = (
+                _merge(copy.deepcopy(cfg), option, 'seed') for cfg in (base, *tests.values())
+            )
+            name = 'untrained' if seed is None else f'seed{seed}'
+            folder = ablation.work_dir / slug(run.name) / name
+            jobs.append(Job(run, seed, folder, config, dict(zip(tests, seeded))))
     return jobs
 
 
@@ -126,48 +144,17 @@ def make_test_config(run: Run, base: Config, test: Evaluation) -> Config:
     return cfg
 
 
-def _make_job(
-    ablation: Ablation, run: Run, seed: int | None, base: Config, tests: Mapping[str, Config]
-) -> Job:
-    configs = {name: copy.deepcopy(cfg) for name, cfg in tests.items()}
-    config = copy.deepcopy(base)
-    for cfg in (config, *configs.values()):
-        _merge(cfg, {'randomness.seed': ablation.seeds[0] if seed is None else seed}, 'seed')
-    content: Any = _plain(config, EVALUATION_PREFIXES)
-    if not run.train:
-        content = [content['model'], run.checkpoint, _file_state(run.checkpoint)]
-    folder = 'untrained' if seed is None else f'seed{seed}'
-    return Job(
-        run=run,
-        seed=seed,
-        folder=ablation.work_dir / slug(run.name) / folder,
-        config=config,
-        tests=configs,
-        fingerprint=fingerprint(content),
-        test_fingerprints={name: fingerprint(_plain(cfg)) for name, cfg in configs.items()},
-    )
-
-
-def _merge(cfg: Config, options: Mapping[str, Any], what: str) -> None:
+def _merge(cfg: Config, options: Mapping[str, Any], what: str) -> Config:
+    """Put options into a config, and return it."""
     try:
         cfg.merge_from_dict(ConfigDict(copy.deepcopy(dict(options))))
     except (TypeError, KeyError, AttributeError) as error:
         raise AblationError(
             f'{what}: options {dict(options)} do not fit the config: {error}'
         ) from error
+    return cfg
 
 
 def _plain(cfg: Config, overlook: tuple[str, ...] = ()) -> dict[str, Any]:
-    content = cfg.to_dict()
-    return {
-        key: value
-        for key, value in content.items()
-        if key not in PLACE_KEYS and not key.startswith(overlook)
-    }
-
-
-def _file_state(path: str | None) -> list[int]:
-    if path is None:
-        return []
-    state = Path(path).stat()
-    return [state.st_size, int(state.st_mtime)]
+    content = cfg.to_dict().items()
+    return {k: v for k, v in content if k not in PLACE_KEYS and not k.startswith(overlook)}

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from infoclip_mmseg.experiments.ablation.spec import AblationError
 
@@ -24,7 +22,11 @@ def read_scalars(train_dir: Path) -> list[Scalars]:
     """
     steps: dict[int, Scalars] = {}
     for path in sorted(train_dir.glob('*/vis_data/scalars.json')):
-        for row in _json_lines(path):
+        for line in path.read_text(encoding='utf-8').splitlines():
+            try:
+                row = json.loads(line)
+            except ValueError:  # a killed process left its last line unfinished
+                continue
             if 'loss' in row and 'step' in row:
                 steps[int(row['step'])] = row
     return [steps[step] for step in sorted(steps)]
@@ -62,23 +64,11 @@ def read_metrics(test_dir: Path, before: set[Path]) -> Scalars:
             f'no metrics in {test_dir}/*/*.json; the config needs a test_evaluator and '
             'default_hooks.logger=dict(type="LoggerHook")'
         )
-    content = json.loads(written[-1].read_text(encoding='utf-8'))
-    return {
-        key: float(value)
-        for key, value in content.items()
-        if isinstance(value, (int, float)) and key not in TIMES
-    }
+    metrics = json.loads(written[-1].read_text(encoding='utf-8'))
+    numbers = {key: value for key, value in metrics.items() if isinstance(value, (int, float))}
+    return {key: float(value) for key, value in numbers.items() if key not in TIMES}
 
 
 def metric_files(test_dir: Path) -> set[Path]:
     """Files of metrics in the working folder of an evaluation, one for each time it was run."""
     return set(test_dir.glob('*/*.json'))
-
-
-def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows of a log; a last line that a killed process left unfinished is skipped."""
-    for line in path.read_text(encoding='utf-8').splitlines():
-        try:
-            yield json.loads(line)
-        except ValueError:
-            continue

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
-
-from infoclip_mmseg.experiments.ablation.tables import Cell, Record
 
 PANEL = (3.6, 0.42, 1.2)
 """Width of a panel of figures, height of a row and of what stands above and below, in inches."""
@@ -19,36 +19,40 @@ DPI = 130
 DOT_SPREAD = 0.22
 """Seeds lie between so much above and below the middle of their row, whose height is 1."""
 
-Curve = dict[int, float]
+Scalars = Sequence[Mapping[str, Any]]
 
 
-def draw_table(records: Sequence[Record], cells: Sequence[Cell], path: Path) -> None:
+def draw_table(results: pd.DataFrame, summary: pd.DataFrame, path: Path) -> None:
     """Draw a panel for each test (down) and figure (across): a dot a seed, a bar for the mean.
 
     Args:
-        records: All figures.
-        cells: What :func:`~infoclip_mmseg.experiments.ablation.tables.summarise` made of them.
+        results: See :func:`~infoclip_mmseg.experiments.ablation.tables.make_results`.
+        summary: See :func:`~infoclip_mmseg.experiments.ablation.tables.summarise`.
         path: PNG file to write.
     """
-    runs = list(dict.fromkeys(cell.run for cell in cells))
-    tests = list(dict.fromkeys(cell.test for cell in cells))
-    figures = list(dict.fromkeys(cell.figure for cell in cells))
+    runs, tests, figures = (list(summary[name].unique()) for name in ('run', 'test', 'figure'))
     names = 0.09 * max(map(len, runs))
     height = len(tests) * (PANEL[1] * len(runs) + PANEL[2])
     picture = Figure((PANEL[0] * len(figures) + names, height), dpi=DPI, layout='constrained')
     axes = picture.subplots(len(tests), len(figures), sharey=True, squeeze=False)
+    finite = results[np.isfinite(results['value'])]
     for line, test in zip(axes, tests):
         for ax, figure in zip(line, figures):
-            own = [c for c in cells if (c.test, c.figure) == (test, figure)]
-            dots = [r for r in records if (r.test, r.figure) == (test, figure)]
-            _draw_panel(ax, runs, own, dots)
+            values, means = (
+                table[(table['test'] == test) & (table['figure'] == figure)].set_index('run')
+                for table in (finite, summary)
+            )
+            for row, run in enumerate(runs):
+                _draw_row(ax, row, values.loc[values.index == run, 'value'], means['mean'][run])
+            ax.set_yticks(range(len(runs)), runs)
+            ax.set_ylim(len(runs) - 0.4, -0.6)
+            ax.margins(x=0.08)
+            ax.grid(axis='x', alpha=0.3)
             ax.set_title(f'{figure} · {test}' if len(tests) > 1 else figure, fontsize=10)
     picture.savefig(path)
 
 
-def draw_curves(
-    curves: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], runs: Sequence[str], path: Path
-) -> None:
+def draw_curves(curves: Mapping[str, Sequence[Scalars]], runs: Sequence[str], path: Path) -> None:
     """Draw a panel for each loss: thin lines for seeds, a thick one for their mean, by run.
 
     Args:
@@ -57,7 +61,8 @@ def draw_curves(
         path: PNG file to write. Nothing is written where no loss was logged.
     """
     rows = (row for trainings in curves.values() for training in trainings for row in training)
-    losses = sorted({key for row in rows for key in row if 'loss' in key}, key=_losses_first)
+    losses = sorted({key for row in rows for key in row if 'loss' in key})
+    losses.sort(key='loss'.__ne__)
     if not losses:
         return
     columns = min(math.ceil(math.sqrt(len(losses))), CURVE_COLUMNS)
@@ -67,8 +72,7 @@ def draw_curves(
     axes = picture.subplots(lines, columns, squeeze=False).ravel()
     for ax, loss in zip(axes, losses):
         for index, run in enumerate(runs):
-            singles = [loss_curve(training, loss) for training in curves.get(run, ())]
-            _draw_run(ax, [single for single in singles if single], run, f'C{index % 10}')
+            _draw_run(ax, loss_curves(curves.get(run, ()), loss), run, f'C{index % 10}')
         ax.set_title(loss, fontsize=10)
         ax.set_xlabel('iteration')
         ax.grid(alpha=0.3)
@@ -79,44 +83,29 @@ def draw_curves(
     picture.savefig(path)
 
 
-def loss_curve(training: Sequence[Mapping[str, Any]], name: str) -> Curve:
-    """One scalar by step, where it was logged and finite."""
-    points = {int(row['step']): float(row[name]) for row in training if name in row}
-    return {step: value for step, value in points.items() if math.isfinite(value)}
+def loss_curves(trainings: Sequence[Scalars], loss: str) -> pd.DataFrame:
+    """A loss by step (rows) and training (columns), NaN where it was not logged or not finite."""
+    logged = [{row['step']: row[loss] for row in training if loss in row} for training in trainings]
+    table = pd.DataFrame(dict(enumerate(logged)), dtype=float).sort_index()
+    return table.where(np.isfinite(table)).dropna(axis=1, how='all')
 
 
-def mean_curve(curves: Sequence[Curve]) -> Curve:
+def mean_curve(curves: pd.DataFrame) -> pd.Series:
     """Mean by step over the curves that all hold a step; other steps are left out."""
-    common = set(curves[0]).intersection(*curves[1:]) if curves else set()
-    return {step: sum(c[step] for c in curves) / len(curves) for step in sorted(common)}
+    return curves.mean(axis=1, skipna=False).dropna()
 
 
-def _losses_first(name: str) -> tuple[bool, str]:
-    return name != 'loss', name
+def _draw_row(ax: Any, row: int, values: pd.Series, mean: float) -> None:
+    colour, count = f'C{row % 10}', len(values)
+    offsets = np.linspace(-DOT_SPREAD, DOT_SPREAD, count) if count > 1 else np.zeros(count)
+    ax.scatter(values, row + offsets, s=18, color=colour, alpha=0.75, linewidths=0, zorder=3)
+    if math.isfinite(mean):
+        ax.plot([mean, mean], [row - 0.36, row + 0.36], color=colour, linewidth=2.5, zorder=2)
 
 
-def _draw_panel(
-    ax: Any, runs: Sequence[str], cells: Sequence[Cell], dots: Sequence[Record]
-) -> None:
-    for row, run in enumerate(runs):
-        colour = f'C{row % 10}'
-        values = [dot.value for dot in dots if dot.run == run and math.isfinite(dot.value)]
-        step = 2 * DOT_SPREAD / max(len(values) - 1, 1)
-        offsets = [(index - (len(values) - 1) / 2) * step for index in range(len(values))]
-        places = [row + offset for offset in offsets]
-        ax.scatter(values, places, s=18, color=colour, alpha=0.75, linewidths=0, zorder=3)
-        mean = next(cell.values.mean for cell in cells if cell.run == run)
-        if math.isfinite(mean):
-            ax.plot([mean, mean], [row - 0.36, row + 0.36], color=colour, linewidth=2.5, zorder=2)
-    ax.set_yticks(range(len(runs)), runs)
-    ax.set_ylim(len(runs) - 0.4, -0.6)
-    ax.margins(x=0.08)
-    ax.grid(axis='x', alpha=0.3)
-
-
-def _draw_run(ax: Any, singles: Sequence[Curve], run: str, colour: str) -> None:
-    for single in singles if len(singles) > 1 else ():
-        ax.plot(list(single), list(single.values()), color=colour, linewidth=0.6, alpha=0.35)
-    mean = mean_curve(singles)
-    if mean:
-        ax.plot(list(mean), list(mean.values()), color=colour, linewidth=1.8, label=run)
+def _draw_run(ax: Any, curves: pd.DataFrame, run: str, colour: str) -> None:
+    for name in curves if len(curves.columns) > 1 else ():
+        ax.plot(curves[name].dropna(), color=colour, linewidth=0.6, alpha=0.35)
+    mean = mean_curve(curves)
+    if len(mean):
+        ax.plot(mean, color=colour, linewidth=1.8, label=run)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
 FIGURES = ('seen_mIoU', 'unseen_mIoU', 'harmonic')
-TOP_KEYS = ('runs', 'seeds', 'tests', 'figures', 'baseline', 'work_dir')
-RUN_KEYS = ('name', 'config', 'cfg_options', 'train', 'checkpoint')
-TEST_KEYS = ('name', 'config', 'cfg_options')
 
 
 class AblationError(ValueError):
@@ -68,24 +65,25 @@ def read_ablation(path: str | Path) -> Ablation:
     path = Path(path)
     _check_exists(path, 'ablation file')
     content = Config.fromfile(path).to_dict()
-    top = {key: value for key, value in content.items() if not key.startswith('_')}
-    _check_keys(top, TOP_KEYS, f'ablation file {path}')
-    tests = content.get('tests', [dict(name='test')])
-    runs = tuple(_make_run(entry) for entry in _entries(content.get('runs'), 'runs', RUN_KEYS))
-    ablation = Ablation(
+    content = {key: value for key, value in content.items() if not key.startswith('_')}
+    _check_keys(content, Ablation, f'ablation file {path}')
+    runs = _entries(content.get('runs'), 'runs', Run)
+    for run in runs:
+        _check_checkpoint(run)
+    names, baseline = [run.name for run in runs], content.get('baseline')
+    if baseline is not None and baseline not in names:
+        raise AblationError(f'baseline is {baseline!r}; expected the name of a run, one of {names}')
+    figures = content.get('figures', FIGURES)
+    if not _is_list(figures) or not all(type(name) is str for name in figures):
+        raise AblationError(f'figures must be a list of names of metrics, got {figures!r}')
+    return Ablation(
         runs=runs,
         seeds=check_seeds(content.get('seeds', [0])),
-        tests=tuple(Evaluation(**entry) for entry in _entries(tests, 'tests', TEST_KEYS)),
-        figures=_names(content.get('figures', FIGURES)),
-        baseline=content.get('baseline'),
+        tests=_entries(content.get('tests', [dict(name='test')]), 'tests', Evaluation),
+        figures=tuple(figures),
+        baseline=baseline,
         work_dir=Path(content.get('work_dir') or Path('work_dirs', path.stem)),
     )
-    if ablation.baseline not in (None, *(run.name for run in runs)):
-        raise AblationError(
-            f'baseline is {ablation.baseline!r}; expected the name of a run, one of '
-            f'{[run.name for run in runs]}'
-        )
-    return ablation
 
 
 def check_seeds(seeds: Any) -> tuple[int, ...]:
@@ -94,8 +92,8 @@ def check_seeds(seeds: Any) -> tuple[int, ...]:
     Raises:
         AblationError: They are not different non-negative integers.
     """
-    valid = isinstance(seeds, (list, tuple)) and len(seeds) > 0
-    if not valid or any(type(s) is not int or s < 0 for s in seeds) or len({*seeds}) < len(seeds):
+    valid = _is_list(seeds) and all(type(seed) is int and seed >= 0 for seed in seeds)
+    if not valid or len(set(seeds)) < len(seeds):
         raise AblationError(f'seeds must be different integers from 0, got {seeds!r}')
     return tuple(seeds)
 
@@ -105,8 +103,32 @@ def slug(name: str) -> str:
     return re.sub(r'[^\w.-]+', '-', name).strip('-.')
 
 
-def _make_run(entry: dict[str, Any]) -> Run:
-    run = Run(**{'config': None, **entry})
+def _entries(entries: Any, what: str, kind: type[Any]) -> tuple[Any, ...]:
+    """Objects made of a list of dicts with different names."""
+    if not _is_list(entries) or not all(isinstance(entry, dict) for entry in entries):
+        raise AblationError(f'{what} must be a list of one dict or more, got {entries!r}')
+    taken: dict[str, str] = {}
+    for index, entry in enumerate(entries):
+        _check_keys(entry, kind, f'{what}[{index}]')
+        name, options = entry.get('name'), entry.get('cfg_options', {})
+        folder = slug(name) if isinstance(name, str) else ''
+        if not folder:
+            raise AblationError(
+                f'{what}[{index}] needs a name with a letter or digit, got {name!r}'
+            )
+        if folder in taken:
+            raise AblationError(
+                f'{what}: {taken[folder]!r} and {name!r} would share the folder {folder!r}; give '
+                'them different names'
+            )
+        if not isinstance(options, dict):
+            raise AblationError(f'{what}: cfg_options of {name!r} must be a dict, got {options!r}')
+        _check_exists(entry.get('config'), f'config of {name!r}')
+        taken[folder] = name
+    return tuple(kind(**{'config': None, **entry}) for entry in entries)
+
+
+def _check_checkpoint(run: Run) -> None:
     if not isinstance(run.config, str):
         raise AblationError(f'run {run.name!r} needs config, the path of a config file')
     if run.train and run.checkpoint is not None:
@@ -115,45 +137,17 @@ def _make_run(entry: dict[str, Any]) -> Run:
             "training from it set cfg_options=dict(load_from='...')"
         )
     _check_exists(run.checkpoint, f'checkpoint of run {run.name!r}')
-    return run
 
 
-def _entries(value: Any, what: str, keys: Sequence[str]) -> list[dict[str, Any]]:
-    """Check a list of dicts with different names."""
-    if not isinstance(value, list) or not value or not all(isinstance(e, dict) for e in value):
-        raise AblationError(f'{what} must be a list of one dict or more, got {value!r}')
-    taken: dict[str, str] = {}
-    for index, entry in enumerate(value):
-        _check_keys(entry, keys, f'{what}[{index}]')
-        name = entry.get('name')
-        if not isinstance(name, str) or not slug(name):
-            raise AblationError(
-                f'{what}[{index}] needs a name with a letter or digit, got {name!r}'
-            )
-        if slug(name) in taken:
-            raise AblationError(
-                f'{what}: {taken[slug(name)]!r} and {name!r} would share the folder '
-                f'{slug(name)!r}; give them different names'
-            )
-        if not isinstance(entry.get('cfg_options', {}), dict):
-            raise AblationError(
-                f'{what}: cfg_options of {name!r} must be a dict, got {entry["cfg_options"]!r}'
-            )
-        _check_exists(entry.get('config'), f'config of {name!r}')
-        taken[slug(name)] = name
-    return value
+def _is_list(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) > 0
 
 
-def _check_keys(entry: Mapping[str, Any], keys: Sequence[str], what: str) -> None:
-    unknown = [key for key in entry if key not in keys]
+def _check_keys(entry: Mapping[str, Any], kind: type[Any], what: str) -> None:
+    known = [one.name for one in fields(kind)]
+    unknown = [key for key in entry if key not in known]
     if unknown:
-        raise AblationError(f'{what} has unknown keys {unknown}; expected some of {list(keys)}')
-
-
-def _names(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, (list, tuple)) or not value or not all(type(v) is str for v in value):
-        raise AblationError(f'figures must be a list of names of metrics, got {value!r}')
-    return tuple(value)
+        raise AblationError(f'{what} has unknown keys {unknown}; expected some of {known}')
 
 
 def _check_exists(path: str | Path | None, what: str) -> None:

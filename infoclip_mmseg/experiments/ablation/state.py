@@ -18,6 +18,28 @@ RESULT_FILE = 'result.json'
 TRAINING = 'training (or model)'
 
 
+@contextmanager
+def locked(folder: Path) -> Iterator[int]:
+    """Keep other processes of this program out of a working folder.
+
+    Gives the descriptor that holds the lock. Programs that inherit it hold the lock, too, so that
+    a training whose parent was killed keeps others out (filelock shows no descriptor).
+
+    Raises:
+        AblationError: There is another one, or a training that one has left behind.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / '.lock').open('w') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise AblationError(
+                f'{folder} is in use: another ablation.py, or a training that one left behind, '
+                'still runs there. Wait for its end or stop it.'
+            ) from error
+        yield file.fileno()
+
+
 def read_result(folder: Path) -> dict[str, Any]:
     """What is known of a job: `train` and, by name, `tests`; see :func:`changed_parts`.
 
@@ -53,7 +75,7 @@ def changed_parts(job: Job, result: dict[str, Any]) -> list[str]:
     return [
         name
         for name, test in result.get('tests', {}).items()
-        if name in job.tests and test['fingerprint'] != job.test_fingerprints[name]
+        if name in job.tests and test['fingerprint'] != job.test_fingerprint(name)
     ]
 
 
@@ -62,25 +84,6 @@ def remaining_parts(job: Job, result: dict[str, Any]) -> tuple[bool, list[str]]:
     done = result.get('tests', {})
     trained = bool(result.get('train', {}).get('finished'))
     return not trained, [name for name in job.tests if name not in done]
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[int]:
-    """Keep other processes of this program out of a working folder.
-
-    Raises:
-        AblationError: There is one, or a training that one has left behind.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / '.lock').open('w') as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise AblationError(
-                f'{folder} is in use: another ablation.py, or a training that one left behind, '
-                'still runs there. Wait for its end or stop it.'
-            ) from error
-        yield file.fileno()
 
 
 def check_changed(jobs: Sequence[Job], redo: bool) -> None:
@@ -94,23 +97,22 @@ def check_changed(jobs: Sequence[Job], redo: bool) -> None:
         AblationError: There are some and `redo` is False.
     """
     results = [(job, read_result(job.folder)) for job in jobs]
-    found = [(job, result, changed_parts(job, result)) for job, result in results]
-    found = [(job, result, parts) for job, result, parts in found if parts]
-    if found and not redo:
-        lines = '\n'.join(f'  {job.label}: {", ".join(parts)}' for job, _, parts in found)
+    changes = [(job, result, changed_parts(job, result)) for job, result in results]
+    lines = [f'  {job.label}: {", ".join(parts)}' for job, _, parts in changes if parts]
+    if lines and not redo:
         raise AblationError(
-            f'the config has changed since these were run:\n{lines}\nRun them again with --redo '
-            '(the old folders are kept under another name), take the change back, or use another '
-            '--work-dir.'
+            '\n'.join(['the config has changed since these were run:', *lines])
+            + '\nRun them again with --redo (the old folders are kept under another name), take '
+            'the change back, or use another --work-dir.'
         )
-    for job, result, parts in found:
+    for job, result, parts in changes:
         if TRAINING in parts:
             _put_aside(job.folder)
-            continue
-        for test in parts:
-            _put_aside(job.test_dir(test))
-            del result['tests'][test]
-        write_result(job.folder, result)
+        elif parts:
+            for test in parts:
+                _put_aside(job.test_dir(test))
+                del result['tests'][test]
+            write_result(job.folder, result)
 
 
 def find_pending(jobs: Sequence[Job]) -> list[Job]:

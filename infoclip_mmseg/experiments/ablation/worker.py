@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import queue
-import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from infoclip_mmseg.experiments.ablation.jobs import Job
 from infoclip_mmseg.experiments.ablation.logs import (
@@ -26,19 +22,21 @@ from infoclip_mmseg.experiments.ablation.logs import (
 )
 from infoclip_mmseg.experiments.ablation.spec import AblationError
 from infoclip_mmseg.experiments.ablation.state import read_result, remaining_parts, write_result
+from infoclip_mmseg.experiments.processes import (
+    ProgramError,
+    program_environment,
+    start_program,
+    wait_for_program,
+)
 
-POLL_SECONDS = 1.0
-TAIL_LINES = 12
-UNTRAINED_FILE = 'untrained.pth'
+UNTRAINED = 'infoclip_mmseg.experiments.ablation.untrained'
+"""Module that saves the weights of a row that is not trained and has no checkpoint."""
 TRAINING_SHARE = 0.8
 """Part of a job that its training is taken for, in the progress shown."""
 
+Watch = Callable[[], None]
 Report = Callable[[str, float], None]
 """Is told what a job does at the moment and how much of the job is done, 0..1."""
-
-
-class JobError(RuntimeError):
-    """A program of a job failed; the message holds the last lines of its log."""
 
 
 @dataclass
@@ -50,17 +48,17 @@ class Workplace:
         jobs: How many jobs run at the same time.
         gpus: GPUs of a job, started through dist_*.sh; 0 starts the programs themselves.
         devices: Names of all GPUs as in CUDA_VISIBLE_DEVICES; jobs side by side share them out.
-        lock_file: Descriptor that the processes inherit, so that a lock outlives this process
-            as long as one of them runs.
+        lock: Descriptor that the programs inherit, so that a lock outlives this process as long
+            as one of them runs.
     """
 
     tools: Path
     jobs: int = 1
     gpus: int = 0
     devices: Sequence[str] = ()
-    lock_file: int | None = None
+    lock: int | None = None
     slots: queue.SimpleQueue[int] = field(default_factory=queue.SimpleQueue)
-    processes: set[subprocess.Popen] = field(default_factory=set)
+    processes: set[subprocess.Popen[bytes]] = field(default_factory=set)
     stopped: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
@@ -70,14 +68,10 @@ class Workplace:
     def environment(self, slot: int) -> dict[str, str]:
         """Environment of the programs of a slot: its share of the cores and GPUs, a free port."""
         width = max(self.gpus, 1)
-        env = {**os.environ, 'PYTHON': sys.executable, 'PORT': str(_free_port())}
-        paths = [str(Path(__file__).resolve().parents[3]), env.get('PYTHONPATH', '')]
-        env['PYTHONPATH'] = os.pathsep.join(filter(None, paths))
-        env.setdefault('OMP_NUM_THREADS', str(max(1, count_cores() // (self.jobs * width))))
+        gpus: list[str] = []
         if self.jobs > 1 and self.devices:
-            own = [self.devices[(slot * width + i) % len(self.devices)] for i in range(width)]
-            env['CUDA_VISIBLE_DEVICES'] = ','.join(dict.fromkeys(own))
-        return env
+            gpus = [self.devices[(slot * width + i) % len(self.devices)] for i in range(width)]
+        return program_environment(sharers=self.jobs * width, gpus=list(dict.fromkeys(gpus)))
 
     def command(self, program: str, files: Sequence[Path], options: Sequence[str]) -> list[str]:
         """Command line of 'train' or 'test'."""
@@ -86,47 +80,25 @@ class Workplace:
             return [str(self.tools / f'dist_{program}.sh'), *paths, str(self.gpus), *options]
         return [sys.executable, str(self.tools / f'{program}.py'), *paths, *options]
 
-    def run(self, command: Sequence[str], slot: int, log: Path, watch: Callable[[], None]) -> None:
-        """Run a program to its end, with its output added to a log.
-
-        Args:
-            command: The command line.
-            slot: Whose share of the machine it gets.
-            log: File for what it writes.
-            watch: Called about every second while it runs.
+    def run(
+        self, command: Sequence[str], slot: int, log: Path, watch: Watch = lambda: None
+    ) -> None:
+        """Run a program to its end, with the slot's share of the machine.
 
         Raises:
-            JobError: It ended with another exit code than 0, or :meth:`stop` was called.
+            ProgramError: It ended with another exit code than 0, or :meth:`stop` was called.
         """
         if self.stopped.is_set():
-            raise JobError('stopped before it was started')
-        log.parent.mkdir(parents=True, exist_ok=True)
-        inherited = () if self.lock_file is None else (self.lock_file,)
-        with log.open('ab') as file:
-            file.write(f'$ {" ".join(command)}\n'.encode())
-            file.flush()
-            process = subprocess.Popen(
-                command,
-                env=self.environment(slot),
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                pass_fds=inherited,
-            )
+            raise ProgramError('stopped before it was started')
+        inherit = () if self.lock is None else (self.lock,)
+        process = start_program(command, log, self.environment(slot), inherit)
         self.processes.add(process)
+        if self.stopped.is_set():
+            process.terminate()
         try:
-            while process.poll() is None:
-                watch()
-                try:
-                    process.wait(POLL_SECONDS)
-                except subprocess.TimeoutExpired:
-                    continue
+            wait_for_program(process, log, watch)
         finally:
             self.processes.discard(process)
-        if process.returncode != 0:
-            lines = log.read_text(encoding='utf-8', errors='replace').splitlines()[-TAIL_LINES:]
-            text = '\n'.join(f'    {line}' for line in lines)
-            raise JobError(f'exit code {process.returncode}, last lines of {log}:\n{text}')
 
     def stop(self) -> None:
         """End all running programs and start no more."""
@@ -138,13 +110,10 @@ class Workplace:
 def run_job(job: Job, place: Workplace, report: Report) -> None:
     """Do what is left of a job and note it in its result.json.
 
-    Args:
-        job: The job; nothing of it may have another fingerprint (see :func:`check_changed`).
-        place: Where to run it.
-        report: Is told of the progress.
+    Nothing of it may have been run with another config, see :func:`check_changed`.
 
     Raises:
-        JobError: The training failed, or some of the evaluations did; the others were run.
+        ProgramError: The training failed, or some of the evaluations did; the others were run.
     """
     slot = place.slots.get()
     try:
@@ -154,49 +123,23 @@ def run_job(job: Job, place: Workplace, report: Report) -> None:
         train, tests = remaining_parts(job, result)
         if train:
             write_result(job.folder, result)
-            _train(job, place, slot, result, report)
+            prepare = _train if job.run.train else _save_untrained
+            prepare(job, place, slot, result, report)
         share = TRAINING_SHARE if train and job.run.train else 0.0
         errors = []
         for index, test in enumerate(tests):
             report(f'test {test}', share + (1 - share) * index / len(tests))
             try:
                 _test(job, test, place, slot, result)
-            except (JobError, AblationError) as error:
+            except (ProgramError, AblationError) as error:
                 errors.append(f'test {test!r}: {error}')
         if errors:
-            raise JobError('\n'.join(errors))
+            raise ProgramError('\n'.join(errors))
     finally:
         place.slots.put(slot)
 
 
-def count_cores() -> int:
-    """Processor cores that this process may use."""
-    if hasattr(os, 'sched_getaffinity'):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def gpu_names() -> list[str]:
-    """GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
-    visible = os.environ.get('CUDA_VISIBLE_DEVICES')
-    if visible is not None:
-        return [name for name in visible.split(',') if name]
-    return [str(index) for index in range(torch.cuda.device_count())]
-
-
 def _train(job: Job, place: Workplace, slot: int, result: dict[str, Any], report: Report) -> None:
-    """Train, or build the weights of a row that is not trained."""
-    config = job.folder / 'train_config.py'
-    job.config.dump(config)
-    log = job.folder / 'train.log'
-    if not job.run.train:
-        if job.run.checkpoint is None:
-            report('weights', 0.0)
-            module = 'infoclip_mmseg.experiments.ablation.untrained'
-            files = [str(config), str(job.folder / UNTRAINED_FILE)]
-            place.run([sys.executable, '-m', module, *files], slot, log, lambda: None)
-        _note_training(job, result, dict(finished=True))
-        return
     options = ['--work-dir', str(job.train_dir)]
     if find_checkpoint(job.train_dir) is not None:
         options.append('--resume')
@@ -208,20 +151,28 @@ def _train(job: Job, place: Workplace, slot: int, result: dict[str, Any], report
         report(f'iteration {step}', TRAINING_SHARE * step / last if last else 0.0)
 
     start = time.monotonic()
+    command = place.command('train', [_dump_config(job)], options)
     try:
-        place.run(place.command('train', [config], options), slot, log, watch)
-    except JobError as error:
-        raise JobError(f'training: {error}') from error
+        place.run(command, slot, job.folder / 'train.log', watch)
+        rows = read_scalars(job.train_dir)
+        result['train'].update(finished=True, scalars=pick_scalars(rows[-1]) if rows else {})
+    except ProgramError as error:
+        raise ProgramError(f'training: {error}') from error
     finally:
-        seconds = result['train']['seconds'] + time.monotonic() - start
-        _note_training(job, result, dict(seconds=seconds))
-    rows = read_scalars(job.train_dir)
-    scalars = pick_scalars(rows[-1]) if rows else {}
-    _note_training(job, result, dict(finished=True, scalars=scalars))
+        result['train']['seconds'] += time.monotonic() - start
+        write_result(job.folder, result)
 
 
-def _note_training(job: Job, result: dict[str, Any], news: Mapping[str, Any]) -> None:
-    result['train'].update(news)
+def _save_untrained(
+    job: Job, place: Workplace, slot: int, result: dict[str, Any], report: Report
+) -> None:
+    """The weights of a row that is not trained, unless it has a checkpoint."""
+    config = _dump_config(job)
+    if job.run.checkpoint is None:
+        report('weights', 0.0)
+        command = [sys.executable, '-m', UNTRAINED, str(config), str(_checkpoint(job))]
+        place.run(command, slot, job.folder / 'train.log')
+    result['train']['finished'] = True
     write_result(job.folder, result)
 
 
@@ -231,20 +182,26 @@ def _test(job: Job, test: str, place: Workplace, slot: int, result: dict[str, An
     config.parent.mkdir(parents=True, exist_ok=True)
     job.tests[test].dump(config)
     before, start = metric_files(folder), time.monotonic()
-    files = [config, _checkpoint(job)]
-    command = place.command('test', files, ['--work-dir', str(folder)])
-    place.run(command, slot, folder.with_name(f'{folder.name}.log'), lambda: None)
+    command = place.command('test', [config, _checkpoint(job)], ['--work-dir', str(folder)])
+    place.run(command, slot, folder.with_name(f'{folder.name}.log'))
     result['tests'][test] = dict(
-        fingerprint=job.test_fingerprints[test],
+        fingerprint=job.test_fingerprint(test),
         seconds=time.monotonic() - start,
         metrics=read_metrics(folder, before),
     )
     write_result(job.folder, result)
 
 
+def _dump_config(job: Job) -> Path:
+    path = job.folder / 'train_config.py'
+    job.config.dump(path)
+    return path
+
+
 def _checkpoint(job: Job) -> Path:
+    """What is evaluated."""
     if not job.run.train:
-        return Path(job.run.checkpoint or job.folder / UNTRAINED_FILE)
+        return Path(job.run.checkpoint or job.folder / 'untrained.pth')
     checkpoint = find_checkpoint(job.train_dir)
     if checkpoint is None:
         raise AblationError(
@@ -252,9 +209,3 @@ def _checkpoint(job: Job) -> Path:
             "default_hooks.checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=...)"
         )
     return checkpoint
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        return int(probe.getsockname()[1])

@@ -1,0 +1,118 @@
+"""Programs in processes of their own, and the parts of the machine that they share."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+"""The tree that this package belongs to."""
+POLL_SECONDS = 1.0
+TAIL_LINES = 12
+
+
+class ProgramError(RuntimeError):
+    """A program failed; the message holds the last lines of its log."""
+
+
+def start_program(
+    command: Sequence[str | Path], log: Path, env: dict[str, str], inherit: Sequence[int] = ()
+) -> subprocess.Popen[bytes]:
+    """Start a program whose command line and output are added to a log.
+
+    Args:
+        command: The command line.
+        log: The file; its folder is made if it is not there.
+        env: Its environment, see :func:`program_environment`.
+        inherit: Descriptors that stay open in it.
+    """
+    words = [str(word) for word in command]
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open('ab') as output:
+        output.write(f'$ {" ".join(words)}\n'.encode())
+        output.flush()
+        return subprocess.Popen(
+            words,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            pass_fds=tuple(inherit),
+        )
+
+
+def wait_for_program(
+    process: subprocess.Popen[bytes], log: Path, watch: Callable[[], None] = lambda: None
+) -> None:
+    """Wait for the end of a program.
+
+    Args:
+        process: From :func:`start_program`.
+        log: Its log.
+        watch: Called about every second while it runs.
+
+    Raises:
+        ProgramError: It ended with another exit code than 0.
+    """
+    while process.poll() is None:
+        watch()
+        try:
+            process.wait(POLL_SECONDS)
+        except subprocess.TimeoutExpired:
+            continue
+    if process.returncode != 0:
+        text = '\n'.join(f'    {line}' for line in last_lines(log))
+        raise ProgramError(f'exit code {process.returncode}, last lines of {log}:\n{text}')
+
+
+def last_lines(log: Path, count: int = TAIL_LINES) -> list[str]:
+    """The end of a log."""
+    return log.read_text(encoding='utf-8', errors='replace').splitlines()[-count:]
+
+
+def program_environment(
+    root: Path = ROOT, sharers: int | None = None, gpus: Sequence[str] = ()
+) -> dict[str, str]:
+    """This process's environment, changed for a program: PYTHON, PYTHONPATH and a free PORT.
+
+    Args:
+        root: Tree whose package Python imports before any other.
+        sharers: Processes that share the cores, which gives OMP_NUM_THREADS where it is not set;
+            None leaves it alone.
+        gpus: Names of the GPUs that it may use, for CUDA_VISIBLE_DEVICES; empty leaves it alone.
+    """
+    env = {**os.environ, 'PYTHON': sys.executable, 'PORT': str(free_port())}
+    env['PYTHONPATH'] = os.pathsep.join(filter(None, [str(root), env.get('PYTHONPATH')]))
+    if sharers is not None:
+        env.setdefault('OMP_NUM_THREADS', str(max(1, count_cores() // sharers)))
+    if gpus:
+        env['CUDA_VISIBLE_DEVICES'] = ','.join(gpus)
+    return env
+
+
+def count_cores() -> int:
+    """Processor cores that this process may use."""
+    if hasattr(os, 'sched_getaffinity'):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def gpu_names() -> list[str]:
+    """GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    visible = os.environ.get('CUDA_VISIBLE_DEVICES')
+    if visible is not None:
+        return [name for name in visible.split(',') if name]
+    return [str(index) for index in range(torch.cuda.device_count())]
+
+
+def free_port() -> int:
+    """A TCP port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        return int(probe.getsockname()[1])
