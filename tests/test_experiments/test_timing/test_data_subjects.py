@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from infoclip_mmseg.experiments.timing.building import Built
+from infoclip_mmseg.experiments.timing.data_subjects import CONVERSIONS, evaluation, prepare
+from infoclip_mmseg.experiments.timing.measure import Clock
+from infoclip_mmseg.experiments.timing.settings import Setting
+
+CONFIG = Path(__file__).resolve().parents[3] / 'configs/infoclip_vitb16_coco-stuff.py'
+
+
+def seconds_of(subject, **fields) -> dict[str, list[float]]:
+    clock = Clock()
+    setting = Setting(subject.__name__, str(CONFIG), images=2, num_classes=300, **fields)
+    subject(Built(setting), clock).call()
+    return clock.seconds
+
+
+def test_an_evaluation_is_timed_by_step_outside_of_the_model():
+    seconds = seconds_of(evaluation)
+    steps = [name for name in seconds if name[0].isdigit()]
+    assert '4 LoadLabelMap' in steps and len(seconds['4 LoadLabelMap']) == 2
+    assert {'pipeline', 'metric', 'metric, at the end'} == seconds.keys() - set(steps)
+    assert seconds['pipeline'][0] > sum(seconds[name][0] for name in steps) > 0
+
+
+def test_conversions_are_timed_by_image_in_one_process_or_several():
+    one, two = seconds_of(prepare), seconds_of(prepare, workers=2)
+    assert list(one) == list(two) == list(CONVERSIONS)
+    assert all(values[0] > 0 for values in [*one.values(), *two.values()])
