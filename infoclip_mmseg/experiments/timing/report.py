@@ -114,8 +114,16 @@ def operator_table(measurements: Sequence[Measurement]) -> pd.DataFrame:
 def figure_table(measurements: Sequence[Measurement]) -> pd.DataFrame:
     """What :func:`derive` gives, by side."""
     sides = dict.fromkeys(one.side for one in measurements)
-    table = pd.DataFrame({side: derive(measurements, side) for side in sides})
-    return table.rename_axis('figure').reset_index()
+    figures = {side: derive(measurements, side) for side in sides}
+    texts = {s: {k: _figure_text(k, v) for k, v in these.items()} for s, these in figures.items()}
+    table = pd.DataFrame(texts).rename_axis('figure').reset_index()
+    return table.assign(figure=table['figure'].str.replace('_', ' '))
+
+
+def _figure_text(name: str, value: float) -> str:
+    if '_share' in name:
+        return f'{100 * value:.1f} %'
+    return f'{value / 1e9:.1f} G' if 'flops' in name else f'{value:.3g}'
 
 
 def derive(measurements: Sequence[Measurement], side: str) -> dict[str, float]:

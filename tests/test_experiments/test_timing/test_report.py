@@ -57,6 +57,8 @@ def test_figures_that_follow():
     assert figures['training_share_of_matrix_rate'] == pytest.approx(0.5)
     assert 'eigenvalues_over_order_2, entropy' not in figures
     assert derive(measurements, 'b') == {}
+    page = make_markdown({}, measurements)
+    assert '| distillation share | 12.0 % |' in page and '| training flops | 0.0 G |' in page
 
 
 def test_report_compares_and_says_what_is_missing():
