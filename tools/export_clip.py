@@ -15,10 +15,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from infoclip_mmseg.models.backbones.layouts import pack_attention, to_mmpretrain
+from infoclip_mmseg.models.backbones.layouts import LAYOUTS, pack_qkv
 from infoclip_mmseg.utils.checkpoint_files import CheckpointError, load_checkpoint_file
 
-LAYOUTS = {'open_clip': pack_attention, 'mmpretrain': to_mmpretrain}
+WRITERS = {'open_clip': pack_qkv, **{name: layout.write for name, layout in LAYOUTS.items()}}
 PREFIX = 'backbone.clip.'
 
 
@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description='Write the CLIP of a trained model.')
     parser.add_argument('checkpoint', help=f'checkpoint of a model whose CLIP is at {PREFIX}*')
     parser.add_argument('out', type=Path, help='file to write, .pth')
-    parser.add_argument('--layout', choices=LAYOUTS, default='open_clip')
+    parser.add_argument('--layout', choices=WRITERS, default='open_clip')
     args = parser.parse_args(argv)
     try:
         checkpoint = load_checkpoint_file(args.checkpoint)
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         keys = sorted(weights)[:3]
         parser.exit(2, f'{parser.prog}: error: no weights at {PREFIX}*; the keys begin {keys}\n')
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({'state_dict': LAYOUTS[args.layout](clip)}, args.out)
+    torch.save({'state_dict': WRITERS[args.layout](clip)}, args.out)
     print(f'{len(clip)} tensors of CLIP written to {args.out} in the layout of {args.layout}')
 
 

@@ -1,6 +1,6 @@
 # A toy-sized InfoCLIP learns the three ADE20K images under tests/data by heart (random weights).
 # python tools/train.py configs/toy/infoclip_toy_ade-3-images.py
-_base_ = ['../_base_/default_runtime.py']
+_base_ = ['../_base_/default_runtime.py', '../_base_/clip_preprocessor.py']
 side = (80, 80)
 max_iters = 200
 vision_cfg = dict(image_size=80, layers=4, width=128, head_width=32, patch_size=8)
@@ -8,16 +8,7 @@ text_cfg = dict(context_length=77, vocab_size=49408, width=128, heads=4, layers=
 
 model = dict(
     type='OpenVocabSegmentor',
-    data_preprocessor=dict(
-        type='OpenVocabDataPreProcessor',
-        mean=[122.7709383, 116.7460125, 104.09373615],
-        std=[68.5005327, 66.6321579, 70.32316305],
-        bgr_to_rgb=True,
-        pad_val=0,
-        seg_pad_val=255,
-        size=side,
-        test_cfg=dict(size_divisor=1),
-    ),
+    data_preprocessor=dict(size=side, test_cfg=dict(size_divisor=1)),
     backbone=dict(
         type='CLIPDualEncoder',
         model_name=dict(embed_dim=64, quick_gelu=True, vision_cfg=vision_cfg, text_cfg=text_cfg),

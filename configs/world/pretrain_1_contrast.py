@@ -4,7 +4,9 @@ _base_ = ['../_base_/default_runtime.py', './_base_/clip.py']
 max_iters = 2400
 model = dict(
     type='ContrastiveCLIP',
-    data_preprocessor=dict(type='ViewPreprocessor', mean=_base_.clip_mean, std=_base_.clip_std),
+    data_preprocessor=dict(
+        _delete_=True, type='ViewPreprocessor', mean=_base_.clip_mean, std=_base_.clip_std
+    ),
     backbone=dict(type='CLIPDualEncoder', model_name=_base_.clip, pretrained=None, finetune='full'),
 )
 train_dataloader = dict(

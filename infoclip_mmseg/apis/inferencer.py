@@ -94,7 +94,7 @@ class OpenVocabInferencer:
         self.cfg = model if isinstance(model, Config) else Config.fromfile(find_config(model))
         self.model = load_segmentor(self.cfg, weights, self.device)
         if text_cache_dir is not None:
-            self.model.backbone.text_cache_dir = text_cache_dir
+            self.model.backbone.text_encoder.cache_dir = text_cache_dir
         self.pipeline = build_pipeline(self.cfg)
         self._lock = threading.Lock()
         self._planned: tuple[Any, Words] | None = None

@@ -6,7 +6,7 @@ Legend: B images, T classes, C channels, H W grid of patches, h w pixels.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,8 +19,8 @@ from mmseg.structures import SegDataSample
 from numpy.typing import NDArray
 from torch import Tensor
 
-from infoclip_mmseg.losses.base import cosine_relation
 from infoclip_mmseg.utils.checkpoint_files import check_state_dict, load_checkpoint_file
+from infoclip_mmseg.utils.tensors import cosine
 
 _NECK = 'neck.'
 
@@ -42,13 +42,19 @@ class RelationMaps:
 
 def cosine_maps(dense: Tensor, text: Tensor) -> Tensor:
     """Cosines (B, T, H, W), -1..1, of dense embeddings (B, C, H, W) and text (T, C)."""
-    cosines = cosine_relation(dense.flatten(2).transpose(1, 2), text)
-    return cosines.transpose(1, 2).unflatten(2, dense.shape[-2:])
+    return relation_maps(cosine, dense, text)
 
 
-def relation_maps(lpam: Any, dense: Tensor, text: Tensor) -> Tensor:
-    """LPAM's relation maps R (B, T, H, W) of dense embeddings (B, C, H, W) and text (T, C)."""
-    return lpam(dense, text).transpose(1, 2).unflatten(2, dense.shape[-2:])
+def relation_maps(relate: Callable, dense: Tensor, text: Tensor) -> Tensor:
+    """Relation (B, T, H, W) of dense embeddings (B, C, H, W) and text (T, C).
+
+    Args:
+        relate: LPAM, or another function of positions (B, N, C) and text to (B, N, T).
+        dense: Dense embeddings.
+        text: Text embeddings.
+    """
+    positions = dense.flatten(2).transpose(1, 2)
+    return relate(positions, text).transpose(1, 2).unflatten(2, dense.shape[-2:])
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from infoclip_mmseg.datasets.benchmark_datasets import (
 from infoclip_mmseg.datasets.checks import check_dataloader_cfg
 from infoclip_mmseg.datasets.label_maps import LoadLabelMap
 from infoclip_mmseg.datasets.transforms import CheckInputs
+from infoclip_mmseg.datasets.vocabularies import load_vocabulary
 from infoclip_mmseg.datasets.vocabulary_dataset import VocabularyDataset
 from infoclip_mmseg.world import ComposedWorldDataset
 
@@ -24,4 +25,5 @@ __all__ = [
     'PascalVOC20bDataset',
     'VocabularyDataset',
     'check_dataloader_cfg',
+    'load_vocabulary',
 ]

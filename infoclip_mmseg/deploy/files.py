@@ -34,7 +34,7 @@ def describe(model: Any, config: str, bake: bool) -> dict[str, Any]:
     """
     meta = model.dataset_meta
     num_classes = len(meta['classes'])
-    low, high = class_range(num_classes, getattr(model.decode_head, 'pad_len', 0))
+    low, high = class_range(num_classes, model.decode_head.pad_len)
     preprocessor = model.data_preprocessor
     return dict(
         config=config,

@@ -10,6 +10,8 @@ import torch
 from mmengine.utils import digit_version
 from torch import Tensor, nn
 
+from infoclip_mmseg.models import OpenVocabHead
+
 # The TorchScript exporter of older versions fixes the batch size: it computes the sizes of
 # `unflatten` while it traces.
 MIN_TORCH = '2.9'
@@ -54,11 +56,8 @@ class ExportedView(nn.Module):
 
 
 @contextmanager
-def one_chunk(head: Any) -> Iterator[None]:
+def one_chunk(head: OpenVocabHead) -> Iterator[None]:
     """Let a head run all its class maps at once, so that a trace holds each layer once."""
-    if not hasattr(head, 'class_chunk'):
-        yield
-        return
     previous = head.class_chunk
     head.class_chunk = 0
     try:
@@ -114,7 +113,7 @@ def export_program(model: Any, text: Tensor, bake: bool = True) -> torch.export.
     inputs: tuple[Tensor, ...] = (images,)
     shapes: tuple[dict, ...] = ({0: batch},)
     if not bake:
-        low, high = class_range(len(text), getattr(model.decode_head, 'pad_len', 0))
+        low, high = class_range(len(text), model.decode_head.pad_len)
         free = high > low
         # A size of 1 in the example would be taken for a constant.
         text = text.repeat(2, 1, 1) if free and len(text) == 1 < high - 1 else text

@@ -8,6 +8,7 @@ from infoclip_mmseg.engine.hooks.teacher import FrozenTeacherHook
 from infoclip_mmseg.engine.hooks.vocabulary import VocabularyHook
 from infoclip_mmseg.engine.optim import GroupedOptimWrapperConstructor
 from infoclip_mmseg.engine.sharding import FullyShardedStrategy
+from infoclip_mmseg.utils.checkpoint_files import install_safe_loader
 
 __all__ = [
     'BFloat16OptimWrapper',
@@ -18,4 +19,5 @@ __all__ = [
     'GroupedOptimWrapperConstructor',
     'NonFiniteLossHook',
     'VocabularyHook',
+    'install_safe_loader',
 ]

@@ -12,28 +12,13 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from infoclip_mmseg.utils.tensors import at_least_float32
+from infoclip_mmseg.utils.tensors import cosine
 
-
-def cosine_relation(image: Tensor, text: Tensor) -> Tensor:
-    """Plain cosine cost volume: similarity of every position with every class.
-
-    Args:
-        image: Dense image embeddings (B, N, C).
-        text: Text embeddings, (T, C) shared by the batch or (B, T, C) by image.
-
-    Returns:
-        (B, N, T), -1..1, float32 (or float64), also under autocast.
-    """
-    with torch.autocast(device_type=image.device.type, enabled=False):
-        image = F.normalize(at_least_float32(image), dim=-1)
-        text = F.normalize(at_least_float32(text), dim=-1)
-        return image @ text.transpose(-1, -2)
+cosine_relation = cosine
+"""Plain cosine cost volume, the relation map of a branch without LPAM."""
 
 
 class Branch:

@@ -26,3 +26,22 @@ def resize(x: Tensor, size: Size) -> Tensor:
 def at_least_float32(x: Tensor) -> Tensor:
     """Returns ``x`` in float32, or as it is where it is float64."""
     return x if x.dtype == torch.float64 else x.float()
+
+
+def cosine(image: Tensor, text: Tensor) -> Tensor:
+    """Cosine of every position with every class, computed in float32 outside autocast.
+
+    :func:`~infoclip_mmseg.models.layers.cost_volume.cost_volume` is for what a head computes in the
+    model's precision.
+
+    Args:
+        image: Dense image embeddings (B, N, C).
+        text: Text embeddings, (T, C) shared by the batch or (B, T, C) by image.
+
+    Returns:
+        (B, N, T), -1..1, float32 (or float64), also under autocast.
+    """
+    with torch.autocast(device_type=image.device.type, enabled=False):
+        image = F.normalize(at_least_float32(image), dim=-1)
+        text = F.normalize(at_least_float32(text), dim=-1)
+        return image @ text.transpose(-1, -2)

@@ -12,7 +12,7 @@ from mmengine.utils import digit_version
 from PIL import Image
 
 from infoclip_mmseg.deploy import check_export, describe, export_program, save_pt2, view
-from infoclip_mmseg.models.decode_heads import cat_seg as decode_head
+from infoclip_mmseg.models.layers import chunks
 
 WORDS = ['cat', 'dog', 'tall tree', 'sky', 'car']
 OTHER = ['road', 'grass', 'boat', 'sand', 'wall']
@@ -104,7 +104,7 @@ def test_export_leaves_the_model_as_it_was_and_the_graph_whole(small, baked, mon
     model.set_vocabulary(WORDS)
     images = torch.rand(1, 3, 48, 48) * 255
     before = model.segment(images, mode='whole')
-    monkeypatch.setattr(decode_head, 'CPU_CHUNK', 1)
+    monkeypatch.setattr(chunks, 'CPU_CHUNK', 1)
     program = export_program(model, embeddings(model))
     assert model.decode_head.class_chunk is None
     torch.testing.assert_close(model.segment(images, mode='whole'), before, rtol=0, atol=1e-5)

@@ -86,3 +86,16 @@ def test_jobs_share_cores_and_gpus(monkeypatch):
     assert pair.command('test', [Path('c.py'), Path('a.pth')], ['--work-dir', 'w']) == [
         *('t/dist_test.sh', 'c.py', 'a.pth', '2', '--work-dir', 'w')
     ]
+
+
+def test_a_program_that_is_started_while_all_are_stopped_is_ended(tmp_path, monkeypatch):
+    place = worker.Workplace(tmp_path)
+
+    def start(*args):
+        place.stop()
+        return processes.start_program(*args)
+
+    monkeypatch.setattr(worker, 'start_program', start)
+    for message in (f'exit code -{int(signal.SIGTERM)}', 'stopped before it was started'):
+        with pytest.raises(processes.ProgramError, match=message):
+            place.run(['sleep', '60'], 0, tmp_path / 'log')

@@ -23,7 +23,7 @@ from PIL import Image
 
 from infoclip_mmseg.datasets.benchmarks import BENCHMARKS
 from infoclip_mmseg.evaluation.benchmarks import run as run_module
-from infoclip_mmseg.models import CLIPDualEncoder
+from infoclip_mmseg.models.text.encoder import TextEncoder
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = """
@@ -124,10 +124,10 @@ def evaluated(monkeypatch):
 
 def test_all_six_in_one_run(place, monkeypatch, capsys, evaluated):
     encoded = []
-    encode = CLIPDualEncoder._embed_prompts
+    encode = TextEncoder.embed_anew
     monkeypatch.setattr(
-        CLIPDualEncoder,
-        '_embed_prompts',
+        TextEncoder,
+        'embed_anew',
         lambda self, prompts: encoded.append(prompts.num_classes) or encode(self, prompts),
     )
     table = evaluate('all')

@@ -38,7 +38,7 @@ def test_the_model_reads_what_the_tool_wrote(tool, inputs, tmp_path, capsys, amp
     model = MODELS.build(cfg).eval()
     model.load_state_dict(torch.load('checkpoint.pth')['state_dict'])
     model.set_vocabulary(['cat', 'dog, hound', 'tree'])
-    model.backbone.encode_text = None
+    model.backbone.text_encoder.encode = None
     with torch.no_grad(), torch.autocast('cpu', dtype=torch.bfloat16, enabled=amp):
         assert model.backbone.embed_prompts(model.prompts).shape == (3, 1, 32)
     assert len(list((tmp_path / 'cache').iterdir())) == 1

@@ -1,16 +1,8 @@
 # CAT-Seg on CLIP ViT-B/16. Sizes that depend on CLIP's widths follow from the built backbone.
+_base_ = ['../clip_preprocessor.py']
 model = dict(
     type='OpenVocabSegmentor',
-    data_preprocessor=dict(
-        type='OpenVocabDataPreProcessor',
-        # CLIP's mean and standard deviation, RGB, in 0..255
-        mean=[122.7709383, 116.7460125, 104.09373615],
-        std=[68.5005327, 66.6321579, 70.32316305],
-        bgr_to_rgb=True,
-        pad_val=0,
-        seg_pad_val=255,
-        size=(384, 384),
-    ),
+    data_preprocessor=dict(size=(384, 384)),
     backbone=dict(
         type='CLIPDualEncoder',
         model_name='ViT-B-16-quickgelu',

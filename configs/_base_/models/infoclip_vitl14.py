@@ -1,12 +1,3 @@
-# InfoCLIP on CLIP ViT-L/14 at 336 pixels: CAT-Seg plus a frozen teacher, LPAM and two losses.
-_base_ = ['./catseg_vitl14.py']
-model = dict(
-    neck=dict(type='LPAM'),
-    loss_ib=dict(type='InfoBottleneckLoss', loss_weight=1.0),
-    loss_mi=dict(type='MITransferLoss', loss_weight=1.0),
-)
-custom_hooks = [
-    dict(type='FrozenTeacherHook'),
-    dict(type='VocabularyHook'),
-    dict(type='NonFiniteLossHook'),
-]
+# InfoCLIP on CLIP ViT-L/14 at 336 pixels: the same 24 x 24 grid as ViT-B/16 at 384.
+_base_ = ['./infoclip_vitb16.py']
+model = dict(backbone=dict(model_name='ViT-L-14-336-quickgelu'), input_size=336)

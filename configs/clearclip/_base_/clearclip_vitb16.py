@@ -5,18 +5,10 @@
 # OpenCLIP:        --cfg-options model.backbone.model_name=ViT-B-16 \
 #                      model.backbone.pretrained=laion2b_s34b_b88k
 # Another reading: --cfg-options model.backbone.dense_mode=sclip_residual
-_base_ = ['../../_base_/default_runtime.py']
+_base_ = ['../../_base_/default_runtime.py', '../../_base_/clip_preprocessor.py']
 model = dict(
     type='OpenVocabSegmentor',
-    data_preprocessor=dict(
-        type='OpenVocabDataPreProcessor',
-        mean=[122.7709383, 116.7460125, 104.09373615],
-        std=[68.5005327, 66.6321579, 70.32316305],
-        bgr_to_rgb=True,
-        pad_val=0,
-        seg_pad_val=255,
-        test_cfg=dict(size_divisor=1),
-    ),
+    data_preprocessor=dict(test_cfg=dict(size_divisor=1)),
     backbone=dict(
         type='CLIPDualEncoder',
         model_name='ViT-B-16-quickgelu',

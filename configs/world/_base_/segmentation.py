@@ -5,16 +5,7 @@ max_iters = 400
 crop_size = (64, 64)
 model = dict(
     type='OpenVocabSegmentor',
-    data_preprocessor=dict(
-        type='OpenVocabDataPreProcessor',
-        mean=_base_.clip_mean,
-        std=_base_.clip_std,
-        bgr_to_rgb=True,
-        pad_val=0,
-        seg_pad_val=255,
-        size=crop_size,
-        test_cfg=dict(size_divisor=1),
-    ),
+    data_preprocessor=dict(size=crop_size, test_cfg=dict(size_divisor=1)),
     backbone=dict(
         type='CLIPDualEncoder',
         model_name=_base_.clip,

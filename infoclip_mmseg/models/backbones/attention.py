@@ -7,6 +7,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from infoclip_mmseg.models.backbones.layouts import split_qkv
 from infoclip_mmseg.models.text.packing import PackedLayout, packed_attention
 
 
@@ -25,7 +26,7 @@ class SplitAttention(nn.Module):
         super().__init__()
         self.embed_dim = attention.embed_dim
         self.num_heads = attention.num_heads
-        q, k, v = attention.in_proj_weight.detach().chunk(3)
+        q, k, v = split_qkv({'in_proj_weight': attention.in_proj_weight.detach()}).values()
         self.q_proj_weight = nn.Parameter(q.clone())
         self.k_proj_weight = nn.Parameter(k.clone())
         self.v_proj_weight = nn.Parameter(v.clone())
@@ -89,10 +90,9 @@ class SplitAttention(nn.Module):
         return self.out_proj(self.attend(*projected, attn_mask)), None
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
-        packed = state_dict.pop(prefix + 'in_proj_weight', None)
-        if packed is not None:
-            for name, weight in zip('qkv', packed.chunk(3)):
-                state_dict[f'{prefix}{name}_proj_weight'] = weight
+        packed = prefix + 'in_proj_weight'
+        if packed in state_dict:
+            state_dict.update(split_qkv({packed: state_dict.pop(packed)}))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 

@@ -1,4 +1,4 @@
-"""Building open_clip models, and what their towers need at any image size."""
+"""CLIP models of open_clip: building them, and which of their parameters are trained."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ import copy
 from typing import Any
 
 import open_clip
-import torch
 import torch.nn.functional as F
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
+
+POLICIES = ('attention', 'full', 'frozen')
+# Trained by CAT-Seg and InfoCLIP: query and value projection weights of every block.
+_ATTENTION_SUFFIXES = ('attn.q_proj_weight', 'attn.v_proj_weight')
+# No segmentation loss reaches CLIP's contrastive scale and bias.
+_NEVER_TRAINED = ('logit_scale', 'logit_bias')
 
 
 def build_clip(model_name: str | dict) -> nn.Module:
@@ -73,16 +78,32 @@ def _check_towers(clip: Any, model_name: str | dict) -> None:
         raise ValueError(f'{model_name!r}: only plain CLIP transformer blocks are supported')
 
 
-def interpolate_positions(
-    embedding: Tensor, source: tuple[int, int], target: tuple[int, int]
-) -> Tensor:
-    """Position embeddings (1 + H*W, C) of grid ``source`` resized to grid ``target``.
+def apply_finetune_policy(model: nn.Module, policy: str) -> list[str]:
+    """Set ``requires_grad`` of every parameter of ``model``.
 
-    Bicubic, align_corners=False; the class token's embedding, in row 0, is kept.
+    Args:
+        model: An open_clip model with split attention projections.
+        policy: ``'attention'`` trains the query and value weights of every block of both towers (no
+            biases, no position embeddings; CAT-Seg, section 3.4), ``'full'`` everything but the
+            logit scale, ``'frozen'`` nothing.
+
+    Returns:
+        Names of the parameters left trainable.
+
+    Raises:
+        ValueError: Unknown policy.
     """
-    if tuple(source) == tuple(target):
-        return embedding
-    cls, grid = embedding[:1], embedding[1:]
-    grid = grid.T.unflatten(1, tuple(source))[None].float()
-    grid = F.interpolate(grid, size=tuple(target), mode='bicubic', align_corners=False)
-    return torch.cat([cls, grid[0].flatten(1).T.to(cls.dtype)])
+    if policy not in POLICIES:
+        raise ValueError(f'finetune must be one of {POLICIES}, got {policy!r}')
+    trained = []
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(_is_trained(name, policy))
+        if parameter.requires_grad:
+            trained.append(name)
+    return trained
+
+
+def _is_trained(name: str, policy: str) -> bool:
+    if policy == 'attention':
+        return name.endswith(_ATTENTION_SUFFIXES)
+    return policy == 'full' and name.rsplit('.', 1)[-1] not in _NEVER_TRAINED

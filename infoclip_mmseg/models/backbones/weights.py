@@ -7,15 +7,35 @@ from typing import Any
 
 import open_clip
 import torch
+from mmengine.logging import print_log
+from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 
-from infoclip_mmseg.models.backbones.layouts import from_mmpretrain, is_mmpretrain_clip
+from infoclip_mmseg.models.backbones.layouts import LAYOUTS, split_qkv
 from infoclip_mmseg.utils.checkpoint_files import load_checkpoint_file
 
 FILE_SUFFIXES = ('.pt', '.pth', '.bin', '.safetensors')
 # Entries of OpenAI's TorchScript archives that are not weights.
 _OPENAI_EXTRAS = ('input_resolution', 'context_length', 'vocab_size')
 TOKEN_TABLE, TOKEN_ROWS = 'token_embedding.weight', 'token_embedding.rows'
+
+
+def load_pretrained(clip: Any, model_name: str | dict, pretrained: str) -> None:
+    """Load the weights that a config names into an open_clip model.
+
+    Args:
+        clip: Model from :func:`~infoclip_mmseg.models.backbones.build.build_clip`.
+        model_name: What it was built from.
+        pretrained: open_clip tag or file.
+
+    Raises:
+        FileNotFoundError, ValueError: See :func:`find_weights` and :func:`load_clip_weights`.
+    """
+    name = model_name if isinstance(model_name, str) else 'custom CLIP'
+    quick_gelu = any(isinstance(module, QuickGELU) for module in clip.visual.modules())
+    path = find_weights(name, pretrained, quick_gelu)
+    load_clip_weights(clip, name, path, quick_gelu)
+    print_log(f'CLIP weights of {name} loaded from {path}', logger='current')
 
 
 def is_file_name(pretrained: str) -> bool:
@@ -82,18 +102,21 @@ def load_clip_weights(model: nn.Module, model_name: str, path: Path, quick_gelu:
     """Load a CLIP checkpoint file into an open_clip model.
 
     Reads OpenAI's TorchScript archives, open_clip's .pt / .bin / .safetensors files, training
-    checkpoints ``{'state_dict': ...}`` and mmpretrain's ``CLIP``; nothing in the file is executed.
+    checkpoints ``{'state_dict': ...}`` and other libraries' layouts (``LAYOUTS``); nothing in the
+    file is executed.
 
     Raises:
-        ValueError: The file holds other weights than the model needs, or OpenAI's or mmpretrain's
-            weights meet a model without QuickGELU.
+        ValueError: The file holds other weights than the model needs, or weights that were trained
+            with QuickGELU meet a model without.
     """
     state, from_openai = read_clip_state(path)
     if from_openai:
         check_activation(model_name, f'OpenAI archive {str(path)!r}', True, quick_gelu)
-    if is_mmpretrain_clip(state):  # whose text tower knows QuickGELU only
-        check_activation(model_name, f'mmpretrain CLIP {str(path)!r}', True, quick_gelu)
-        state = from_mmpretrain(state)
+    for library, layout in LAYOUTS.items():
+        if layout.matches(state):
+            if layout.quick_gelu:
+                check_activation(model_name, f'{library} CLIP {str(path)!r}', True, quick_gelu)
+            state = layout.read(state)
     if TOKEN_ROWS in state:
         state = expand_token_table(state, _vocabulary_size(model))
     if hasattr(model, 'text'):
@@ -102,6 +125,7 @@ def load_clip_weights(model: nn.Module, model_name: str, path: Path, quick_gelu:
         scale: Any = model.logit_scale
         state['logit_scale'] = state['logit_scale'].reshape(scale.shape)
     open_clip.model.resize_pos_embed(state, model)
+    state = split_qkv(state)
     _check_fit(model, model_name, state, path)
     model.load_state_dict(state)
 
@@ -168,30 +192,17 @@ def _is_torchscript(path: Path) -> bool:
 
 def _check_fit(model: nn.Module, model_name: str, state: dict[str, Tensor], path: Path) -> None:
     expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    packed = _pack_shapes(expected)
     got = {key: tuple(value.shape) for key, value in state.items()}
-    reference = expected if any(key.endswith('q_proj_weight') for key in got) else packed
-    missing = sorted(reference.keys() - got.keys())
-    unexpected = sorted(got.keys() - reference.keys())
-    wrong = sorted(k for k in reference.keys() & got.keys() if reference[k] != got[k])
+    missing = sorted(expected.keys() - got.keys())
+    unexpected = sorted(got.keys() - expected.keys())
+    wrong = sorted(k for k in expected.keys() & got.keys() if expected[k] != got[k])
     if missing or unexpected or wrong:
-        shapes = [f'{k}: file {got[k]}, model {reference[k]}' for k in wrong[:3]]
+        shapes = [f'{k}: file {got[k]}, model {expected[k]}' for k in wrong[:3]]
         raise ValueError(
             f'{str(path)!r} does not hold weights of {model_name!r}: {len(missing)} tensors '
             f'missing {missing[:3]}, {len(unexpected)} unknown {unexpected[:3]}, {len(wrong)} of '
             f'another shape {shapes}. Set model.backbone.model_name to the model of the file.'
         )
-
-
-def _pack_shapes(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """Shapes of the published layout, in which query, key and value weights are one tensor."""
-    packed = {}
-    for key, shape in shapes.items():
-        if key.endswith('q_proj_weight'):
-            key, shape = key.replace('q_proj_weight', 'in_proj_weight'), (3 * shape[0], shape[1])
-        if not key.endswith(('k_proj_weight', 'v_proj_weight')):
-            packed[key] = shape
-    return packed
 
 
 def _tags(model_name: str) -> list[str]:

@@ -40,12 +40,17 @@ class OpenVocabHead(BaseModule):
             softmax does. If not, class maps are made a few at a time.
         trained: Whether the head has weights; without, no checkpoint is needed.
         scores_words: Whether each synonym of a class may have a score of its own.
+        pad_len: Most classes that are decoded of a view; 0: all.
+        class_chunk: Class maps that are worked on at a time, where the head has such a choice; 0:
+            all, as an exported program does.
         num_classes: T of the current vocabulary; the segmentor sets it.
     """
 
     whole_vocabulary = False
     trained = True
     scores_words = False
+    pad_len = 0
+    class_chunk: int | None = None
 
     def __init__(
         self, ignore_index: int = 255, threshold: float = 0.5, init_cfg: dict | None = None

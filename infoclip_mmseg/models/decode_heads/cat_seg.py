@@ -3,44 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import partial
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from mmseg.registry import MODELS
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from infoclip_mmseg.models.backbones.dual_encoder import ImageFeatures
 from infoclip_mmseg.models.decode_heads.base import OpenVocabHead
-from infoclip_mmseg.models.layers.aggregation import AggregationLayer, SpatialAggregation
+from infoclip_mmseg.models.layers.aggregation import AggregationLayer, AggregationSizes
 from infoclip_mmseg.models.layers.cost_volume import ClassLogits, top_cost_volume
-from infoclip_mmseg.models.layers.cpu_backward.support import is_supported
 from infoclip_mmseg.models.layers.upsampling import (
-    GuidedStage,
     GuidedUpsampling,
-    Step,
+    UpsamplingSizes,
+    conv_steps,
     decode,
-    decode_recomputing,
 )
 from infoclip_mmseg.utils.tensors import resize
-
-# Positions of class maps (of all classes together) that a CPU works on at a time.
-CPU_CHUNK = 4608
 
 
 def _projection(in_channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(in_channels, out_channels, 3, padding=1), nn.ReLU())
 
 
-def _three(channels: Sequence[int]) -> list[int]:
-    if len(channels) != 3:
-        raise ValueError(
-            'guidance_channels names the channels of three maps, coarse to fine, such as '
-            f'(1024, 512, 256) for a ResNet-50; got {channels!r}'
-        )
-    return list(channels)
+Sizes = TypeVar('Sizes', AggregationSizes, UpsamplingSizes)
+
+
+def _take_sizes(kind: type[Sizes], part: dict | None, shorthand: dict[str, Any]) -> Sizes:
+    """Sizes of a part of the head; takes its fields out of the shorthand."""
+    fields = [field for field in kind._fields if field in shorthand]
+    return kind(**{**{field: shorthand.pop(field) for field in fields}, **(part or {})})
 
 
 @MODELS.register_module()
@@ -58,20 +51,14 @@ class CATSegHead(OpenVocabHead):
             The segmentor hands them over in place of the block maps
             (:class:`~infoclip_mmseg.models.AppearanceGuidance`); ``guidance_in_channels``
             and ``decoder_guidance_dims`` are then not used. None: CLIP guides itself.
-        hidden_dim: Channels of the embedded cost volume.
-        num_layers: Aggregation layers.
-        num_heads: Attention heads.
-        window_size: Side of a window of the spatial attention, in positions.
-        pooling_size: Class attention runs on positions pooled by this in training; in evaluation on
-            all of them.
+        num_prompts: P, prompts of a class.
         pad_len: At most this many classes of an image are decoded, those with the highest maximal
             similarity; shorter vocabularies are padded to it with learned classes. 0 turns both
             off.
-        num_prompts: P, prompts of a class.
-        text_proj_dim, appearance_proj_dim: Channels of the projected guidance in aggregation.
-        decoder_dims: Output channels of the two upsampling stages, multiples of 16.
-        decoder_guidance_dims: Channels of the two upsampled block maps.
-        decoder_guidance_proj_dims: Channels of their projections.
+        aggregation: Sizes of the aggregation, fields of
+            :class:`~infoclip_mmseg.models.layers.aggregation.AggregationSizes`.
+        upsampling: Sizes of the decoder, fields of
+            :class:`~infoclip_mmseg.models.layers.upsampling.UpsamplingSizes`.
         class_chunk: Class maps (of all images together) that are aggregated over positions and
             upsampled at a time; the result is the same. None: on a CPU what fits into its caches,
             elsewhere all. 0: all, and all positions of the class attention too.
@@ -83,8 +70,11 @@ class CATSegHead(OpenVocabHead):
         threshold: Probability above which a pixel belongs to the class when the vocabulary has
             only one.
         init_cfg: See ``mmengine.model.BaseModule``.
+        sizes: Shorthand for fields of ``aggregation`` and ``upsampling``, such as
+            ``hidden_dim=128``; a field that is given in both places is taken from there.
 
     Raises:
+        TypeError: An argument or a size that there is not.
         ValueError: From :meth:`forward`, when the features do not fit these sizes.
     """
 
@@ -92,78 +82,83 @@ class CATSegHead(OpenVocabHead):
         self,
         embed_dim: int,
         guidance_in_channels: int,
-        hidden_dim: int = 128,
-        num_layers: int = 2,
-        num_heads: int = 4,
-        window_size: int = 12,
-        pooling_size: int = 2,
-        pad_len: int = 256,
+        guidance_channels: Sequence[int] | None = None,
         num_prompts: int = 1,
-        text_proj_dim: int = 128,
-        appearance_proj_dim: int = 128,
-        decoder_dims: Sequence[int] = (64, 32),
-        decoder_guidance_dims: Sequence[int] = (256, 128),
-        decoder_guidance_proj_dims: Sequence[int] = (32, 16),
+        pad_len: int = 256,
+        aggregation: dict | None = None,
+        upsampling: dict | None = None,
         class_chunk: int | None = None,
         with_cp: bool = False,
         loss_decode: dict | None = None,
         ignore_index: int = 255,
         threshold: float = 0.5,
-        guidance_channels: Sequence[int] | None = None,
         init_cfg: dict | None = None,
+        **sizes: Any,
     ) -> None:
         super().__init__(ignore_index, threshold, init_cfg)
         self.embed_dim = embed_dim
-        self.block_channels = [guidance_in_channels] * 2
         self.guided_by_clip = guidance_channels is None
         self.num_prompts = num_prompts
-        self.pooling_size = pooling_size
         self.pad_len = pad_len
         self.class_chunk = class_chunk
         self.with_cp = with_cp
         self.loss_decode = MODELS.build(loss_decode or dict(type='CATSegBCELoss'))
 
-        appearance_channels, guidance_dims = self._build_guidance(
-            guidance_in_channels, guidance_channels, decoder_guidance_dims
+        aggregation_sizes = _take_sizes(AggregationSizes, aggregation, sizes)
+        upsampling_sizes = _take_sizes(UpsamplingSizes, upsampling, sizes)
+        if sizes:
+            known = ', '.join(AggregationSizes._fields + UpsamplingSizes._fields)
+            raise TypeError(f'CATSegHead has no argument {sorted(sizes)}; its sizes are {known}')
+        self.pooling_size = aggregation_sizes.pooling_size
+        guidance_dims = self._build_guidance(
+            guidance_in_channels, guidance_channels, upsampling_sizes
         )
-        self.appearance_proj = _projection(appearance_channels, appearance_proj_dim)
-        self.text_proj = nn.Sequential(nn.Linear(embed_dim, text_proj_dim), nn.ReLU())
-        self.decoder_guidance_proj = nn.ModuleList(
-            _projection(c, p) for c, p in zip(guidance_dims, decoder_guidance_proj_dims)
-        )
-
-        # Cost volume embedding and aggregation.
-        self.cost_embed = nn.Conv2d(num_prompts, hidden_dim, 7, padding=3)
-        self.layers = nn.ModuleList(
-            AggregationLayer(
-                hidden_dim, appearance_proj_dim, text_proj_dim, num_heads, window_size, pad_len
-            )
-            for _ in range(num_layers)
-        )
-
-        # Upsampling decoder.
-        channels = (hidden_dim, *decoder_dims)
-        self.decoder = nn.ModuleList(
-            GuidedUpsampling(c_in, c_out, g)
-            for c_in, c_out, g in zip(channels, decoder_dims, decoder_guidance_proj_dims)
-        )
-        self.conv_seg = nn.Conv2d(decoder_dims[1], 1, 3, padding=1)
+        self._build_layers(guidance_dims, aggregation_sizes, upsampling_sizes)
 
     def _build_guidance(
-        self, clip: int, other: Sequence[int] | None, upsampled: Sequence[int]
-    ) -> tuple[int, Sequence[int]]:
-        """Channels of appearance guidance and of the decoder's two guidance maps.
+        self, clip: int, other: Sequence[int] | None, sizes: UpsamplingSizes
+    ) -> list[int]:
+        """Channels of the three guidance maps, coarse to fine.
 
-        Guidance is the dense embeddings and two image blocks brought to 2x and 4x the grid, or
-        three maps of another backbone.
+        They are the dense embeddings and two image blocks brought to 2x and 4x the grid, or three
+        maps of another backbone.
         """
         if other is not None:
-            self.block_channels = _three(other)
-            return self.block_channels[0], self.block_channels[1:]
-        first, second = upsampled
+            if len(other) != 3:
+                raise ValueError(
+                    'guidance_channels names the channels of three maps, coarse to fine, such as '
+                    f'(1024, 512, 256) for a ResNet-50; got {other!r}'
+                )
+            self.block_channels = list(other)
+            return self.block_channels
+        self.block_channels = [clip, clip]
+        first, second = sizes.decoder_guidance_dims
         self.upsample1 = nn.ConvTranspose2d(clip, first, 2, stride=2)
         self.upsample2 = nn.ConvTranspose2d(clip, second, 4, stride=4)
-        return self.embed_dim, upsampled
+        return [self.embed_dim, first, second]
+
+    def _build_layers(
+        self,
+        guidance_dims: Sequence[int],
+        aggregation: AggregationSizes,
+        upsampling: UpsamplingSizes,
+    ) -> None:
+        appearance_dim, *decoder_guidance_dims = guidance_dims
+        proj_dims = upsampling.decoder_guidance_proj_dims
+        self.appearance_proj = _projection(appearance_dim, aggregation.appearance_proj_dim)
+        self.text_proj = nn.Sequential(
+            nn.Linear(self.embed_dim, aggregation.text_proj_dim), nn.ReLU()
+        )
+        self.decoder_guidance_proj = nn.ModuleList(
+            map(_projection, decoder_guidance_dims, proj_dims)
+        )
+        self.cost_embed = nn.Conv2d(self.num_prompts, aggregation.hidden_dim, 7, padding=3)
+        self.layers = nn.ModuleList(
+            AggregationLayer(aggregation, self.pad_len) for _ in range(aggregation.num_layers)
+        )
+        channels = (aggregation.hidden_dim, *upsampling.decoder_dims)
+        self.decoder = nn.ModuleList(map(GuidedUpsampling, channels, channels[1:], proj_dims))
+        self.conv_seg = nn.Conv2d(channels[-1], 1, 3, padding=1)
 
     def decode(self, features: ImageFeatures, text: Tensor) -> ClassLogits:
         """Logits of the classes that each image is most similar to, at most ``pad_len``.
@@ -214,22 +209,8 @@ class CATSegHead(OpenVocabHead):
         text_guidance = self.text_proj(F.normalize(text.mean(dim=2), dim=-1))
         pooling_size = self.pooling_size if self.training else 1
         for layer in self.layers:
-            assert isinstance(layer, AggregationLayer)
-            x = self._aggregate_positions(layer.spatial, x, appearance)
-            if pooling_size == 1:
-                classes = partial(self._run, layer.classes)
-                x = self._run_chunks(classes, x, 2, text_guidance, pooling_size)
-            else:
-                x = layer.classes(x, text_guidance, pooling_size)
+            x = layer(x, appearance, text_guidance, pooling_size, self.recomputes, self.class_chunk)
         return x
-
-    def _aggregate_positions(
-        self, spatial: SpatialAggregation, x: Tensor, appearance: Tensor
-    ) -> Tensor:
-        guided = spatial.guide(appearance)
-        if self._recomputes() and is_supported(x):
-            return spatial.recompute(x, *guided, self._chunk(x[:1], 1))
-        return self._run_chunks(partial(self._run, spatial), x, 1, *guided)
 
     def upsample_guidance(self, blocks: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Block maps (B, width, H, W) to guidance at 2x and 4x the grid."""
@@ -237,14 +218,15 @@ class CATSegHead(OpenVocabHead):
 
     def upsample(self, x: Tensor, guidance: Sequence[Tensor]) -> Tensor:
         """Features (B, T, H, W, C) and guidance at 2x and 4x the grid to logits (B, T, 4H, 4W)."""
-        maps = [proj(g) for proj, g in zip(self.decoder_guidance_proj, guidance)]
-        stages = [
-            GuidedStage(stage, stage.guide(guide), stage.weight())
-            for stage, guide in zip(cast(Iterable[GuidedUpsampling], self.decoder), maps)
-        ]
-        if self._recomputes() and is_supported(x):
-            return decode_recomputing(x, stages, self.conv_seg, self._chunk(x[:1], 1))
-        return self._run_chunks(partial(decode, run=self._run), x, 1, stages, self.conv_seg)
+        maps = [proj(guide) for proj, guide in zip(self.decoder_guidance_proj, guidance)]
+        stages = cast(Iterable[GuidedUpsampling], self.decoder)
+        steps = conv_steps(stages, maps, self.conv_seg)
+        return decode(x, steps, self.recomputes, self.class_chunk)
+
+    @property
+    def recomputes(self) -> bool:
+        """Whether activations are recomputed in the backward pass."""
+        return self.with_cp and self.training
 
     def loss(self, features: ImageFeatures, text: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Task loss of a batch; see :meth:`forward` and :meth:`loss_by_feat`."""
@@ -258,38 +240,6 @@ class CATSegHead(OpenVocabHead):
         else:
             logits = resize(logits.float(), (labels.shape[1], labels.shape[2]))
         return {self.loss_decode.loss_name: self.loss_decode(logits, labels, **options)}
-
-    def _run_chunks(self, function: Step, x: Tensor, dim: int, *args: Any) -> Tensor:
-        """Run ``function(x, *args)`` on parts of ``x`` (B, T, H, W, C) along T (1) or H (2)."""
-        chunk = self._chunk(x, dim)
-        if chunk >= x.shape[dim]:
-            return function(x, *args)
-        parts: list[Tensor] = []
-        for part in x.split(chunk, dim):
-            out = function(part, *args)
-            # Without gradients features of the same size take the place of their input.
-            if not torch.is_grad_enabled() and out.shape == part.shape:
-                part.copy_(out)
-            else:
-                parts.append(out)
-        return torch.cat(parts, dim) if parts else x
-
-    def _chunk(self, x: Tensor, dim: int) -> int:
-        if self.class_chunk == 0:
-            return x.shape[dim]
-        if dim == 1 and self.class_chunk is not None:
-            return max(1, self.class_chunk // len(x))
-        if x.device.type != 'cpu':
-            return x.shape[dim]
-        return max(1, CPU_CHUNK * x.shape[dim] // x[..., 0].numel())
-
-    def _run(self, step: Step, *args: Any) -> Tensor:
-        if self._recomputes():
-            return checkpoint(step, *args, use_reentrant=False, preserve_rng_state=False)
-        return step(*args)
-
-    def _recomputes(self) -> bool:
-        return self.with_cp and self.training and torch.is_grad_enabled()
 
     def _check(self, features: ImageFeatures, text: Tensor) -> None:
         widths = [block.shape[1] for block in features.blocks]

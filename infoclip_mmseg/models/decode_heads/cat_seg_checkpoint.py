@@ -9,6 +9,8 @@ import torch
 from mmseg.registry import MODELS
 from torch import Tensor
 
+from infoclip_mmseg.models.backbones.layouts import split_qkv
+
 _CLIP = 'sem_seg_head.predictor.clip_model.'
 _HEAD = 'sem_seg_head.predictor.transformer.'
 # (pattern, replacement) for what follows _HEAD or stands at the top; the first match counts.
@@ -94,7 +96,7 @@ def convert_catseg(source: dict[str, Any]) -> Conversion:
             unplaced.append(key)
     for key in derived:
         state.pop(rename_key(key) or '', None)
-    state = _split_packed(state)
+    state = split_qkv(state)  # packed where all of CLIP was fine-tuned
     model = infer_model(state)
     with torch.device('meta'):
         expected = MODELS.build(model).state_dict()
@@ -103,18 +105,6 @@ def convert_catseg(source: dict[str, Any]) -> Conversion:
     state = {name: value for name, value in state.items() if name in expected}
     _check_complete(state, expected)
     return Conversion(state, model, derived, sorted(set(unplaced) - set(derived)))
-
-
-def _split_packed(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Split packed query, key and value weights, as in checkpoints of full fine-tuning."""
-    split = {}
-    for key, value in state.items():
-        if key.endswith('attn.in_proj_weight'):
-            for letter, part in zip('qkv', value.chunk(3)):
-                split[key.replace('in_proj_weight', f'{letter}_proj_weight')] = part
-        else:
-            split[key] = value
-    return split
 
 
 def infer_model(state: dict[str, Tensor]) -> dict:

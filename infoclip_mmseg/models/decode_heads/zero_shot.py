@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from mmseg.registry import MODELS
 from torch import Tensor
 
 from infoclip_mmseg.models.backbones.dual_encoder import ImageFeatures
 from infoclip_mmseg.models.decode_heads.base import OpenVocabHead
-from infoclip_mmseg.models.layers.cost_volume import ClassLogits
+from infoclip_mmseg.models.layers.cost_volume import ClassLogits, cost_volume
 
 
 def class_probabilities(scores: Tensor, scale: float, word_counts: Sequence[int] = ()) -> Tensor:
@@ -68,9 +67,8 @@ class CosineHead(OpenVocabHead):
 
         Of several prompts of a class the embeddings are averaged.
         """
-        text = F.normalize(text.mean(dim=1), dim=-1)
-        dense = F.normalize(features.dense, dim=1)
-        return ClassLogits(F.conv2d(dense, text.to(dense.dtype)[:, :, None, None]), None)
+        cosines = cost_volume(features.dense, text.mean(dim=1, keepdim=True))
+        return ClassLogits(cosines[:, :, 0], None)
 
 
 @MODELS.register_module()

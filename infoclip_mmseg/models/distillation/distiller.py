@@ -133,3 +133,18 @@ class Distiller:
             entry: The checkpoint's entry, or None where it has none.
             resumes: Whether the run goes on, which needs what it had.
         """
+
+
+class Student:
+    """A model with a ``distiller``; a base of models that learn beside a teacher."""
+
+    distiller: Distiller
+
+    @property
+    def teacher(self) -> FrozenTeacher | None:
+        """The distiller's teacher; None outside of training."""
+        return self.distiller.teacher
+
+    @teacher.setter
+    def teacher(self, teacher: FrozenTeacher | None) -> None:
+        self.distiller.teacher = teacher

@@ -2,19 +2,43 @@
 
 from __future__ import annotations
 
-from typing import cast
+from functools import partial
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from infoclip_mmseg.models.layers.cpu_backward.swin import BlockPlan, BlockWeights, swin_blocks
+from infoclip_mmseg.models.layers.chunks import run_chunks
 from infoclip_mmseg.models.layers.guided_attention import (
     GuidedClassAttention,
     GuidedWindowAttention,
     Windows,
     cut_windows,
 )
+from infoclip_mmseg.models.layers.state import SwinState
+
+
+class AggregationSizes(NamedTuple):
+    """Sizes of the aggregation, as keys of CATSegHead.
+
+    Attributes:
+        hidden_dim: C, channels of the embedded cost volume.
+        num_layers: Aggregation layers.
+        num_heads: Attention heads.
+        window_size: Side of a window of the spatial attention, in positions.
+        pooling_size: Class attention runs on positions pooled by this in training; in evaluation on
+            all of them.
+        text_proj_dim, appearance_proj_dim: Channels of the projected guidance.
+    """
+
+    hidden_dim: int = 128
+    num_layers: int = 2
+    num_heads: int = 4
+    window_size: int = 12
+    pooling_size: int = 2
+    text_proj_dim: int = 128
+    appearance_proj_dim: int = 128
 
 
 class SwinBlock(nn.Module):
@@ -52,15 +76,20 @@ class SwinBlock(nn.Module):
         x = x + self.mlp(self.norm2(x))
         return windows.unsort(x, grid)
 
-    def plan(self, x: Tensor) -> tuple[BlockPlan, BlockWeights]:
-        """The block for :func:`~infoclip_mmseg.models.layers.cpu_backward.swin.swin_blocks`."""
-        eps = self.norm1.eps, self.norm2.eps
-        plan = BlockPlan(self._windows(x), self.attn.num_heads, eps)
+    def state(self, x: Tensor, guided: Tensor) -> SwinState:
+        """The block as a record, for arguments of :meth:`forward`."""
         first, _, second = (cast(nn.Linear, layer) for layer in self.mlp)
         layers = (self.attn.proj, self.norm2, first, second)
-        parameters = [p for layer in layers for p in (layer.weight, layer.bias)]
-        weights = BlockWeights(self.norm1.weight, self.norm1.bias, self.attn.weight(), *parameters)
-        return plan, weights
+        return SwinState(
+            self._windows(x),
+            self.attn.num_heads,
+            (self.norm1.eps, self.norm2.eps),
+            guided,
+            self.norm1.weight,
+            self.norm1.bias,
+            self.attn.weight(),
+            *(tensor for layer in layers for tensor in (layer.weight, layer.bias)),
+        )
 
     def _windows(self, x: Tensor) -> Windows:
         return cut_windows(x.shape[2], x.shape[3], self.window_size, self.shift, x.device)
@@ -78,25 +107,31 @@ class SpatialAggregation(nn.Module):
         self.block_1 = SwinBlock(dim, guidance_dim, num_heads, window_size, shifted=False)
         self.block_2 = SwinBlock(dim, guidance_dim, num_heads, window_size, shifted=True)
 
-    def guide(self, guidance: Tensor) -> tuple[Tensor, Tensor]:
-        """Guidance (B, H, W, G) projected for each block, once for all classes."""
-        guidance = self.guidance_norm(guidance)
-        return self.block_1.guide(guidance), self.block_2.guide(guidance)
+    def forward(
+        self, x: Tensor, guidance: Tensor, recompute: bool, class_chunk: int | None
+    ) -> Tensor:
+        """Aggregate.
 
-    def forward(self, x: Tensor, guided_1: Tensor, guided_2: Tensor) -> Tensor:
-        """Features (B, T, H, W, C) and :meth:`guide`'s output -> (B, T, H, W, C)."""
-        return self.block_2(self.block_1(x, guided_1), guided_2)
+        Args:
+            x: Features (B, T, H, W, C).
+            guidance: Projected image embeddings (B, H, W, G).
+            recompute, class_chunk: See :func:`~infoclip_mmseg.models.layers.chunks.run_chunks`.
 
-    def recompute(self, x: Tensor, guided_1: Tensor, guided_2: Tensor, chunk: int) -> Tensor:
-        """As :meth:`forward`, but activations are recomputed in the backward pass.
-
-        Runs where ``cpu_backward.support.is_supported`` says so, ``chunk``
-        class maps at a time.
+        Returns:
+            Features (B, T, H, W, C).
         """
-        (plan_1, weights_1), (plan_2, weights_2) = self.block_1.plan(x), self.block_2.plan(x)
-        guided, plans = (guided_1, guided_2), (plan_1, plan_2)
-        out = swin_blocks(x.flatten(2, 3), guided, plans, (weights_1, weights_2), chunk)
-        return out.view(x.shape)
+        guidance = self.guidance_norm(guidance)  # projected for each block, once for all classes
+        blocks = [(block, block.guide(guidance)) for block in (self.block_1, self.block_2)]
+
+        def run_blocks(part: Tensor) -> Tensor:
+            for block, guided in blocks:
+                part = block(part, guided)
+            return part
+
+        def states() -> list[SwinState]:
+            return [block.state(x, guided) for block, guided in blocks]
+
+        return run_chunks([run_blocks], x, 1, recompute, class_chunk, states)
 
 
 def pool_grid(x: Tensor, size: int) -> Tensor:
@@ -141,18 +176,33 @@ class ClassAggregation(nn.Module):
             self.padding_tokens = nn.Parameter(torch.zeros(1, 1, dim))
             self.padding_guidance = nn.Parameter(torch.zeros(1, 1, guidance_dim))
 
-    def forward(self, x: Tensor, guidance: Tensor, pooling_size: int) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        guidance: Tensor,
+        pooling_size: int,
+        recompute: bool,
+        class_chunk: int | None,
+    ) -> Tensor:
         """Aggregate.
 
         Args:
             x: Features (B, T, H, W, C).
             guidance: Projected text embeddings (B or 1, T, G).
             pooling_size: Positions are average-pooled by this before attention. With 1, positions
-                do not see each other, so any part of them may run by itself.
+                do not see each other, so they run in parts.
+            recompute, class_chunk: Of the parts, see
+                :func:`~infoclip_mmseg.models.layers.chunks.run_chunks`.
 
         Returns:
             Features (B, T, H, W, C).
         """
+        if pooling_size == 1:
+            step = partial(self._attend, guidance=guidance, pooling_size=1)
+            return run_chunks([step], x, 2, recompute, class_chunk)
+        return self._attend(x, guidance, pooling_size)
+
+    def _attend(self, x: Tensor, guidance: Tensor, pooling_size: int) -> Tensor:
         pooled = pool_grid(x, pooling_size)
         guided = self.attention.guide(guidance)[:, None]
         padding = None
@@ -169,17 +219,25 @@ class ClassAggregation(nn.Module):
 
 
 class AggregationLayer(nn.Module):
-    """Spatial, then class aggregation; CATSegHead runs the two parts, in chunks."""
+    """Spatial, then class aggregation (CAT-Seg, section 3.3)."""
 
-    def __init__(
-        self,
-        dim: int,
-        appearance_dim: int,
-        text_dim: int,
-        num_heads: int,
-        window_size: int,
-        pad_len: int,
-    ) -> None:
+    def __init__(self, sizes: AggregationSizes, pad_len: int) -> None:
         super().__init__()
-        self.spatial = SpatialAggregation(dim, appearance_dim, num_heads, window_size)
-        self.classes = ClassAggregation(dim, text_dim, num_heads, pad_len)
+        dim, num_heads = sizes.hidden_dim, sizes.num_heads
+        self.spatial = SpatialAggregation(
+            dim, sizes.appearance_proj_dim, num_heads, sizes.window_size
+        )
+        self.classes = ClassAggregation(dim, sizes.text_proj_dim, num_heads, pad_len)
+
+    def forward(
+        self,
+        x: Tensor,
+        appearance: Tensor,
+        text: Tensor,
+        pooling_size: int,
+        recompute: bool,
+        class_chunk: int | None,
+    ) -> Tensor:
+        """Features (B, T, H, W, C) and projected guidance (B, H, W, G), (B or 1, T, G')."""
+        x = self.spatial(x, appearance, recompute, class_chunk)
+        return self.classes(x, text, pooling_size, recompute, class_chunk)

@@ -78,15 +78,16 @@ def cut_windows(height: int, width: int, window: int, shift: int, device: torch.
     if min(height, width) <= window:
         window, shift = min(height, width), 0
     sides = [_cuts(side, window, shift) for side in (height, width)]
-    found: dict[int, list[list[int]]] = {}
+    by_length: dict[int, list[list[int]]] = {}
     for rows in sides[0]:
         for columns in sides[1]:
-            inside = [row * width + column for row in rows for column in columns]
-            found.setdefault(len(inside), []).append(inside)
-    flat = [position for group in found.values() for inside in group for position in inside]
+            window_positions = [row * width + column for row in rows for column in columns]
+            by_length.setdefault(len(window_positions), []).append(window_positions)
+    groups = tuple((len(windows), length) for length, windows in by_length.items())
+    flat = [i for windows in by_length.values() for positions in windows for i in positions]
     with torch.inference_mode(False):
         order = torch.tensor(flat, device=device)
-        return Windows(order, order.argsort(), tuple((len(g), n) for n, g in found.items()))
+        return Windows(order, order.argsort(), groups)
 
 
 class _GuidedProjection(nn.Module):

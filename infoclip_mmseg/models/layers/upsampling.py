@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -10,22 +12,29 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from infoclip_mmseg.models.layers.cpu_backward.decoder import ConvStep, upsample_maps
+from infoclip_mmseg.models.layers.chunks import Step, run_chunks
+from infoclip_mmseg.models.layers.state import ConvState
 
-Step = Callable[..., Tensor]
 
+class UpsamplingSizes(NamedTuple):
+    """Sizes of the two upsampling stages, as keys of CATSegHead.
 
-def run_step(step: Step, *args: object) -> Tensor:
-    """Call a step. In training with recomputation CATSegHead puts its checkpoint in this place.
-
-    Steps end with a convolution. Its output is kept, and what lies before it is recomputed in the
-    backward pass, which is cheap; the convolution is not.
+    Attributes:
+        decoder_dims: Output channels, multiples of 16.
+        decoder_guidance_dims: Channels of the two upsampled block maps.
+        decoder_guidance_proj_dims: Channels of their projections.
     """
-    return step(*args)
+
+    decoder_dims: Sequence[int] = (64, 32)
+    decoder_guidance_dims: Sequence[int] = (256, 128)
+    decoder_guidance_proj_dims: Sequence[int] = (32, 16)
 
 
 class GuidedUpsampling(nn.Module):
-    """Double the grid, then two convolutions that also see a guidance map (CAT-Seg, section 3.4).
+    """Layers of a stage of the decoder (CAT-Seg, section 3.4), which :func:`conv_steps` runs.
+
+    ``up`` doubles the grid; then come, each with norm and ReLU behind it, ``conv1``, which also
+    sees a guidance map, and ``conv2``.
 
     Args:
         in_channels: Channels of the input.
@@ -41,22 +50,11 @@ class GuidedUpsampling(nn.Module):
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
         self.norm2 = nn.GroupNorm(out_channels // 16, out_channels)
 
-    def guide(self, guidance: Tensor) -> Tensor:
-        """What the guidance map adds to the first convolution, once for all classes.
+    def doubling(self, guidance: Tensor) -> GuidedDoubling:
+        """``up`` and ``conv1`` as one convolution, for projected guidance (B, G, 2H, 2W)."""
+        return GuidedDoubling(self._weight(), self._guide(guidance))
 
-        Args:
-            guidance: Projected guidance (B, G, 2H, 2W).
-
-        Returns:
-            (B, 1, out_channels, 2H, 2W); it holds the part of the upsampling's bias too.
-        """
-        assert self.up.bias is not None
-        bias = self.up.bias.to(guidance.dtype)[:, None, None].expand(
-            guidance.shape[0], -1, *guidance.shape[2:]
-        )
-        return self.conv1(torch.cat([bias, guidance], dim=1))[:, None]
-
-    def weight(self) -> Tensor:
+    def _weight(self) -> Tensor:
         """Weight (C, out_channels, 4, 4) of transposed and first convolution as one.
 
         Nothing lies between the two, so they run as one transposed convolution of kernel 4 and
@@ -64,53 +62,54 @@ class GuidedUpsampling(nn.Module):
         """
         return F.conv2d(self.up.weight, self.conv1.weight[:, : self.up.out_channels], padding=2)
 
-    def forward(
-        self, x: Tensor, guided: Tensor, weight: Tensor, before: Step, run: Step = run_step
-    ) -> Tensor:
-        """Upsample.
+    def _guide(self, guidance: Tensor) -> Tensor:
+        """What the guidance map adds to the first convolution, once for all classes.
 
-        Args:
-            x: Class maps (B*T, C, H, W), image by image.
-            guided: From :meth:`guide`.
-            weight: From :meth:`weight`.
-            before: Activation of the input, that of the stage before.
-            run: Runs a step, see :func:`run_step`.
-
-        Returns:
-            (B*T, out_channels, 2H, 2W), to which :meth:`activate` is still to be applied.
+        It holds the part of the upsampling's bias too.
         """
-        return run(self._convolve, run(self._double, x, guided, weight, before))
+        assert self.up.bias is not None
+        bias = self.up.bias.to(guidance.dtype)[:, None, None].expand(
+            guidance.shape[0], -1, *guidance.shape[2:]
+        )
+        return self.conv1(torch.cat([bias, guidance], dim=1))[:, None]
 
-    def activate(self, x: Tensor) -> Tensor:
-        """Normalisation and ReLU of :meth:`forward`'s output."""
-        return F.relu(self.norm2(x), inplace=True)
 
-    def _double(self, x: Tensor, guided: Tensor, weight: Tensor, before: Step) -> Tensor:
-        x = F.conv_transpose2d(before(x), weight, stride=2, padding=1)
+@dataclass(frozen=True)
+class GuidedDoubling:
+    """Double the grid of class maps and convolve them and a guidance map.
+
+    Attributes:
+        weight: Of a transposed convolution with stride 2, (C, C', 4, 4).
+        guided: What guidance adds to every class map, (B, 1, C', 2H, 2W).
+    """
+
+    weight: Tensor
+    guided: Tensor
+
+    def __call__(self, maps: Tensor) -> Tensor:
+        """(B*T, C, H, W), image by image, to (B*T, C', 2H, 2W)."""
+        maps = F.conv_transpose2d(maps, self.weight, stride=2, padding=1)
         if not torch.is_grad_enabled():
-            return _add_guided(x, guided)
-        out: Tensor = _AddGuided.apply(x, guided)
+            return _add_guided(maps, self.guided)
+        out: Tensor = _AddGuided.apply(maps, self.guided)
         return out
 
-    def _convolve(self, x: Tensor) -> Tensor:
-        return self.conv2(F.relu(self.norm1(x), inplace=True))
 
-
-def _add_guided(x: Tensor, guided: Tensor) -> Tensor:
+def _add_guided(maps: Tensor, guided: Tensor) -> Tensor:
     """Add (B, 1, C, H, W) to class maps (B*T, C, H, W) in place."""
-    return x.unflatten(0, (guided.shape[0], -1)).add_(guided).flatten(0, 1)
+    return maps.unflatten(0, (guided.shape[0], -1)).add_(guided).flatten(0, 1)
 
 
 class _AddGuided(Function):
     """Autograd through :func:`_add_guided`, which writes to a view, would copy the gradient."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, guided: Tensor) -> Tensor:
+    def forward(ctx: Any, maps: Tensor, guided: Tensor) -> Tensor:
         """The maps themselves."""
         ctx.images = guided.shape[0]
-        ctx.mark_dirty(x)
-        _add_guided(x, guided)
-        return x
+        ctx.mark_dirty(maps)
+        _add_guided(maps, guided)
+        return maps
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor]:
@@ -120,55 +119,77 @@ class _AddGuided(Function):
         return upstream, by_image.sum(1, keepdim=True).permute(0, 1, 4, 2, 3)
 
 
-class GuidedStage(NamedTuple):
-    """A stage of the decoder and what of it is computed once for all classes.
+@dataclass(frozen=True)
+class ConvStep:
+    """Norm and ReLU of class maps (B*T, C, H, W), where there is a norm, then a convolution."""
 
-    Attributes:
-        stage: The module.
-        guided: From :meth:`GuidedUpsampling.guide`.
-        weight: From :meth:`GuidedUpsampling.weight`.
+    norm: nn.GroupNorm | None
+    conv: GuidedDoubling | nn.Conv2d
+
+    def __call__(self, maps: Tensor) -> Tensor:
+        """Maps (B*T, C', H, W), or (B*T, C', 2H, 2W) of a :class:`GuidedDoubling`."""
+        if self.norm is not None:
+            maps = F.relu(self.norm(maps), inplace=True)
+        out: Tensor = self.conv(maps)
+        return out
+
+    def state(self) -> ConvState:
+        """The step as a record."""
+        norm, conv = self.norm, self.conv
+        if isinstance(conv, GuidedDoubling):
+            doubles, bias, guided = True, None, conv.guided
+        else:
+            doubles, bias, guided = False, conv.bias, None
+        if norm is None:
+            return ConvState(doubles, conv.weight, bias, guided, None, None, groups=1, eps=0.0)
+        affine = norm.weight, norm.bias, norm.num_groups, norm.eps
+        return ConvState(doubles, conv.weight, bias, guided, *affine)
+
+
+def conv_steps(
+    stages: Iterable[GuidedUpsampling], guidance: Iterable[Tensor], last: nn.Conv2d
+) -> list[ConvStep]:
+    """The decoder as a chain of convolutions, each with the norm and ReLU that stand before it.
+
+    What goes from step to step is the output of a convolution. With recomputation that is kept, and
+    norm and ReLU, which are cheap, are computed again in the backward pass.
+
+    Args:
+        stages: Of the decoder.
+        guidance: Projected guidance (B, G, H, W) of each stage, at the grid of its output.
+        last: A 3 x 3 convolution to one channel.
     """
-
-    stage: GuidedUpsampling
-    guided: Tensor
-    weight: Tensor
+    steps: list[ConvStep] = []
+    norm = None
+    for stage, guide in zip(stages, guidance):
+        steps.append(ConvStep(norm, stage.doubling(guide)))
+        steps.append(ConvStep(stage.norm1, stage.conv2))
+        norm = stage.norm2
+    return [*steps, ConvStep(norm, last)]
 
 
 def decode(
-    x: Tensor, stages: Sequence[GuidedStage], last: nn.Conv2d, run: Step = run_step
+    x: Tensor, steps: Sequence[ConvStep], recompute: bool, class_chunk: int | None
 ) -> Tensor:
-    """Stages of upsampling, then a 3 x 3 convolution to one channel.
+    """Run a decoder on all class maps.
 
     Args:
         x: Features (B, T, H, W, C).
-        stages: The decoder.
-        last: The convolution.
-        run: Runs a step, see :func:`run_step`.
+        steps: From :func:`conv_steps`.
+        recompute, class_chunk: See :func:`~infoclip_mmseg.models.layers.chunks.run_chunks`.
 
     Returns:
         Logits (B, T, 2^S H, 2^S W) after S stages.
     """
-    maps = x.flatten(0, 1).permute(0, 3, 1, 2)
-    activate: Step = nn.Identity()
-    for stage, guided, weight in stages:
-        maps = stage(maps, guided, weight, activate, run)
-        activate = stage.activate
-    maps = run(lambda maps: last(activate(maps)), maps)
-    return maps[:, 0].unflatten(0, x.shape[:2])
+    chain: list[Step] = [_to_maps, *steps, partial(_to_logits, images=x.shape[0])]
+    return run_chunks(chain, x, 1, recompute, class_chunk, lambda: [s.state() for s in steps])
 
 
-def decode_recomputing(
-    x: Tensor, stages: Sequence[GuidedStage], last: nn.Conv2d, chunk: int
-) -> Tensor:
-    """As :func:`decode`, but norms and activations are recomputed in the backward pass.
+def _to_maps(x: Tensor) -> Tensor:
+    """Features (B, T, H, W, C) to class maps (B*T, C, H, W)."""
+    return x.flatten(0, 1).permute(0, 3, 1, 2)
 
-    Runs where ``cpu_backward.support.is_supported`` says so, ``chunk`` class maps
-    at a time.
-    """
-    steps: list[ConvStep] = []
-    norm = None
-    for stage, guided, weight in stages:
-        steps.append(ConvStep('up', weight, norm=norm, guided=guided))
-        steps.append(ConvStep('same', stage.conv2.weight, norm=stage.norm1))
-        norm = stage.norm2
-    return upsample_maps(x, [*steps, ConvStep('one', last.weight, last.bias, norm)], chunk)
+
+def _to_logits(maps: Tensor, images: int) -> Tensor:
+    """Class maps (B*T, 1, H, W) to (B, T, H, W)."""
+    return maps[:, 0].unflatten(0, (images, -1))

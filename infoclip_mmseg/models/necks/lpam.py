@@ -9,11 +9,11 @@ import math
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from infoclip_mmseg.utils import tensors
 from infoclip_mmseg.utils.tensors import at_least_float32
 
 
@@ -36,11 +36,11 @@ def relation_map(
         (B, N, T), no unit, float32 (or float64).
     """
     with torch.autocast(device_type=query.device.type, enabled=False):
-        query, key, image, text = map(at_least_float32, (query, key, image, text))
-        if cosine:
-            image, text = F.normalize(image, dim=-1), F.normalize(text, dim=-1)
+        query, key = at_least_float32(query), at_least_float32(key)
         attention = (query / math.sqrt(query.shape[-1])) @ key.transpose(-1, -2)
-        return attention + image @ text.transpose(-1, -2)
+        if cosine:
+            return attention + tensors.cosine(image, text)
+        return attention + at_least_float32(image) @ at_least_float32(text).transpose(-1, -2)
 
 
 @MODELS.register_module()

@@ -9,14 +9,14 @@ from mmseg.models.segmentors import BaseSegmentor
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from infoclip_mmseg.models.distillation.distiller import Student
 from infoclip_mmseg.models.distillation.foreign import Distillation
 from infoclip_mmseg.models.distillation.taps import find_module, read_modules
-from infoclip_mmseg.models.distillation.teacher import FrozenTeacher
 from infoclip_mmseg.models.normalisation import normalisation_of
 from infoclip_mmseg.models.segmentors.vocabulary import Vocabulary, VocabularyOwner
 
 
-class DistillationMixin(VocabularyOwner):
+class DistillationMixin(VocabularyOwner, Student):
     """Makes a segmentor class the student of a teacher; everything else of it stays as it is."""
 
     distillation: Distillation
@@ -44,18 +44,9 @@ class DistillationMixin(VocabularyOwner):
         return {**losses, **self.distillation(read, inputs, source, self.vocabulary.prompts)}
 
     @property
-    def distiller(self) -> Distillation:
+    def distiller(self) -> Distillation:  # type: ignore[override]
         """What stands between the student and its teacher."""
         return self.distillation
-
-    @property
-    def teacher(self) -> FrozenTeacher | None:
-        """The distiller's teacher; None outside of training."""
-        return self.distillation.teacher
-
-    @teacher.setter
-    def teacher(self, teacher: FrozenTeacher | None) -> None:
-        self.distillation.teacher = teacher
 
 
 @functools.cache

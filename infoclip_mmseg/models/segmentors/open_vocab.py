@@ -14,8 +14,7 @@ from torch import Tensor
 
 from infoclip_mmseg.losses.base import build_losses
 from infoclip_mmseg.models.backbones.dual_encoder import ImageFeatures
-from infoclip_mmseg.models.distillation.distiller import Distiller
-from infoclip_mmseg.models.distillation.teacher import FrozenTeacher
+from infoclip_mmseg.models.distillation.distiller import Distiller, Student
 from infoclip_mmseg.models.layers.cost_volume import ClassLogits
 from infoclip_mmseg.models.normalisation import normalisation_of
 from infoclip_mmseg.models.segmentors.checks import check_image_sizes, check_labels
@@ -35,7 +34,7 @@ SampleList = list[SegDataSample]
 
 
 @MODELS.register_module()
-class OpenVocabSegmentor(VocabularyOwner, BaseSegmentor):
+class OpenVocabSegmentor(VocabularyOwner, Student, BaseSegmentor):
     """CAT-Seg, with a neck and its two losses InfoCLIP (arXiv 2511.15967), or another distillation.
 
     The vocabulary belongs to the data set being run: :class:`~infoclip_mmseg.engine.VocabularyHook`
@@ -120,10 +119,7 @@ class OpenVocabSegmentor(VocabularyOwner, BaseSegmentor):
         self.test_cfg = {**DEFAULT_TEST_CFG, **(test_cfg or {})}
         self._inference.check_mode(self.test_cfg['mode'])
         if synonyms == 'max' and not self.decode_head.scores_words:
-            raise ValueError(
-                "synonyms='max' needs decode_head=dict(type='ZeroShotHead') or another that scores "
-                f'every word, got {type(self.decode_head).__name__}'
-            )
+            raise ValueError("synonyms='max' needs decode_head=dict(type='ZeroShotHead')")
         self.train_cfg = train_cfg
         self.align_corners = False
         # As configured: the label values that apply unless a data set names others.
@@ -145,15 +141,6 @@ class OpenVocabSegmentor(VocabularyOwner, BaseSegmentor):
         return self.decode_head.num_classes
 
     # Training -------------------------------------------------------------------------------
-
-    @property
-    def teacher(self) -> FrozenTeacher | None:
-        """The distiller's teacher; None outside of training."""
-        return self.distiller.teacher
-
-    @teacher.setter
-    def teacher(self, teacher: FrozenTeacher | None) -> None:
-        self.distiller.teacher = teacher
 
     def extract_feat(self, inputs: Tensor) -> ImageFeatures:
         """Image features of normalised images (B, 3, h, w) of any size."""

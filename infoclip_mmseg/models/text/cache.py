@@ -60,7 +60,7 @@ def vocabulary_key(weights: str, prompts: PromptSet, tokens: Tensor, dtype: torc
     return digest(weights, sizes, '\n'.join(prompts.texts), owners, tokens.to(torch.int32))
 
 
-def recall(folder: str, key: str, shape: tuple[int, ...], encode: Callable[[], Tensor]) -> Tensor:
+def recall(folder: str, key: str, encode: Callable[[], Tensor]) -> Tensor:
     """Embeddings from the cache, or from ``encode``, which are then added to it.
 
     A file that is damaged or holds something else is said to be so, and made again. A folder that
@@ -69,33 +69,35 @@ def recall(folder: str, key: str, shape: tuple[int, ...], encode: Callable[[], T
     Args:
         folder: Folder of the cache; made where it is not there.
         key: From :func:`vocabulary_key`.
-        shape: Shape (T, P, C) that the embeddings must have.
         encode: Computes them.
+
+    Returns:
+        (T, P, C), from the cache on the CPU.
     """
     path = Path(folder, f'text_{key[:32]}.safetensors')
     if path.exists():
         try:
-            found = _read(path, key, shape)
-            print_log(f'text embeddings of {shape[0]} classes read from {path}', logger='current')
-            return found
+            embeddings = _read(path, key)
+            print_log(f'text embeddings of {len(embeddings)} classes read from {path}', 'current')
+            return embeddings
         except (SafetensorError, OSError, ValueError) as error:
             _warn(f'{path} cannot be used and is made again: {error}')
     embeddings = encode()
     try:
         _write(path, key, embeddings)
-        print_log(f'text embeddings of {shape[0]} classes written to {path}', logger='current')
+        print_log(f'text embeddings of {len(embeddings)} classes written to {path}', 'current')
     except OSError as error:
         _warn(f'text embeddings are not cached, {path} cannot be written: {error}')
     return embeddings
 
 
-def _read(path: Path, key: str, shape: tuple[int, ...]) -> Tensor:
+def _read(path: Path, key: str) -> Tensor:
     with safe_open(str(path), 'pt') as file:
         metadata = file.metadata() or {}
         if metadata.get('key') != key:
             raise ValueError('it belongs to other weights or prompts')
         embeddings = file.get_tensor(_NAME)
-    if tuple(embeddings.shape) != shape or digest(embeddings) != metadata.get('sha256'):
+    if digest(embeddings) != metadata.get('sha256'):
         raise ValueError('its checksum is wrong, the file is damaged')
     return embeddings
 
@@ -125,4 +127,4 @@ def _umask() -> int:
 
 
 def _warn(message: str) -> None:
-    print_log(message, logger='current', level=logging.WARNING)
+    print_log(message, 'current', logging.WARNING)

@@ -23,7 +23,8 @@ class PackedLayout(NamedTuple):
 
     Attributes:
         prefix: Tokens that all prompts share; they are rows 0..prefix.
-        groups: ``(prompts, own tokens of each)`` of every length, in the order of the rows.
+        groups: ``(prompts, tokens of each behind the prefix)`` of every length, in the
+            order of the rows.
         ends: Row of the token that is read out, for each prompt in the order of the rows (n,).
         mask: Additive causal mask (L, L) over positions, or None where all tokens see each other.
     """
@@ -83,14 +84,14 @@ def pack_prompts(tokens: Tensor, ends: Tensor, causal: bool) -> PackedPrompts:
     if causal and len(rows) > 1:
         common = (tokens == tokens[:1]).all(dim=0).cumprod(dim=0).sum()
         prefix = int(torch.minimum(common, ends.min()))
-    own = (columns >= prefix) & (columns < lengths[:, None])
+    rest = (columns >= prefix) & (columns < lengths[:, None])
     counts = lengths - prefix
     first = prefix + counts.cumsum(dim=0) - counts
     lengths_and_counts = torch.unique_consecutive(counts, return_counts=True)
     groups = tuple((n, length) for length, n in zip(*(x.tolist() for x in lengths_and_counts)))
     return PackedPrompts(
-        torch.cat([tokens[0, :prefix], tokens[own]]),
-        torch.cat([columns[:prefix], columns.expand_as(own)[own]]),
+        torch.cat([tokens[0, :prefix], tokens[rest]]),
+        torch.cat([columns[:prefix], columns.expand_as(rest)[rest]]),
         first + ends - prefix,
         order,
         prefix,

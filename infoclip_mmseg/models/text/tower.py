@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
-from datetime import timedelta
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from infoclip_mmseg.models.text.packing import PackedLayout, pack_prompts, packed_attention
 
+Run = Callable[..., Tensor]
+"""Calls its first argument with the others; the place for activation checkpointing."""
 
-def encode_tokens(tower: Any, tokens: Tensor, run: Callable[..., Tensor]) -> Tensor:
+
+def call(function: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+    """A :data:`Run` that does nothing else."""
+    return function(*args, **kwargs)
+
+
+def encode_tokens(tower: Any, tokens: Tensor, run: Run = call) -> Tensor:
     """Text embeddings, as open_clip's ``encode_text`` computes them, with less work.
 
     Equal prompts run once. In a causal tower tokens behind the one that is read out do not run, and
@@ -23,7 +28,7 @@ def encode_tokens(tower: Any, tokens: Tensor, run: Callable[..., Tensor]) -> Ten
     Args:
         tower: Module that holds the tower's parts.
         tokens: Token ids (n, L).
-        run: Calls its first argument with the others; the place for activation checkpointing.
+        run: Runs each block.
 
     Returns:
         Embeddings (n, C), not normalised.
@@ -66,14 +71,19 @@ def read_out_block(block: Any, x: Tensor, layout: PackedLayout) -> Tensor:
 
 def end_positions(tower: Any, tokens: Tensor) -> Tensor:
     """Column (n,) of token ids (n, L) that the tower reads out."""
-    pool = getattr(tower, 'pool_type', None) or tower.text_pool_type
+    pool, eos = pooling(tower)
     if pool == 'argmax':
         return tokens.argmax(dim=-1)
     if pool == 'eos':
-        eos = getattr(tower, 'eos_id', None) or tower.text_eos_id
         return (tokens == eos).int().argmax(dim=-1)
     column = 0 if pool == 'first' else tokens.shape[1] - 1
     return torch.full_like(tokens[:, 0], column)
+
+
+def pooling(tower: Any) -> tuple[str, Any]:
+    """What a tower reads out ('argmax', 'eos', 'first' or 'last'), and the id of its end token."""
+    pool = getattr(tower, 'pool_type', None) or tower.text_pool_type
+    return pool, getattr(tower, 'eos_id', None) or getattr(tower, 'text_eos_id', None)
 
 
 def text_parameters(clip: Any) -> list[tuple[str, nn.Parameter]]:
@@ -85,59 +95,5 @@ def text_parameters(clip: Any) -> list[tuple[str, nn.Parameter]]:
 def describe_tower(tower: Any) -> tuple[object, ...]:
     """What a tower's output depends on beside its parameters."""
     block = tower.transformer.resblocks[0]
-    pool = getattr(tower, 'pool_type', None) or tower.text_pool_type
-    eos = getattr(tower, 'eos_id', None) or getattr(tower, 'text_eos_id', None)
     kinds = tuple(type(module).__name__ for module in block.modules())
-    return (kinds, block.attn.num_heads, pool, eos, tower.attn_mask is None)
-
-
-def encode_in_batches(
-    encode: Callable[[Tensor], Tensor],
-    tokens: Tensor,
-    texts: Sequence[str],
-    batch_size: int,
-    report: Callable[[int, int], None],
-) -> Tensor:
-    """Encode prompts a batch at a time, equal ones once.
-
-    Args:
-        encode: Token ids (b, L) -> embeddings (b, C).
-        tokens: Token ids (n, L).
-        texts: The n prompts.
-        batch_size: Prompts of a batch.
-        report: Called after each batch with how many are done, and of how many.
-
-    Returns:
-        Embeddings (n, C).
-    """
-    place: dict[str, int] = {}
-    index = torch.tensor([place.setdefault(text, len(place)) for text in texts])
-    unique = torch.empty(len(place), dtype=torch.long).scatter_(0, index, torch.arange(len(texts)))
-    parts = []
-    for rows in unique.split(batch_size):
-        parts.append(encode(tokens[rows.to(tokens.device)]))
-        report(sum(map(len, parts)), len(unique))
-    encoded = torch.cat(parts)
-    return encoded if len(unique) == len(texts) else encoded[index.to(encoded.device)]
-
-
-class Progress:
-    """Logs how far the encoding of a large vocabulary has come, at most every ``seconds``."""
-
-    def __init__(self, seconds: float = 10.0) -> None:
-        self.seconds = seconds
-        self._start = self._last = time.monotonic()
-
-    def __call__(self, done: int, total: int) -> None:
-        """Log where it is time to, and at the end if something was logged before."""
-        now = time.monotonic()
-        logged = self._last > self._start
-        if now - self._last < self.seconds and not (logged and done == total):
-            return
-        self._last = now
-        rate = done / max(now - self._start, 1e-9)
-        eta = timedelta(seconds=round((total - done) / rate))
-        print_log(
-            f'text: {done} of {total} prompts encoded, {rate:.0f} a second, eta {eta}',
-            logger='current',
-        )
+    return (kinds, block.attn.num_heads, *pooling(tower), tower.attn_mask is None)

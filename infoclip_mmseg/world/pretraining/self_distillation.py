@@ -15,8 +15,7 @@ from mmseg.registry import MODELS
 from torch import Tensor
 
 from infoclip_mmseg.models.backbones.dual_encoder import CLIPDualEncoder
-from infoclip_mmseg.models.distillation.distiller import Distiller
-from infoclip_mmseg.models.distillation.teacher import FrozenTeacher
+from infoclip_mmseg.models.distillation.distiller import Distiller, Student
 
 
 @torch.no_grad()
@@ -47,7 +46,7 @@ def window_embeddings(encoder: CLIPDualEncoder, images: Tensor, windows: Sequenc
 
 
 @MODELS.register_module()
-class SelfDistilledCLIP(BaseModel):
+class SelfDistilledCLIP(Student, BaseModel):
     """Dense embeddings learn to say what the pooled embedding says of the same place, cut out.
 
     As CLIPSelf (arXiv 2310.01403): windows of the image are cut out and a frozen copy of the model
@@ -83,15 +82,6 @@ class SelfDistilledCLIP(BaseModel):
             parameter.requires_grad_(id(parameter) in visual)
         self.windows = tuple(windows)
         self.distiller = Distiller(self.backbone)
-
-    @property
-    def teacher(self) -> FrozenTeacher | None:
-        """The frozen copy, from :class:`~infoclip_mmseg.engine.FrozenTeacherHook`."""
-        return self.distiller.teacher
-
-    @teacher.setter
-    def teacher(self, teacher: FrozenTeacher | None) -> None:
-        self.distiller.teacher = teacher
 
     def forward(
         self, images: dict[str, Tensor], texts: dict[str, list[str]], mode: str = 'loss'

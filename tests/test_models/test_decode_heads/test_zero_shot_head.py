@@ -70,7 +70,7 @@ def test_prompt_ensemble_by_hand(toy_cfg, monkeypatch):
     vectors = torch.tensor([[3.0, 4.0], [0.0, 2.0], [-5.0, 0.0], [0.0, 0.5]])
     encoder = CLIPDualEncoder(toy_cfg()['backbone']['model_name'], finetune='frozen').eval()
     encoder.tokenizer = lambda texts: torch.arange(len(texts))[:, None]
-    monkeypatch.setattr(encoder, 'encode_text', lambda tokens: vectors[tokens[:, 0]])
+    monkeypatch.setattr(encoder.text_encoder, 'encode', lambda tokens, run: vectors[tokens[:, 0]])
     text = encoder.embed_prompts(build_prompts(['x, y'], ['a {}', 'the {}'], 'max'))
     assert text.shape == (2, 2, 2)
     # x: mean of (0.6, 0.8) and (0, 1) is (0.3, 0.9); y: mean of (-1, 0) and (0, 1).
@@ -86,7 +86,7 @@ def test_text_embeddings_of_words_come_back_from_the_disk(toy_cfg, tmp_path):
     texts = {mode: build_prompts(WORDS, ['a {}', 'the {}'], mode) for mode in ('first', 'max')}
     made = {mode: encoder.embed_prompts(prompts) for mode, prompts in texts.items()}
     assert made['max'].shape == (6, 2, 32) and len(list(tmp_path.iterdir())) == 2
-    encoder._text_cache.clear()
+    encoder.text_encoder.forget()
     torch.testing.assert_close(encoder.embed_prompts(texts['max']), made['max'])
     torch.testing.assert_close(made['max'][[0, 2, 3]], made['first'], rtol=1e-4, atol=1e-5)
 

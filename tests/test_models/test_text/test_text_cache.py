@@ -28,8 +28,13 @@ def build(toy_cfg, folder):
         torch.manual_seed(seed)
         model = {**toy_cfg()['backbone']['model_name'], **changes.pop('model', {})}
         encoder = CLIPDualEncoder(model, text_cache_dir=cache and str(cache), **changes).eval()
-        encode, encoder.encoded = encoder.encode_text, []
-        encoder.encode_text = lambda tokens: encoder.encoded.append(len(tokens)) or encode(tokens)
+        encode, encoder.encoded = encoder.text_encoder.encode, []
+
+        def record(tokens, *run):
+            encoder.encoded.append(len(tokens))
+            return encode(tokens, *run)
+
+        encoder.text_encoder.encode = record
         return encoder
 
     return builder

@@ -12,7 +12,7 @@ from torch import nn
 from infoclip_mmseg.models import CLIPDualEncoder, build_prompts
 from infoclip_mmseg.models.backbones.attention import SplitAttention
 from infoclip_mmseg.models.text.packing import pack_prompts
-from infoclip_mmseg.models.text.tower import Progress, encode_in_batches, end_positions
+from infoclip_mmseg.models.text.tower import end_positions
 
 WORDS = ['cat', 'a very long name of a red car', 'dog', 'cat', 'zebra crossing', 'ox']
 
@@ -115,45 +115,3 @@ def test_what_is_packed(toy_cfg):
     )
     encoder.encode_text(tokens)
     assert rows == [len(packed.tokens)]
-
-
-def test_batches_change_nothing(toy_cfg):
-    words = [*WORDS, *(f'thing {i}' for i in range(7))]
-    prompts = build_prompts(words)
-    whole, batched = build(toy_cfg).eval(), build(toy_cfg, text_batch_size=3).eval()
-    seen = []
-    encode = batched.encode_text
-    batched.encode_text = lambda tokens: seen.append(len(tokens)) or encode(tokens)
-    with torch.no_grad():
-        expected = whole.embed_prompts(prompts)
-        actual = batched.embed_prompts(prompts)
-    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
-    assert seen == [3, 3, 3, 3]  # 12 different prompts of 13
-    seen.clear()
-    batched.train().embed_prompts(prompts)
-    assert seen == [12]  # with gradients in one go
-    with pytest.raises(ValueError, match='text_batch_size must be at least 1, got 0'):
-        build(toy_cfg, text_batch_size=0)
-
-
-def test_progress_is_reported(monkeypatch):
-    lines, reports = [], []
-    monkeypatch.setattr(
-        'infoclip_mmseg.models.text.tower.print_log', lambda text, **kwargs: lines.append(text)
-    )
-    tokens = torch.arange(10)[:, None]
-    out = encode_in_batches(
-        lambda t: t.float(), tokens, [str(i) for i in range(10)], 4, lambda *x: reports.append(x)
-    )
-    assert torch.equal(out, tokens.float())
-    assert reports == [(4, 10), (8, 10), (10, 10)]
-    progress, now = Progress(seconds=10), [0.0]
-    monkeypatch.setattr('infoclip_mmseg.models.text.tower.time.monotonic', lambda: now[0])
-    progress._start = progress._last = 0.0
-    for now[0], done in ((5.0, 50), (20.0, 200), (25.0, 250), (40.0, 400)):
-        progress(done, 400)
-    assert [line.split(' prompts')[0] for line in lines] == [
-        'text: 200 of 400',
-        'text: 400 of 400',
-    ]
-    assert lines[0].endswith('10 a second, eta 0:00:20')

@@ -21,32 +21,14 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from infoclip_mmseg.models.layers.cpu_backward.support import FLASH_ATTENTION
+from infoclip_mmseg.models.layers.cpu_backward.support import (
+    FLASH_ATTENTION,
+    put_tensors,
+    split_maps,
+    take_tensors,
+)
 from infoclip_mmseg.models.layers.guided_attention import Groups, Windows
-
-
-class BlockWeights(NamedTuple):
-    """Parameters of a Swin block; ``qkv`` (3C, C) is without the columns for guidance."""
-
-    norm1: Tensor
-    norm1_bias: Tensor
-    qkv: Tensor
-    proj: Tensor
-    proj_bias: Tensor
-    norm2: Tensor
-    norm2_bias: Tensor
-    mlp1: Tensor
-    mlp1_bias: Tensor
-    mlp2: Tensor
-    mlp2_bias: Tensor
-
-
-class BlockPlan(NamedTuple):
-    """What a block is beside its weights: windows, heads, epsilons of its two norms."""
-
-    windows: Windows
-    num_heads: int
-    eps: tuple[float, float]
+from infoclip_mmseg.models.layers.state import SwinState
 
 
 class _Rows(NamedTuple):
@@ -67,44 +49,36 @@ class _Kept(NamedTuple):
     lse: tuple[Tensor, ...]
 
 
-def swin_blocks(
-    x: Tensor,
-    guided: Sequence[Tensor],
-    plans: Sequence[BlockPlan],
-    weights: Sequence[BlockWeights],
-    chunk: int,
-) -> Tensor:
+def swin_blocks(x: Tensor, states: Sequence[SwinState], chunk: int) -> Tensor:
     """Run Swin blocks one after the other; results and gradients are those of the modules.
 
     Args:
-        x: Features (B, T, N, C).
-        guided: Of each block what guidance adds to queries, keys and values, (B, 1, N, 3C), in the
-            order of the block's windows.
-        plans, weights: Of each block.
+        x: Features (B, T, H, W, C).
+        states: The blocks.
         chunk: Class maps that run at a time.
 
     Returns:
-        Features (B, T, N, C).
+        Features (B, T, H, W, C).
     """
-    flat = [tensor for block in weights for tensor in block]
-    out: Tensor = _SwinBlocks.apply(x, tuple(plans), chunk, *guided, *flat)
-    return out
+    plans, tensors = take_tensors(states)
+    out: Tensor = _SwinBlocks.apply(x.flatten(2, 3), plans, chunk, *tensors)
+    return out.view(x.shape)
 
 
 class _SwinBlocks(Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, plans: tuple[BlockPlan, ...], chunk: int, *tensors: Tensor
+        ctx: Any, x: Tensor, plans: list[SwinState], chunk: int, *tensors: Tensor
     ) -> Tensor:
-        """See :func:`swin_blocks`; tensors are those of the blocks' guidance, then weights."""
-        guided, weights = _by_block(tensors, len(plans))
+        """See :func:`swin_blocks`; ``tensors`` are those of all blocks."""
+        blocks = put_tensors(plans, tensors)
         out = torch.empty_like(x, memory_format=torch.contiguous_format)
         kept = []
         for image, source, target, rows in _chunks(x, out, plans, chunk):
             back: Tensor | None = None
-            for plan, block, own, order in zip(plans, weights, guided, rows):
+            for block, order in zip(blocks, rows):
                 source = source.index_select(0, _follow(back, order.order))
-                source, memory = _forward(source, own[image, 0], plan, block, order)
+                source, memory = _forward(source, image, block, order)
                 kept.append(memory)
                 back = order.inverse
             torch.index_select(source, 0, rows[-1].inverse, out=target)
@@ -118,45 +92,32 @@ class _SwinBlocks(Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of the features, None for plans and chunk, gradients of the tensors."""
         tensors, parts = ctx.saved_tensors[: ctx.num_tensors], ctx.saved_tensors[ctx.num_tensors :]
-        guided, weights = _by_block(tensors, len(ctx.plans))
         sums = [torch.zeros_like(tensor) for tensor in tensors]
-        guided_sums, weight_sums = _by_block(sums, len(ctx.plans))
+        blocks = list(zip(put_tensors(ctx.plans, tensors), put_tensors(ctx.plans, sums)))
         grad = torch.empty_like(upstream, memory_format=torch.contiguous_format)
         left = iter(parts)
         for image, source, target, rows in _chunks(upstream, grad, ctx.plans, ctx.chunk):
             kept = [_take(left, order) for order in rows]
             back = None
-            for block in reversed(range(len(ctx.plans))):
-                source = source.index_select(0, _follow(back, rows[block].order))
-                own = guided[block][image, 0], guided_sums[block][image, 0]
-                plan, own_weights = ctx.plans[block], (weights[block], weight_sums[block])
-                _mlp_backward(source, kept[block], plan.eps[1], *own_weights)
-                _attention_backward(source, kept[block], own, plan, own_weights, rows[block])
-                back = rows[block].inverse
+            for (block, block_sums), memory, order in reversed(list(zip(blocks, kept, rows))):
+                source = source.index_select(0, _follow(back, order.order))
+                _mlp_backward(source, memory, block, block_sums)
+                _attention_backward(source, memory, image, block, block_sums, order)
+                back = order.inverse
             torch.index_select(source, 0, rows[0].inverse, out=target)
         return (grad, None, None, *sums)
 
 
-def _by_block(
-    tensors: Sequence[Tensor], blocks: int
-) -> tuple[Sequence[Tensor], list[BlockWeights]]:
-    """Guidance and weights of each block."""
-    size = len(BlockWeights._fields)
-    starts = range(blocks, len(tensors), size)
-    return tensors[:blocks], [BlockWeights(*tensors[i : i + size]) for i in starts]
-
-
 def _chunks(
-    source: Tensor, target: Tensor, plans: Sequence[BlockPlan], chunk: int
+    source: Tensor, target: Tensor, plans: Sequence[SwinState], chunk: int
 ) -> Iterator[tuple[int, Tensor, Tensor, list[_Rows]]]:
     """Image, and rows (R, C) of source and target, chunk by chunk; the target's are views."""
     known: dict[int, list[_Rows]] = {}
-    for image in range(len(source)):
-        for part, out in zip(source[image].split(chunk), target[image].split(chunk)):
-            maps = len(part)
-            if maps not in known:
-                known[maps] = [_order_rows(plan.windows, maps) for plan in plans]
-            yield image, part.flatten(0, 1), out.flatten(0, 1), known[maps]
+    for image, part, out in split_maps(source, target, chunk):
+        maps = len(part)
+        if maps not in known:
+            known[maps] = [_order_rows(plan.windows, maps) for plan in plans]
+        yield image, part.flatten(0, 1), out.flatten(0, 1), known[maps]
 
 
 def _order_rows(windows: Windows, maps: int) -> _Rows:
@@ -187,8 +148,8 @@ def _project(x: Tensor, guided: Tensor, weight: Tensor, rows: _Rows) -> list[Ten
     qkv = torch.mm(x, weight.t())
     sizes = [count * length for count, length in rows.groups]
     parts = list(qkv.split([rows.maps * size for size in sizes]))
-    for part, own in zip(parts, guided.split(sizes)):
-        part.view(rows.maps, *own.shape).add_(own)
+    for part, addend in zip(parts, guided.split(sizes)):
+        part.view(rows.maps, *addend.shape).add_(addend)
     return parts
 
 
@@ -201,87 +162,79 @@ def _split_qkv(part: Tensor, group: tuple[int, int], maps: int, heads: int) -> l
     return [_heads(x, group, maps, heads) for x in part.unflatten(1, (3, -1)).unbind(1)]
 
 
-def _forward(
-    x: Tensor, guided: Tensor, plan: BlockPlan, weights: BlockWeights, rows: _Rows
-) -> tuple[Tensor, _Kept]:
-    """A block on rows (R, C) in the order of its windows; ``guided`` is (N, 3C)."""
+def _forward(x: Tensor, image: int, block: SwinState, rows: _Rows) -> tuple[Tensor, _Kept]:
+    """A block on rows (R, C) of an image, in the order of its windows."""
     attend = getattr(torch.ops.aten, FLASH_ATTENTION)
-    normed = _norm(x, weights.norm1, weights.norm1_bias, plan.eps[0])[0]
+    normed = _norm(x, block.norm1, block.norm1_bias, block.eps[0])[0]
+    qkv_parts = _project(normed, block.guided[image, 0], block.qkv, rows)
     attended, lse, start = torch.empty_like(x), [], 0
-    for group, part in zip(rows.groups, _project(normed, guided, weights.qkv, rows)):
-        out, sums = attend(*_split_qkv(part, group, rows.maps, plan.num_heads))
+    for group, part in zip(rows.groups, qkv_parts):
+        out, sums = attend(*_split_qkv(part, group, rows.maps, block.num_heads))
         attended[start : start + len(part)] = out.transpose(1, 2).reshape(len(part), -1)
         lse.append(sums)
         start += len(part)
-    middle = torch.addmm(x, attended, weights.proj.t()).add_(weights.proj_bias)
-    normed = _norm(middle, weights.norm2, weights.norm2_bias, plan.eps[1])[0]
-    hidden = F.gelu(F.linear(normed, weights.mlp1, weights.mlp1_bias))
-    out = torch.addmm(middle, hidden, weights.mlp2.t()).add_(weights.mlp2_bias)
+    middle = torch.addmm(x, attended, block.proj.t()).add_(block.proj_bias)
+    normed = _norm(middle, block.norm2, block.norm2_bias, block.eps[1])[0]
+    hidden = F.gelu(F.linear(normed, block.mlp1, block.mlp1_bias))
+    out = torch.addmm(middle, hidden, block.mlp2.t()).add_(block.mlp2_bias)
     return out, _Kept(x, attended, middle, tuple(lse))
 
 
-def _mlp_backward(
-    grad: Tensor, kept: _Kept, eps: float, weights: BlockWeights, sums: BlockWeights
-) -> None:
+def _mlp_backward(grad: Tensor, kept: _Kept, block: SwinState, sums: SwinState) -> None:
     """Turn the gradient (R, C) of a block's output into that of its MLP's input, in place."""
-    normed, *stats = _norm(kept.middle, weights.norm2, weights.norm2_bias, eps)
-    hidden = F.linear(normed, weights.mlp1, weights.mlp1_bias)
+    normed, *stats = _norm(kept.middle, block.norm2, block.norm2_bias, block.eps[1])
+    hidden = F.linear(normed, block.mlp1, block.mlp1_bias)
     activated = F.gelu(hidden)
     sums.mlp2.addmm_(grad.t(), activated)
     sums.mlp2_bias.add_(grad.sum(0))
-    inner = torch.mm(grad, weights.mlp2, out=activated)
+    inner = torch.mm(grad, block.mlp2, out=activated)
     inner = torch.ops.aten.gelu_backward(inner, hidden)
     sums.mlp1.addmm_(inner.t(), normed)
     sums.mlp1_bias.add_(inner.sum(0))
-    inner = torch.mm(inner, weights.mlp1, out=normed)
-    affine, affine_sums = ((w.norm2, w.norm2_bias) for w in (weights, sums))
+    inner = torch.mm(inner, block.mlp1, out=normed)
+    affine, affine_sums = ((b.norm2, b.norm2_bias) for b in (block, sums))
     _norm_backward(grad, inner, kept.middle, stats, affine, affine_sums)
 
 
 def _attention_backward(
-    grad: Tensor,
-    kept: _Kept,
-    guided: tuple[Tensor, Tensor],
-    plan: BlockPlan,
-    weights: tuple[BlockWeights, BlockWeights],
-    rows: _Rows,
+    grad: Tensor, kept: _Kept, image: int, block: SwinState, sums: SwinState, rows: _Rows
 ) -> None:
     """Turn the gradient (R, C) of the MLP's input into that of the block's input, in place.
 
     Args:
         grad: Rows in the order of the block's windows.
         kept: From :func:`_forward`.
-        guided, weights: Values, and sums to which their gradients are added.
-        plan, rows: As in :func:`_forward`.
+        image, block, rows: As in :func:`_forward`.
+        sums: Gradients of the block's tensors, to which those of the chunk are added.
     """
     attend_backward = getattr(torch.ops.aten, f'{FLASH_ATTENTION}_backward')
-    values, sums = weights
     sums.proj.addmm_(grad.t(), kept.attended)
     sums.proj_bias.add_(grad.sum(0))
-    outer = torch.mm(grad, values.proj)
-    normed, *stats = _norm(kept.x, values.norm1, values.norm1_bias, plan.eps[0])
+    outer = torch.mm(grad, block.proj)
+    normed, *stats = _norm(kept.x, block.norm1, block.norm1_bias, block.eps[0])
     inner = kept.x.new_empty(len(normed), 3 * normed.shape[1])
     start, sizes = 0, [count * length for count, length in rows.groups]
     parts = zip(
         rows.groups,
-        _project(normed, guided[0], values.qkv, rows),
-        guided[1].split(sizes),
+        _project(normed, block.guided[image, 0], block.qkv, rows),
+        sums.guided[image, 0].split(sizes),
         kept.lse,
     )
     for group, part, guided_sum, lse in parts:
         take = slice(start, start + len(part))
         out, up = (
-            _heads(t[take], group, rows.maps, plan.num_heads) for t in (kept.attended, outer)
+            _heads(t[take], group, rows.maps, block.num_heads) for t in (kept.attended, outer)
         )
-        qkv = _split_qkv(part, group, rows.maps, plan.num_heads)
-        found = attend_backward(up, *qkv, out, lse, 0.0, False)
-        for target, value in zip(_split_qkv(inner[take], group, rows.maps, plan.num_heads), found):
+        qkv = _split_qkv(part, group, rows.maps, block.num_heads)
+        qkv_grads = attend_backward(up, *qkv, out, lse, 0.0, False)
+        targets = _split_qkv(inner[take], group, rows.maps, block.num_heads)
+        for target, value in zip(targets, qkv_grads):
             target.copy_(value)
         guided_sum.add_(inner[take].view(rows.maps, *guided_sum.shape).sum(0))
         start += len(part)
     sums.qkv.addmm_(inner.t(), normed)
-    inner = torch.mm(inner, values.qkv, out=normed)
-    affine, affine_sums = ((w.norm1, w.norm1_bias) for w in weights)
+    inner = torch.mm(inner, block.qkv, out=normed)
+    affine, affine_sums = ((b.norm1, b.norm1_bias) for b in (block, sums))
     _norm_backward(grad, inner, kept.x, stats, affine, affine_sums)
 
 
@@ -294,8 +247,8 @@ def _norm_backward(
     sums: tuple[Tensor, Tensor],
 ) -> None:
     """Add to ``grad`` what comes to ``x`` through its norm, and to ``sums`` for its weights."""
-    found = torch.ops.aten.native_layer_norm_backward(
+    parts = torch.ops.aten.native_layer_norm_backward(
         inner, x, x.shape[-1:], *stats, *weights, [True, True, True]
     )
-    for total, part in zip((grad, *sums), found):
+    for total, part in zip((grad, *sums), parts):
         total.add_(part)

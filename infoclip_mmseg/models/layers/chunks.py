@@ -1,0 +1,83 @@
+"""How class maps run: so many at a time, and in training with or without their activations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from infoclip_mmseg.models.layers.cpu_backward import recompute_on_cpu
+from infoclip_mmseg.models.layers.state import ConvState, SwinState
+
+Step = Callable[[Tensor], Tensor]
+States = Sequence[SwinState] | Sequence[ConvState]
+
+# Positions of class maps (of all classes together) that a CPU works on at a time.
+CPU_CHUNK = 4608
+
+
+def run_chunks(
+    steps: Sequence[Step],
+    x: Tensor,
+    dim: int,
+    recompute: bool,
+    class_chunk: int | None,
+    states: Callable[[], States] | None = None,
+) -> Tensor:
+    """Run steps one after the other on parts of features; the result is that of one part.
+
+    Args:
+        steps: The first takes a part of ``x``, the last gives a part of the result.
+        x: Features (B, T, H, W, C); overwritten by a result of their size where no gradients are
+            recorded.
+        dim: Where ``x`` is cut: T (1) or H (2).
+        recompute: Whether activations inside a step are computed again in the backward pass; what
+            goes from one step to the next is kept.
+        class_chunk: See :func:`chunk_size`.
+        states: The steps as records for ``cpu_backward``, which recomputes faster where it can.
+    """
+    recompute = recompute and torch.is_grad_enabled()
+    if recompute and states is not None:
+        out = recompute_on_cpu(states, x, chunk_size(x[:1], dim, class_chunk))
+        if out is not None:
+            return out
+    chunk = chunk_size(x, dim, class_chunk)
+    if chunk >= x.shape[dim]:
+        return _run(steps, x, recompute)
+    parts: list[Tensor] = []
+    for part in x.split(chunk, dim):
+        out = _run(steps, part, recompute)
+        if not torch.is_grad_enabled() and out.shape == part.shape:
+            part.copy_(out)
+        else:
+            parts.append(out)
+    return torch.cat(parts, dim) if parts else x
+
+
+def chunk_size(x: Tensor, dim: int, class_chunk: int | None) -> int:
+    """Length of a part of features (B, T, H, W, C) along T (1) or H (2).
+
+    Args:
+        x: The features.
+        dim: 1 or 2.
+        class_chunk: Class maps of all images together in a part along T. None, and along H: on a
+            CPU what fits into its caches, elsewhere all. 0: all, along H too.
+    """
+    if class_chunk == 0:
+        return x.shape[dim]
+    if dim == 1 and class_chunk is not None:
+        return max(1, class_chunk // len(x))
+    if x.device.type != 'cpu':
+        return x.shape[dim]
+    return max(1, CPU_CHUNK * x.shape[dim] // x[..., 0].numel())
+
+
+def _run(steps: Sequence[Step], x: Tensor, recompute: bool) -> Tensor:
+    for step in steps:
+        if recompute:
+            x = checkpoint(step, x, use_reentrant=False, preserve_rng_state=False)
+        else:
+            x = step(x)
+    return x

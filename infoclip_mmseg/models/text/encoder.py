@@ -1,0 +1,218 @@
+"""TextEncoder: from prompts to normalised text embeddings, by way of the caches.
+
+Legend: T classes (or words, where each keeps its own embedding), P prompts of a class, n prompts in
+all, L tokens of a prompt, C channels of the joint embedding space.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from mmengine.logging import print_log
+from torch import Tensor
+
+from infoclip_mmseg.models.text.cache import recall, vocabulary_key, weights_key
+from infoclip_mmseg.models.text.prompts import PromptSet
+from infoclip_mmseg.models.text.tower import (
+    Run,
+    call,
+    describe_tower,
+    encode_tokens,
+    text_parameters,
+)
+
+Tokenizer = Callable[[list[str]], Tensor]
+
+
+class TextEncoder:
+    """The text tower of a CLIP model with its tokenizer and the embeddings it has made.
+
+    It is a plain class around the model and no module, so that the weights keep their place and
+    name. A deep copy of a module that holds both refers to the copied model.
+
+    Embeddings are kept where the tower cannot change under them: in evaluation, or when it is
+    frozen; the vocabulary encoded last in memory, all of them in ``cache_dir``, if there is one.
+
+    Args:
+        clip: open_clip model with split attention.
+        model_name: What it was built from, which tells the tokenizer.
+        batch_size: Prompts that go through the tower together where no gradients are needed;
+            progress is logged.
+        cache_dir: Folder in which embeddings are kept between runs, each file keyed by the tower's
+            weights and the prompts; None keeps them in memory only.
+
+    Raises:
+        ValueError: ``batch_size`` is below 1.
+    """
+
+    def __init__(
+        self, clip: Any, model_name: str | dict, batch_size: int = 256, cache_dir: str | None = None
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f'text_batch_size must be at least 1, got {batch_size}')
+        self.clip = clip
+        self.model_name = model_name
+        self.batch_size = batch_size
+        self.cache_dir = cache_dir
+        self._tokenizer: Tokenizer | None = None
+        self._tokens: dict[tuple[str, ...], Tensor] = {}
+        self._embeddings: dict[tuple, Tensor] = {}
+
+    @property
+    def tower(self) -> Any:
+        """The module that holds the tower's parts."""
+        return getattr(self.clip, 'text', self.clip)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Prompt strings to token ids (n, L); built at first use, may be replaced."""
+        if self._tokenizer is None:
+            if isinstance(self.model_name, str):
+                self._tokenizer = open_clip.get_tokenizer(self.model_name)
+            else:
+                self._tokenizer = open_clip.SimpleTokenizer(
+                    context_length=self.tower.context_length
+                )
+        return self._tokenizer
+
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._tokens.clear()
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget the embeddings in memory."""
+        self._embeddings.clear()
+
+    def encode(self, tokens: Tensor, run: Run = call) -> Tensor:
+        """Text embeddings (n, C), not normalised, of token ids (n, L).
+
+        See :func:`~infoclip_mmseg.models.text.tower.encode_tokens`.
+        """
+        return encode_tokens(self.tower, tokens, run)
+
+    def embed(self, prompts: PromptSet, run: Run = call) -> Tensor:
+        """L2-normalised embeddings (T, P, C), float32, from the caches where they may be used.
+
+        With synonyms 'average' those of a class are averaged and normalised again, with 'max' each
+        has its own row, and T is the number of words.
+
+        What is cached is computed outside autocast, once, so that mixed precision costs no accuracy
+        in it.
+
+        Args:
+            prompts: The vocabulary.
+            run: See :func:`~infoclip_mmseg.models.text.tower.encode_tokens`.
+        """
+        if self._trains():
+            return self.embed_anew(prompts, run)
+        device, dtype, _ = version = self._version()
+        key = (prompts, version)
+        if key not in self._embeddings:
+            self.forget()
+            with torch.no_grad(), torch.autocast(device.type, enabled=False):
+                self._embeddings[key] = self._recall(prompts, dtype).to(device)
+        return self._embeddings[key]
+
+    def embed_anew(self, prompts: PromptSet, run: Run = call) -> Tensor:
+        """:meth:`embed` without caches."""
+        tokens, texts = self._tokenize(prompts.texts), prompts.texts
+        batch_size = len(texts) if torch.is_grad_enabled() else self.batch_size
+        unit = partial(self._unit, run=run)
+        embeddings = encode_in_batches(unit, tokens, texts, batch_size, Progress())
+        slots = prompts.num_embeddings * prompts.num_templates
+        if len(texts) != slots:
+            owners = torch.tensor(prompts.owners, device=embeddings.device)
+            zeros = embeddings.new_zeros(slots, embeddings.shape[-1])
+            embeddings = F.normalize(zeros.index_add(0, owners, embeddings), dim=-1)
+        return embeddings.unflatten(0, (prompts.num_embeddings, prompts.num_templates))
+
+    def _recall(self, prompts: PromptSet, dtype: torch.dtype) -> Tensor:
+        """:meth:`embed_anew` by way of the cache on disk, if all the weights are here."""
+        parameters = text_parameters(self.clip)
+        sharded = any(hasattr(parameter, 'placements') for _, parameter in parameters)
+        if self.cache_dir is None or sharded:
+            return self.embed_anew(prompts)
+        weights = weights_key(parameters, describe_tower(self.tower))
+        key = vocabulary_key(weights, prompts, self._tokenize(prompts.texts), dtype)
+        return recall(self.cache_dir, key, partial(self.embed_anew, prompts))
+
+    def _unit(self, tokens: Tensor, run: Run) -> Tensor:
+        """L2-normalised embeddings (n, C), float32, of token ids (n, L)."""
+        return F.normalize(self.encode(tokens, run).float(), dim=-1)
+
+    def _tokenize(self, texts: tuple[str, ...]) -> Tensor:
+        """Token ids (n, L) on the CPU; those of the last texts are at hand."""
+        if texts not in self._tokens:
+            self._tokens = {texts: self.tokenizer(list(texts)).int()}
+        return self._tokens[texts]
+
+    def _trains(self) -> bool:
+        trained = any(parameter.requires_grad for _, parameter in text_parameters(self.clip))
+        return trained and (self.clip.training or torch.is_grad_enabled())
+
+    def _version(self) -> tuple[torch.device, torch.dtype, tuple[tuple[int, int], ...]]:
+        """What changes with the weights: their place, and how often each was written to."""
+        weight = self.tower.token_embedding.weight
+        versions = tuple((p.data_ptr(), p._version) for _, p in text_parameters(self.clip))
+        return weight.device, weight.dtype, versions
+
+
+def encode_in_batches(
+    encode: Callable[[Tensor], Tensor],
+    tokens: Tensor,
+    texts: Sequence[str],
+    batch_size: int,
+    report: Callable[[int, int], None],
+) -> Tensor:
+    """Encode prompts a batch at a time, equal ones once.
+
+    Args:
+        encode: Token ids (b, L) -> embeddings (b, C).
+        tokens: Token ids (n, L).
+        texts: The n prompts.
+        batch_size: Prompts of a batch.
+        report: Called after each batch with how many are done, and of how many.
+
+    Returns:
+        Embeddings (n, C).
+    """
+    place: dict[str, int] = {}
+    index = torch.tensor([place.setdefault(text, len(place)) for text in texts])
+    unique = torch.empty(len(place), dtype=torch.long).scatter_(0, index, torch.arange(len(texts)))
+    parts = []
+    for rows in unique.split(batch_size):
+        parts.append(encode(tokens[rows.to(tokens.device)]))
+        report(sum(map(len, parts)), len(unique))
+    encoded = torch.cat(parts)
+    return encoded if len(unique) == len(texts) else encoded[index.to(encoded.device)]
+
+
+class Progress:
+    """Logs how far the encoding of a large vocabulary has come, at most every ``seconds``."""
+
+    def __init__(self, seconds: float = 10.0) -> None:
+        self.seconds = seconds
+        self._start = self._last = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Log where it is time to, and at the end if something was logged before."""
+        now = time.monotonic()
+        logged = self._last > self._start
+        if now - self._last < self.seconds and not (logged and done == total):
+            return
+        self._last = now
+        rate = done / max(now - self._start, 1e-9)
+        eta = timedelta(seconds=round((total - done) / rate))
+        print_log(
+            f'text: {done} of {total} prompts encoded, {rate:.0f} a second, eta {eta}',
+            logger='current',
+        )
