@@ -21,29 +21,30 @@ from infoclip_mmseg.experiments.timing.sides import Side
 
 START = """
 import sys
-sys.path[:1] = sys.argv[1:3]  # the measured tree; the folder that this one is in, for `timing`
+sys.path[:1] = sys.argv[1:3]  # the measured tree; for `timing`, the folder that it is in
 from timing.worker import main
+del sys.path[1]
 main(sys.argv[1], *sys.argv[3:])
 """.strip()
 """Program of the measuring process."""
+DEFAULT_PARTS = [
+    'train',
+    'inference',
+    'image',
+    'head',
+    'text',
+    'teacher',
+    'lpam',
+    'losses',
+    'entropy',
+]
 PARTS: dict[str, tuple[str, ...]] = {
+    **{part: (part,) for part in (*DEFAULT_PARTS, 'matrix', 'memory', 'evaluation', 'prepare')},
     'train': ('train', 'train_plain'),
-    'inference': ('inference',),
-    'image': ('image',),
-    'head': ('head',),
     'text': ('text', 'text_train'),
-    'teacher': ('teacher',),
-    'lpam': ('lpam',),
-    'losses': ('losses',),
-    'entropy': ('entropy',),
-    'matrix': ('matrix',),
     'profile': ('profile_train', 'profile_inference'),
-    'memory': ('memory',),
-    'evaluation': ('evaluation',),
-    'prepare': ('prepare',),
 }
 """What can be asked for, and the subjects that it consists of."""
-DEFAULT_PARTS = tuple(PARTS)[: tuple(PARTS).index('matrix')]
 CALLS: dict[str, dict[str, Any]] = {
     **{subject: dict(repeats=1) for subject in ('profile_train', 'profile_inference')},
     **{subject: dict(warmup=0, repeats=1) for subject in ('memory', 'evaluation', 'prepare')},

@@ -273,21 +273,13 @@ def _distil(loss: Any, sides: list[tuple]) -> Tensor:
 
 
 SUBJECTS: dict[str, Subject] = {
-    'train': train,
-    'train_plain': train_plain,
-    'memory': memory,
-    'inference': inference,
-    'image': image,
-    'head': head,
-    'text': text,
-    'text_train': text_train,
-    'teacher': teacher,
-    'lpam': lpam,
-    'losses': losses,
-    'entropy': entropy,
-    'matrix': matrix,
+    **{
+        subject.__name__: subject
+        for subject in (
+            *(train, train_plain, memory, inference, image, head, text, text_train, teacher),
+            *(lpam, losses, entropy, matrix, evaluation, prepare),
+        )
+    },
     'profile_train': partial(_profiled, train),
     'profile_inference': partial(_profiled, inference),
-    'evaluation': evaluation,
-    'prepare': prepare,
 }

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from infoclip_mmseg.datasets.prepare import parallel
 from infoclip_mmseg.experiments.timing.building import Built
 from infoclip_mmseg.experiments.timing.data_subjects import CONVERSIONS, evaluation, prepare
 from infoclip_mmseg.experiments.timing.measure import Clock
@@ -25,7 +28,18 @@ def test_an_evaluation_is_timed_by_step_outside_of_the_model():
     assert seconds['pipeline'][0] > sum(seconds[name][0] for name in steps) > 0
 
 
-def test_conversions_are_timed_by_image_in_one_process_or_several():
-    one, two = seconds_of(prepare), seconds_of(prepare, workers=2)
-    assert list(one) == list(two) == list(CONVERSIONS)
-    assert all(values[0] > 0 for values in [*one.values(), *two.values()])
+@pytest.mark.parametrize('workers', [1, 2])
+def test_conversions_are_made_and_timed_by_image(monkeypatch, workers):
+    made = []
+    convert = parallel.run_tasks
+
+    def watch(tasks, *options):
+        assert not any(task.is_done() for task in tasks)
+        convert(tasks, *options)
+        made.append([task.is_done() for task in tasks])
+
+    monkeypatch.setattr(parallel, 'run_tasks', watch)
+    seconds = seconds_of(prepare, workers=workers)
+    assert made == [[True, True]] * len(CONVERSIONS)
+    assert list(seconds) == list(CONVERSIONS)
+    assert all(values[0] > 0 for values in seconds.values())
