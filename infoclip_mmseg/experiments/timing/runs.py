@@ -27,17 +27,9 @@ del sys.path[1]
 main(sys.argv[1], *sys.argv[3:])
 """.strip()
 """Program of the measuring process."""
-DEFAULT_PARTS = [
-    'train',
-    'inference',
-    'image',
-    'head',
-    'text',
-    'teacher',
-    'lpam',
-    'losses',
-    'entropy',
-]
+DEFAULT_PARTS = (
+    *('train', 'inference', 'image', 'head', 'text', 'teacher', 'lpam', 'losses', 'entropy'),
+)
 PARTS: dict[str, tuple[str, ...]] = {
     **{part: (part,) for part in (*DEFAULT_PARTS, 'matrix', 'memory', 'evaluation', 'prepare')},
     'train': ('train', 'train_plain'),
