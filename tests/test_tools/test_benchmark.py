@@ -128,8 +128,9 @@ def test_another_checkout_is_measured_without_this_one(tmp_path, measure):
 def test_memory_that_does_not_fit_stays_empty(measure, tool, monkeypatch):
     monkeypatch.setattr(tool.runs, 'RECOMPUTED', {'all': (True, True)})
     options = ('--parts', 'memory', '--memory-batches', '1', '4096', '--max-memory', '4')
-    assert measure(*options, '--out', 'out') == 0
+    status = measure(*options, '--out', 'out')
     page = Path('out/benchmark.md').read_text(encoding='utf-8')
+    assert status == 0, page
     rows = [line.split(' | ') for line in page.splitlines() if line.startswith('| toy |')]
     assert [row[1:3] for row in rows] == [
         ['fp32', 'all'],

@@ -159,7 +159,7 @@ def limit_memory(num_bytes: int) -> None:
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that an allocation failed, on a CPU or a GPU."""
-    signs = ('out of memory', "can't allocate memory", 'not enough memory', 'bad_alloc')
+    signs = ('out of memory', "can't allocate", 'cannot allocate', 'not enough memory', 'bad_alloc')
     return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in signs)
 
 

@@ -16,6 +16,7 @@ from infoclip_mmseg.experiments.processes import (
     start_program,
     wait_for_program,
 )
+from infoclip_mmseg.experiments.timing.measure import out_of_memory
 from infoclip_mmseg.experiments.timing.settings import DTYPES, Setting, TimingError
 from infoclip_mmseg.experiments.timing.sides import Side
 
@@ -213,6 +214,9 @@ def run(one: Measurement, log: Path) -> Measurement:
             wait_for_program(process, log)
             content = json.loads(result.read_text(encoding='utf-8'))
         except ProgramError as error:
+            if out_of_memory(error):  # by the last lines of the log: in C++, or while importing
+                reason = f'does not fit in memory: {error}'
+                return replace(one, status='skipped', reason=reason)
             return replace(one, status='failed', reason=str(error))
         finally:
             process.kill()

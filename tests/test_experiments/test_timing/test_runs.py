@@ -82,6 +82,17 @@ def test_a_row_of_memory_ends_where_it_does_not_fit_and_others_go_on(run_until):
     assert [one.status for one in made[:4]] == ['measured', *['skipped'] * 3]
 
 
+def test_a_process_that_ends_for_want_of_memory_is_no_failure(monkeypatch, tmp_path):
+    def last_words(text: str) -> Measurement:
+        monkeypatch.setattr(runs, 'START', f'raise SystemExit("{text}")')
+        one = Measurement('a', str(tmp_path), 'default', Setting('train', 'c'))
+        return runs.run(one, tmp_path / f'{len(text)}.log')
+
+    died = last_words('terminate called after throwing an instance of std::bad_alloc')
+    assert died.status == 'skipped' and 'does not fit in memory' in died.reason
+    assert last_words('no more paper').status == 'failed'
+
+
 def test_environment_sets_allocator_and_threads(monkeypatch):
     monkeypatch.setenv('MALLOC_ARENA_MAX', '1')
     monkeypatch.setenv('OMP_NUM_THREADS', '7')
