@@ -54,6 +54,9 @@ def imports(path: Path) -> Iterator[tuple[int, str]]:
     for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
         names: list[str] = []
         if isinstance(node, ast.ImportFrom) and node.level:
+            # What measures runs beside another tree's package too, under a name of its own.
+            if node.level == 1 and path.parent == PACKAGE / 'experiments' / 'timing':
+                continue
             raise AssertionError(f'{path}:{node.lineno}: relative import')
         if isinstance(node, ast.ImportFrom) and node.module:
             names = [f'{node.module}.{alias.name}' for alias in node.names]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import shutil
-import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,8 +44,8 @@ def tool():
 
 
 @pytest.fixture
-def benchmark(tool, tmp_path, monkeypatch, toy_cfg):
-    """The program in a folder with toy.py and slow.py: ``benchmark(*options)`` gives its status."""
+def measure(tool, tmp_path, monkeypatch, toy_cfg):
+    """The program in a folder with toy.py and slow.py: ``measure(*options)`` gives its status."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('PYTHONPATH', str(tmp_path))
     config = dict(model=toy_cfg(True), optim_wrapper=dict(optimizer=dict(type='AdamW', lr=1e-3)))
@@ -71,33 +70,34 @@ def report(folder: str) -> dict:
 
 def median(content: dict, side: int, section: str) -> float:
     label = content['sides'][side]['label']
-    found = [outcome for outcome in content['outcomes'] if outcome['side'] == label]
-    return found[0]['spread'][section]['median']
+    rows = [row for row in content['spread'] if (row['side'], row['section']) == (label, section)]
+    return rows[0]['50%']
 
 
 @pytest.mark.slow
-def test_two_configs_are_compared_and_the_slower_one_is_slower(benchmark):
+def test_two_configs_are_compared_and_the_slower_one_is_slower(measure):
     options = ('--parts', 'head', '--repeats', '2', '--rounds', '1', '--warmup', '0')
-    assert benchmark('--compare', 'slow.py', *options, '--out', 'out') == 0
+    assert measure('--compare', 'slow.py', *options, '--out', 'out') == 0
     content = report('out')
     assert median(content, 1, 'view') > median(content, 0, 'view') + 0.3
     assert set(HEADER) <= content['header'].keys()
     assert all(content['header'].values())
-    assert 'torch' in content['header']['packages'] and content['header']['threads'] == '1'
-    outcome = content['outcomes'][0]
-    assert outcome['memory']['peak_rss'] > 10**8 and outcome['info']['threads'] == 1
-    assert len(outcome['seconds']['view']) == 2
+    assert 'PyTorch' in content['header']['packages'] and content['header']['threads'] == '1'
+    first = content['measurements'][0]
+    assert first['memory']['peak_rss'] > 10**8 and first['info']['threads'] == 1
+    assert len(first['seconds']['view']) == 2
     page = Path('out/benchmark.md').read_text(encoding='utf-8')
-    assert 'slow / toy' in page and '| decode head | view |' in page
+    assert '| decode head | view | slow |' in page
+    assert 'timing.worker' in Path('out/measurements.log').read_text()
 
 
 @pytest.mark.slow
-def test_a_sweep_gives_tables_and_pictures(benchmark):
+def test_a_sweep_gives_tables_and_pictures(measure):
     options = ('--parts', 'inference', '--repeats', '1', '--out', 'out')
-    assert benchmark('--sweep', 'classes', '50', '3', *options) == 0
-    outcomes = report('out')['outcomes']
-    assert [outcome['sweep'] for outcome in outcomes] == [['classes', 3], ['classes', 50]]
-    assert all(outcome['status'] == 'measured' for outcome in outcomes)
+    assert measure('--sweep', 'classes', '50', '3', *options) == 0
+    made = report('out')['measurements']
+    assert [one['point'] for one in made] == [{'classes': 3}, {'classes': 50}]
+    assert all(one['status'] == 'measured' for one in made)
     assert Path('out/sweep_classes.png').stat().st_size > 5000
     assert Path('out/sweep_classes.svg').is_file()
     page = Path('out/benchmark.md').read_text(encoding='utf-8')
@@ -105,38 +105,39 @@ def test_a_sweep_gives_tables_and_pictures(benchmark):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which('git') is None, reason='needs git')
-def test_two_commits_are_compared(tmp_path, benchmark):
-    clone = tmp_path / 'clone'
-    for folder in ('infoclip_mmseg', 'tools'):
-        ignore = shutil.ignore_patterns('__pycache__')
-        shutil.copytree(ROOT / folder, clone / folder, ignore=ignore)
-    shutil.copy(tmp_path / 'toy.py', clone / 'toy.py')
-    git = ['git', '-C', str(clone), '-c', 'user.name=t', '-c', 'user.email=t@t']
-    # In the first commit the head is slow, and there is no benchmark yet.
-    head, timing = (
-        clone / 'infoclip_mmseg/models/decode_heads/cat_seg.py',
-        clone / 'infoclip_mmseg/timing',
-    )
+def test_another_checkout_is_measured_without_this_one(tmp_path, measure):
+    tree = tmp_path / 'before'
+    ignore = shutil.ignore_patterns('__pycache__', 'experiments')  # there was none of it
+    shutil.copytree(ROOT / 'infoclip_mmseg', tree / 'infoclip_mmseg', ignore=ignore)
+    head = tree / 'infoclip_mmseg/models/decode_heads/cat_seg.py'
     text = head.read_text(encoding='utf-8')
     line = '        self._check(features, text)\n'
     assert line in text
-    head.write_text(text.replace(line, f'{line}        __import__("time").sleep(0.5)\n'))
-    shutil.move(timing, tmp_path / 'timing')
-    for command in (['init', '-q'], ['add', '.'], ['commit', '-qm', 'slow']):
-        subprocess.run([*git, *command], check=True)
-    head.write_text(text, encoding='utf-8')
-    shutil.move(tmp_path / 'timing', timing)
-    for command in (['add', '.'], ['commit', '-qm', 'fast']):
-        subprocess.run([*git, *command], check=True)
-    options = ['--parts', 'head', '--repeats', '1', '--rounds', '1', '--num-classes', '5']
-    command = [sys.executable, 'tools/benchmark.py', 'toy.py', '--compare-commit', 'HEAD~1']
-    subprocess.run([*command, *options, '--out', 'out'], cwd=clone, env=os.environ, check=True)
-    content = report(str(clone / 'out'))
+    slow = '        import sys, time\n        time.sleep(0.5)\n'
+    slow += "        assert 'infoclip_mmseg.experiments' not in sys.modules\n"
+    head.write_text(text.replace(line, line + slow), encoding='utf-8')
+    options = ('--parts', 'head', '--repeats', '1', '--rounds', '1', '--warmup', '0')
+    assert measure('--compare-tree', str(tree), *options, '--out', 'out') == 0
+    content = report('out')
     assert median(content, 1, 'view') > median(content, 0, 'view') + 0.3
-    assert content['sides'][0]['label'] != content['sides'][1]['label']
-    listed = subprocess.run([*git, 'worktree', 'list'], capture_output=True, text=True, check=True)
-    assert len(listed.stdout.splitlines()) == 1
+    assert [side['label'] for side in content['sides']] == ['toy', 'toy in before']
+    assert [side['tree'] for side in content['sides']] == [str(ROOT), str(tree)]
+
+
+@pytest.mark.slow
+def test_memory_that_does_not_fit_stays_empty(measure, tool, monkeypatch):
+    monkeypatch.setattr(tool.runs, 'RECOMPUTED', {'all': (True, True)})
+    options = ('--parts', 'memory', '--memory-batches', '1', '4096', '--max-memory', '4')
+    status = measure(*options, '--out', 'out')
+    page = Path('out/benchmark.md').read_text(encoding='utf-8')
+    assert status == 0, page
+    rows = [line.split(' | ') for line in page.splitlines() if line.startswith('| toy |')]
+    assert [row[1:3] for row in rows] == [
+        ['fp32', 'all'],
+        ['bf16', 'all'],
+    ]
+    assert all(float(row[3]) > 0.3 and row[4] == '– |' for row in rows)
+    assert 'does not fit in memory' in page
 
 
 @pytest.mark.parametrize(
@@ -149,45 +150,46 @@ def test_two_commits_are_compared(tmp_path, benchmark):
         (('--repeats', '0'), '--repeats: expected a positive number'),
         (('--sweep', 'classes', '100000000'), 'number of classes must be 1 to'),
         (('--device', 'cuda:77'), "'cuda:77' can not be used"),
-        (('--device', 'abacus'), "'abacus' is unknown"),
+        (('--device', 'abacus'), "'abacus' can not be used"),
+        (('--compare-tree', '.'), '`git worktree add . REV`'),
+        (('--memory-batches', '0'), '--memory-batches: expected'),
     ],
 )
-def test_bad_input_is_refused_before_any_work(benchmark, capsys, options, message):
-    assert benchmark(*options) == 2
+def test_bad_input_is_refused_before_any_work(measure, capsys, options, message):
+    assert measure(*options) == 2
     assert message in capsys.readouterr().err
     assert not Path('work_dirs').exists()
 
 
-def test_a_config_that_can_not_be_used_ends_the_run(benchmark, tool, monkeypatch, capsys):
-    def refuse(jobs, report):
-        raise tool.BenchmarkError('no model of type OpenVocabSegmentor')
+def test_a_config_that_can_not_be_used_ends_the_run(measure, tool, monkeypatch, capsys):
+    def refuse(planned, log, start):
+        raise tool.TimingError('no model of type OpenVocabSegmentor')
 
-    monkeypatch.setattr(tool, 'run_jobs', refuse)
-    assert benchmark('--parts', 'image') == 2
+    monkeypatch.setattr(tool.runs, 'run_all', refuse)
+    assert measure('--parts', 'image') == 2
     assert 'no model of type OpenVocabSegmentor' in capsys.readouterr().err
 
 
-def test_what_was_measured_is_written_when_the_run_is_stopped(benchmark, tool, monkeypatch, capsys):
-    def stop(jobs, report):
-        yield tool.Outcome('toy', 'default', 'head', seconds={'view': [1.0]})
+def test_what_was_measured_is_written_when_the_run_is_stopped(measure, tool, monkeypatch, capsys):
+    def stop(planned, log, start):
+        start(planned[0])
+        yield replace(planned[0], status='measured', seconds={'view': [1.0]})
+        start(planned[1])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tool, 'run_jobs', stop)
-    assert benchmark('--parts', 'head', '--out', 'out') == 130
-    assert report('out')['outcomes'][0]['seconds'] == {'view': [1.0]}
-    assert 'stopped' in capsys.readouterr().err
+    monkeypatch.setattr(tool.runs, 'run_all', stop)
+    assert measure('--parts', 'head', 'image', '--out', 'out') == 130
+    assert report('out')['measurements'][0]['seconds'] == {'view': [1.0]}
+    shown = capsys.readouterr()
+    assert 'stopped' in shown.err
+    assert 'head, toy, default allocator: 1 s' in shown.out
+    assert 'now: image, toy, default allocator' in shown.out
 
 
-def test_the_memory_guide_keeps_what_was_measured_before_a_stop(benchmark, tool, monkeypatch):
-    def measure(job):
-        if job.setting.cfg_options['model.decode_head.with_cp']:
-            raise KeyboardInterrupt
-        memory = dict(start_rss=10**9, peak_rss=10**9 * (1 + job.setting.batch_size))
-        return tool.Outcome(job.side.label, 'default', 'memory', memory=memory, info={'trained': 0})
-
-    monkeypatch.setattr(tool, 'run_job', measure)
-    options = ('--parts', 'memory', '--memory-batches', '1', '99', '--max-memory', '20')
-    assert benchmark(*options, '--out', 'out') == 130
-    cells = report('out')['memory_guide']
-    assert [(cell['batch_size'], cell['measured']) for cell in cells] == [(1, True), (99, False)]
-    assert '| toy | fp32 | off | 2.0 | *100.0* |' in Path('out/benchmark.md').read_text()
+def test_a_failed_part_shows_its_last_words_and_the_others_are_measured(
+    measure, tool, monkeypatch, capsys
+):
+    monkeypatch.setattr(tool.runs, 'START', 'raise SystemExit("no more paper")')
+    assert measure('--parts', 'head', '--out', 'out') == 1
+    assert 'no more paper' in Path('out/benchmark.md').read_text(encoding='utf-8')
+    assert 'head, toy, default allocator: failed: exit code 1' in capsys.readouterr().out

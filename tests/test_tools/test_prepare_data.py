@@ -6,8 +6,6 @@ import errno
 import json
 import os
 import pickle
-import subprocess
-import sys
 import tarfile
 import threading
 from dataclasses import replace
@@ -406,10 +404,3 @@ def test_download_from_a_server(name, program, tmp_path, capsys, monkeypatch):
 class QuietHandler(SimpleHTTPRequestHandler):
     def log_message(self, *args):
         pass
-
-
-def test_program_that_times_the_conversions(tmp_path):
-    command = [sys.executable, str(ROOT / 'tools/time_prepare.py'), '--images', '2']
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.count(' ms an image') == 5

@@ -16,9 +16,10 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from infoclip_mmseg.experiments.timing.settings import BenchmarkError
+from .settings import TimingError
 
-LISTS = Path(__file__).resolve().parents[1] / 'datasets' / 'vocabulary_lists'
+LISTS = Path(__file__).resolve().parents[2] / 'datasets' / 'vocabulary_lists'
+"""Of the tree that measures, so that all sides get the same names."""
 ORDER = ('coco', 'ade847', 'pc459')
 ADJECTIVES = (
     *('old', 'small', 'red', 'wooden', 'white', 'wet', 'striped', 'broken', 'shiny', 'dark'),
@@ -34,26 +35,22 @@ def class_names(count: int) -> list[str]:
     """Distinct names of real length: those of the benchmarks, then with one or two adjectives.
 
     Raises:
-        BenchmarkError: There are fewer.
+        TimingError: There are fewer.
     """
-    names = list(itertools.islice(_every_name(), max(count, 0)))
+    distinct = dict.fromkeys(itertools.islice(_every_name(), 2 * max(count, 0)))
+    names = list(itertools.islice(distinct, max(count, 0)))
     if count < 1 or len(names) < count:
-        raise BenchmarkError(f'the number of classes must be 1 to {len(names)}, got {count}')
+        most = len(dict.fromkeys(_every_name()))
+        raise TimingError(f'the number of classes must be 1 to {most}, got {count}')
     return names
 
 
 def _every_name() -> Iterator[str]:
     lists = (json.loads((LISTS / f'{key}.json').read_text(encoding='utf-8')) for key in ORDER)
     known = list(dict.fromkeys(name.split(',')[0].strip() for names in lists for name in names))
-    used = set(known)
-    yield from known
-    for length in (1, 2):
+    for length in range(3):
         for words in itertools.permutations(ADJECTIVES, length):
-            for noun in known:
-                name = ' '.join((*words, noun))
-                if name not in used:
-                    used.add(name)
-                    yield name
+            yield from (' '.join((*words, noun)) for noun in known)
 
 
 def random_images(count: int, size: Size) -> Tensor:
@@ -67,23 +64,18 @@ def random_images(count: int, size: Size) -> Tensor:
 def random_labels(count: int, size: Size, num_classes: int) -> Tensor:
     """Label maps (B, h, w), int64: blocks of one class, a strip at the top without a label."""
     generator = torch.Generator().manual_seed(1)
-    blocks = torch.randint(
-        0, min(num_classes, IGNORED), (count, *_blocks(size)), generator=generator
-    )
-    labels = _enlarge(blocks, size).clone()
+    classes = min(num_classes, IGNORED)
+    labels = _enlarge(torch.randint(0, classes, (count, *_blocks(size)), generator=generator), size)
     labels[:, : max(size[0] // 48, 1)] = IGNORED
     return labels
 
 
 def training_batch(images: Tensor, labels: Tensor) -> dict[str, list]:
     """What a training loader gives of images (B, 3, h, w) and labels (B, h, w)."""
-    size = tuple(images.shape[-2:])
-    samples = []
-    for label in labels:
-        sample = SegDataSample(metainfo=dict(ori_shape=size, img_shape=size, pad_shape=size))
+    batch = test_batch(images, (images.shape[-2], images.shape[-1]))
+    for sample, label in zip(batch['data_samples'], labels):
         sample.gt_sem_seg = PixelData(data=label[None])
-        samples.append(sample)
-    return dict(inputs=list(images), data_samples=samples)
+    return batch
 
 
 def test_batch(images: Tensor, original: Size) -> dict[str, list]:

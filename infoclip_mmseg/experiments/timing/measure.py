@@ -1,44 +1,47 @@
-"""Seconds by section, their spread, and peak memory."""
+"""Of a call: seconds by section, peak memory, operators by group, floating-point operations."""
 
 from __future__ import annotations
 
-import statistics
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import psutil
 import torch
 from torch import Tensor
-
-try:
-    import resource
-except ImportError:  # Windows
-    resource = None  # type: ignore[assignment]
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
 
 PROCESS = Path('/proc/self')
-
-
-class Spread(NamedTuple):
-    """Repeated values of one quantity."""
-
-    median: float
-    low: float
-    lower_quartile: float
-    upper_quartile: float
-    high: float
-    calls: int
-
-
-def summarise(values: Sequence[float]) -> Spread:
-    """Median, extremes and quartiles of one or more values."""
-    quartiles = (values[0],) * 3
-    if len(values) > 1:
-        first, second, third = statistics.quantiles(values, n=4, method='inclusive')
-        quartiles = (first, second, third)
-    return Spread(quartiles[1], min(values), quartiles[0], quartiles[2], max(values), len(values))
+GROUPS: dict[str, tuple[str, ...]] = {
+    'interpolation and pooling': ('upsample', 'interpolate', 'pool'),
+    'attention': ('scaled_dot_product', 'flash_attention', 'efficient_attention', 'fmha', 'flash_'),
+    'convolution': ('conv', 'slow_conv', 'cudnn', 'implicit_gemm', 'wgrad', 'dgrad'),
+    'matrix products': ('mm', 'matmul', 'linear', 'einsum', 'gemm', 'dot', 'cublas', 'nvjet'),
+    'copies and layout': (
+        *('copy', 'cat', 'clone', 'contiguous', 'stack', 'index', 'gather', 'scatter', 'fill'),
+        *('zero', 'pad', 'roll', 'repeat', 'select', 'slice', 'as_strided', 'new_', 'empty'),
+        *('permute', 'transpose', 'reorder', 'to_mkldnn', 'to_dense', 'masked', 'embedding'),
+        *('memcpy', 'memset', 'where', 'flip', 'resize', 'im2col', 'col2im', 'unfold'),
+    ),
+    'softmax and norms': ('softmax', 'norm'),
+    'elementwise and sums': (
+        *('add', 'mul', 'sub', 'div', 'gelu', 'relu', 'elu', 'sigmoid', 'exp', 'log', 'sqrt'),
+        *('pow', 'square', 'sum', 'mean', 'max', 'min', 'clamp', 'threshold', 'neg', 'abs'),
+        *('bitwise', 'logical', 'reciprocal', 'cross_entropy'),
+        *('elementwise', 'reduce', 'topk', 'sort', 'lerp', 'foreach', 'adam', 'cumsum'),
+    ),
+    'other': ('',),
+}
+"""Group to parts of operator names. The first group with a match counts, so order matters."""
+COMPARISONS = ('eq', 'ne', 'lt', 'gt', 'le', 'ge')
+LONGEST = 15
 
 
 class Clock:
@@ -51,24 +54,25 @@ class Clock:
         seconds: Seconds of each section, in the order of the calls.
     """
 
-    def __init__(self, device: torch.device | str = 'cpu') -> None:
-        self.device = torch.device(device)
+    def __init__(self, device: str = 'cpu') -> None:
+        self.device = device
         self.seconds: dict[str, list[float]] = {}
 
     @contextmanager
-    def __call__(self, section: str) -> Iterator[None]:
-        """Time what runs inside."""
+    def __call__(self, section: str, parts: int = 1) -> Iterator[None]:
+        """Time what runs inside; the seconds are those of one of its equal parts."""
         seconds = self.seconds.setdefault(section, [])
-        self.synchronise()
+        synchronise(self.device)
         start = time.perf_counter()
         yield
-        self.synchronise()
-        seconds.append(time.perf_counter() - start)
+        synchronise(self.device)
+        seconds.append((time.perf_counter() - start) / parts)
 
-    def synchronise(self) -> None:
-        """Wait until a CUDA device has done what it was asked for."""
-        if self.device.type == 'cuda':
-            torch.cuda.synchronize(self.device)
+
+def synchronise(device: str) -> None:
+    """Wait until a CUDA device has done what it was asked for."""
+    if device != 'cpu':
+        torch.cuda.synchronize(device)
 
 
 @dataclass
@@ -87,14 +91,14 @@ class Task:
 
 
 def forward_backward(
-    clock: Clock, name: str, function: Callable[[], Tensor], wanted: Sequence[Tensor]
+    clock: Clock, name: str, function: Callable[[], Tensor], inputs: Sequence[Tensor]
 ) -> None:
-    """Time a function and the gradients of its sum with respect to ``wanted``: together, apart."""
+    """Time a function and the gradients of its sum with respect to ``inputs``: together, apart."""
     with clock(name):
         with clock(f'{name}, forward'):
             value = function()
         with clock(f'{name}, backward'):
-            torch.autograd.grad(value.sum(), wanted, allow_unused=True)
+            torch.autograd.grad(value.sum(), inputs, allow_unused=True)
 
 
 def repeat(call: Callable[[], object], clock: Clock, warmup: int, repeats: int) -> None:
@@ -106,48 +110,40 @@ def repeat(call: Callable[[], object], clock: Clock, warmup: int, repeats: int) 
         call()
 
 
-class PeakMemory:
-    """Peak memory from its construction on.
+def reset_peak(device: str = 'cpu') -> dict[str, int]:
+    """Let peak memory count from now on; bytes in use, `start_rss` and on CUDA `start_cuda`.
 
-    On Linux the peak of resident memory is set back at construction, so that it does not include
-    what the building of the model took for a moment. Elsewhere it is that of the whole process.
-
-    Args:
-        device: A CUDA device's own peak is read as well.
-
-    Attributes:
-        start: Bytes in use at construction, as :meth:`read` gives them.
+    Outside of Linux the peak of resident memory stays that of the whole process.
     """
-
-    def __init__(self, device: torch.device | str = 'cpu') -> None:
-        self.device = torch.device(device)
-        with suppress(OSError):
-            (PROCESS / 'clear_refs').write_text('5')
-        self.start = dict(start_rss=resident_bytes())
-        if self.device.type == 'cuda':
-            torch.cuda.reset_peak_memory_stats(self.device)
-            self.start['start_cuda'] = torch.cuda.memory_allocated(self.device)
-
-    def read(self) -> dict[str, int]:
-        """Bytes: `peak_rss` and `start_rss`; on CUDA also `*_cuda`, `reserved_cuda`."""
-        values = dict(self.start, peak_rss=peak_resident_bytes())
-        if self.device.type == 'cuda':
-            values['peak_cuda'] = torch.cuda.max_memory_allocated(self.device)
-            values['reserved_cuda'] = torch.cuda.max_memory_reserved(self.device)
-        return values
+    with suppress(OSError):
+        (PROCESS / 'clear_refs').write_text('5')
+    values = dict(start_rss=psutil.Process().memory_info().rss)
+    if device != 'cpu':
+        torch.cuda.reset_peak_memory_stats(device)
+        values['start_cuda'] = torch.cuda.memory_allocated(device)
+    return values
 
 
-def resident_bytes() -> int:
-    """Resident memory of this process; 0 where the system does not tell."""
-    return _status('VmRSS')
+def read_peak(device: str = 'cpu') -> dict[str, int]:
+    """Peak bytes: `peak_rss`, on CUDA also `peak_cuda` and `reserved_cuda`."""
+    values = dict(peak_rss=peak_resident_bytes())
+    if device != 'cpu':
+        values['peak_cuda'] = torch.cuda.max_memory_allocated(device)
+        values['reserved_cuda'] = torch.cuda.max_memory_reserved(device)
+    return values
 
 
 def peak_resident_bytes() -> int:
-    """Largest resident memory of this process so far; 0 where the system does not tell."""
-    peak = _status('VmHWM')
-    if peak or resource is None:
-        return peak
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
+    """Largest resident memory of this process so far."""
+    with suppress(OSError):
+        peak = re.search(r'VmHWM:\s*(\d+) kB', (PROCESS / 'status').read_text())
+        if peak:
+            return 1024 * int(peak[1])
+    if psutil.WINDOWS:
+        return psutil.Process().memory_info().peak_wset
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if psutil.MACOS else 1024)
 
 
 def limit_memory(num_bytes: int) -> None:
@@ -155,17 +151,79 @@ def limit_memory(num_bytes: int) -> None:
 
     Does nothing where the system has no such limit.
     """
-    if resource is not None and PROCESS.exists():
-        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
-        if hard != resource.RLIM_INFINITY:
-            num_bytes = min(num_bytes, hard)
-        resource.setrlimit(resource.RLIMIT_DATA, (num_bytes, hard))
+    if psutil.LINUX:
+        hard = psutil.Process().rlimit(psutil.RLIMIT_DATA)[1]
+        soft = num_bytes if hard == psutil.RLIM_INFINITY else min(num_bytes, hard)
+        psutil.Process().rlimit(psutil.RLIMIT_DATA, (soft, hard))
 
 
-def _status(key: str) -> int:
-    try:
-        lines = (PROCESS / 'status').read_text().splitlines()
-    except OSError:
-        return 0
-    found = [line.split()[1] for line in lines if line.startswith(f'{key}:')]
-    return 1024 * int(found[0]) if found else 0
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that an allocation failed, on a CPU or a GPU."""
+    signs = ('out of memory', "can't allocate", 'cannot allocate', 'not enough memory', 'bad_alloc')
+    return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in signs)
+
+
+def group_of(operator: str) -> str:
+    """Group of an operator's or kernel's name, such as 'aten::addmm'."""
+    name = operator.rsplit('::', 1)[-1].lower()
+    if name.rstrip('_') in COMPARISONS:
+        return 'elementwise and sums'
+    return next(group for group, parts in GROUPS.items() if any(part in name for part in parts))
+
+
+def profile_operators(call: Callable[[], object], device: str = 'cpu') -> dict[str, Any]:
+    """Run a call under the profiler.
+
+    Returns:
+        `groups`: seconds on the device by group, each operator without those that it calls;
+        `operators`: the longest ones as [name, seconds, calls].
+    """
+    kinds = [ProfilerActivity.CPU, *([] if device == 'cpu' else [ProfilerActivity.CUDA])]
+    with profile(activities=kinds) as profiler:
+        call()
+        synchronise(device)
+    rows = [[e.key, _self_seconds(e, device), e.count] for e in profiler.key_averages()]
+    groups = dict.fromkeys(GROUPS, 0.0)
+    for name, seconds, _ in rows:
+        groups[group_of(name)] += seconds
+    longest = sorted((row for row in rows if row[1] > 0), key=lambda row: -row[1])
+    return dict(groups=groups, operators=longest[:LONGEST])
+
+
+def _self_seconds(event: Any, device: str) -> float:
+    if device == 'cpu':
+        return event.self_cpu_time_total / 1e6
+    if event.device_type != DeviceType.CPU:  # a kernel, whose time its operator has as well
+        return 0.0
+    # torch 2.1 has the older name.
+    microseconds = getattr(event, 'self_device_time_total', None)
+    return (event.self_cuda_time_total if microseconds is None else microseconds) / 1e6
+
+
+def count_flops(call: Callable[[], object]) -> int:
+    """Floating-point operations of a call, run once: products, convolutions and attention."""
+    aten = torch.ops.aten
+    mapping = {getattr(aten, name): f for name, f in UNCOUNTED.items() if hasattr(aten, name)}
+    with FlopCounterMode(display=False, custom_mapping=mapping) as counter:
+        call()
+    return counter.get_total_flops()
+
+
+def _addmm(out: Sequence[int], a: Sequence[int], b: Sequence[int], **_: Any) -> int:
+    return 2 * prod(a) * b[-1]
+
+
+def _attention(q: Sequence[int], k: Sequence[int], v: Sequence[int], *_: Any, **__: Any) -> int:
+    return 2 * prod(q[:-1]) * k[-2] * (q[-1] + v[-1])
+
+
+def _attention_backward(_: Any, q: Sequence[int], k: Sequence[int], *rest: Any, **__: Any) -> int:
+    return 2 * prod(q[:-1]) * k[-2] * (3 * q[-1] + 2 * rest[0][-1])
+
+
+UNCOUNTED: dict[str, Callable[..., int]] = {
+    'addmm_': _addmm,
+    '_scaled_dot_product_flash_attention_for_cpu': _attention,
+    '_scaled_dot_product_flash_attention_for_cpu_backward': _attention_backward,
+}
+"""Operators without a formula in PyTorch, from the shapes of their arguments to operations."""

@@ -1,232 +1,217 @@
-"""JSON and Markdown of a benchmark."""
+"""What follows from measurements; JSON and Markdown."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from infoclip_mmseg.experiments.timing.measure import summarise
-from infoclip_mmseg.experiments.timing.memory import Cell
-from infoclip_mmseg.experiments.timing.results import MEASURED, Outcome, derive, find
-from infoclip_mmseg.experiments.timing.runs import Side
+import pandas as pd
 
-TITLES = {
-    'train': 'training step',
-    'train_plain': 'training step without teacher',
-    'inference': 'inference of an image, text cached',
-    'image': 'image tower',
-    'head': 'decode head',
-    'text': 'text, in evaluation',
-    'text_train': 'text, in training',
-    'teacher': 'teacher, text cached',
-    'lpam': 'LPAM, both branches',
-    'losses': 'losses',
-    'entropy': 'mutual information, 2304 samples',
-    'matrix': 'product of matrices',
-    'profile_train': 'training step',
-    'profile_inference': 'inference of an image',
+from infoclip_mmseg.experiments.tables import markdown_table
+from infoclip_mmseg.experiments.timing.runs import MEASURED, Measurement
+from infoclip_mmseg.experiments.timing.sides import Side
+
+SUBJECTS = {
+    'train': ('training step', 'step'),
+    'train_plain': ('training step without teacher', 'step'),
+    'inference': ('inference of an image, text cached', 'image'),
+    'image': ('image tower', 'view'),
+    'head': ('decode head', 'view'),
+    'text': ('text, in evaluation', 'embeddings'),
+    'text_train': ('text, in training', 'embeddings'),
+    'teacher': ('teacher, text cached', 'views'),
+    'lpam': ('LPAM, both branches', 'relation maps'),
+    'losses': ('losses', 'task'),
+    'entropy': ('mutual information, 2304 samples', 'order 2'),
+    'matrix': ('product of matrices', 'product'),
+    'profile_train': ('training step', 'call'),
+    'profile_inference': ('inference of an image', 'call'),
+    'memory': ('training step', 'step'),
+    'evaluation': ('evaluation outside of the model, by image', 'pipeline'),
+    'prepare': ('conversion of data sets, by image', 'ade847 512 x 683'),
 }
-Table = list[list[str]]
+"""Title of each subject, and the section that stands for it in pictures and rates."""
+UNTIMED = ('profile_train', 'profile_inference', 'memory')
 
 
-def seconds_text(seconds: float) -> str:
-    """'12.3 s', '45.6 ms' or '78.9 µs'."""
-    for limit, factor, unit in ((1, 1, 's'), (1e-3, 1e3, 'ms')):
-        if seconds >= limit:
-            return f'{factor * seconds:.3g} {unit}'
-    return f'{1e6 * seconds:.3g} µs'
+def title(one: Measurement) -> str:
+    """Of what it is a measurement."""
+    return ', '.join([SUBJECTS[one.part][0], *(f'{k} {v}' for k, v in one.point.items())])
 
 
-def spread_text(values: Sequence[float]) -> str:
-    """Median with the extremes in brackets."""
-    spread = summarise(values)
-    return f'{seconds_text(spread.median)} ({spread.low:.3g}..{spread.high:.3g} s)'
+def calls(measurements: Sequence[Measurement]) -> pd.DataFrame:
+    """One row a call and section."""
+    names = ['allocator', 'side', 'subject', 'part', 'section', 'seconds']
+    rows = [
+        (one.allocator, one.side, one.part, title(one), section, seconds)
+        for one in measurements
+        for section, values in one.seconds.items()
+        for seconds in values
+    ]
+    return pd.DataFrame(rows, columns=names).astype({'seconds': float})
 
 
-def memory_text(num_bytes: float) -> str:
-    """'1.23 GB', of 10^9 bytes; '–' for 0, which stands for unknown."""
-    return f'{num_bytes / 1e9:.2f} GB' if num_bytes else '–'
+def main_seconds(one: Measurement) -> float:
+    """Median of the section that stands for a part."""
+    return float(pd.Series(one.seconds[SUBJECTS[one.part][1]]).median())
 
 
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    lines = [header, ['---'] * len(header), *rows]
-    return '\n'.join(f'| {" | ".join(cells)} |' for cells in lines)
+def time_table(measurements: Sequence[Measurement]) -> pd.DataFrame:
+    """Seconds of each section: median, extremes, and the median's ratio to the first side's."""
+    table = calls([one for one in measurements if one.part not in UNTIMED])
+    groups = table.groupby(['part', 'section', 'side'], sort=False)['seconds']
+    table = groups.agg(['median', 'min', 'max']).reset_index()
+    return _with_ratio(table, ['part', 'section'], 'median')
+
+
+def memory_table(measurements: Sequence[Measurement]) -> pd.DataFrame:
+    """Peak of each part in GB, and what of it was not in use before."""
+    rows = [
+        (title(one), one.side, one.peak / 1e9, max(one.peak - one.start, 0) / 1e9)
+        for one in measurements
+        if one.status == MEASURED and one.part not in UNTIMED
+    ]
+    table = pd.DataFrame(rows, columns=['part', 'side', 'peak', 'of it by the part'])
+    table = table.groupby(['part', 'side'], sort=False).max().reset_index()
+    return _with_ratio(table, ['part'], 'peak')
+
+
+def _with_ratio(table: pd.DataFrame, names: list[str], column: str) -> pd.DataFrame:
+    """Put the sides of each row together, with the ratio of a column to the first side's."""
+    groups = table.groupby(names, sort=False)
+    table['ratio'] = table[column] / groups[column].transform('first')
+    return table.iloc[groups.ngroup().argsort(kind='stable')]
+
+
+def training_memory_table(measurements: Sequence[Measurement]) -> pd.DataFrame:
+    """Peak memory of a training step in GB by batch size; what was not measured stays empty."""
+    rows = [
+        dict(config=one.side, **one.point, GB=one.peak / 1e9 if one.peak else math.nan)
+        for one in measurements
+        if one.part == 'memory'
+    ]
+    names = ['config', 'precision', 'recomputed']
+    table = pd.DataFrame(rows, columns=[*names, 'batch', 'GB'])
+    order = pd.MultiIndex.from_frame(table[names].drop_duplicates())
+    table = table.pivot(index=names, columns='batch', values='GB').reindex(order)
+    return table.add_prefix('batch ').reset_index()
+
+
+def operator_table(measurements: Sequence[Measurement]) -> pd.DataFrame:
+    """Percent of the time by group of operators."""
+    profiled = [one for one in measurements if 'operators' in one.info]
+    table = pd.DataFrame([one.info['operators']['groups'] for one in profiled])
+    table = 100 * table.div(table.sum(axis=1), axis=0)
+    table.insert(0, 'part', [title(one) for one in profiled])
+    table.insert(1, 'side', [one.side for one in profiled])
+    return table.groupby(['part', 'side'], sort=False).mean().reset_index()
+
+
+def figure_table(measurements: Sequence[Measurement]) -> pd.DataFrame:
+    """What :func:`derive` gives, by side."""
+    sides = dict.fromkeys(one.side for one in measurements)
+    figures = {side: derive(measurements, side) for side in sides}
+    texts = {s: {k: _figure_text(k, v) for k, v in these.items()} for s, these in figures.items()}
+    table = pd.DataFrame(texts).rename_axis('figure').reset_index()
+    return table.assign(figure=table['figure'].str.replace('_', ' '))
+
+
+def _figure_text(name: str, value: float) -> str:
+    if '_share' in name:
+        return f'{100 * value:.1f} %'
+    return f'{value / 1e9:.1f} G' if 'flops' in name else f'{value:.3g}'
+
+
+def derive(measurements: Sequence[Measurement], side: str) -> dict[str, float]:
+    """Figures of one side that follow from several measurements, those that can be computed.
+
+    Returns:
+        `distillation_share` (of the time of a step without it), `eigenvalues_over_order_2` (the
+        loss with its gradient; `, value`: without; `, entropy`: that of a Gram matrix),
+        `matrix_flops_per_second`, and for training and inference `images_per_second`, `flops` of a
+        call, `flops_per_second` and their `share_of_matrix_rate`.
+    """
+    here = [one for one in measurements if one.side == side and not one.point]
+    medians = calls(here).groupby(['subject', 'section'])['seconds'].median().to_dict()
+    infos = {one.part: one.info for one in here}
+
+    def seconds(part: str, section: str = '') -> float:
+        return medians.get((part, section or SUBJECTS[part][1]), math.nan)
+
+    def info(part: str, name: str) -> float:
+        return infos.get(part, {}).get(name, math.nan)
+
+    rate = info('matrix', 'flops') / seconds('matrix')
+    figures = {'distillation_share': seconds('train') / seconds('train_plain') - 1}
+    for end in ('', ', value', ', entropy'):
+        slow, fast = (seconds('entropy', way + end) for way in ('eigenvalues', 'order 2'))
+        figures[f'eigenvalues_over_order_2{end}'] = slow / fast
+    figures['matrix_flops_per_second'] = rate
+    for part, name in (('train', 'training'), ('inference', 'inference')):
+        flops = info(f'profile_{part}', 'flops')
+        figures[f'{name}_images_per_second'] = info(part, 'images') / seconds(part)
+        figures[f'{name}_flops'] = flops
+        figures[f'{name}_flops_per_second'] = flops / seconds(part)
+        figures[f'{name}_share_of_matrix_rate'] = flops / seconds(part) / rate
+    return {name: value for name, value in figures.items() if not math.isnan(value)}
+
+
+TABLES = {
+    'Seconds': (time_table, '.3g'),
+    'Peak memory in GB': (memory_table, '.2f'),
+    'What follows': (figure_table, '.3g'),
+    'Where the time goes, in percent': (operator_table, '.1f'),
+    'Peak memory of a training step in GB': (training_memory_table, '.1f'),
+}
 
 
 def make_markdown(
     header: Mapping[str, str],
-    outcomes: Sequence[Outcome],
-    sides: Sequence[Side],
-    cells: Sequence[Cell] = (),
+    measurements: Sequence[Measurement],
     pictures: Sequence[str] = (),
 ) -> str:
     """The report as a page."""
-    labels = [side.label for side in sides]
-    allocators = list(dict.fromkeys(outcome.allocator for outcome in outcomes))
-    parts = ['# Benchmark', markdown_table(['', ''], [[k, v] for k, v in header.items()])]
-    for allocator in allocators:
-        own = [outcome for outcome in outcomes if outcome.allocator == allocator]
-        for title, make in _SECTIONS.items():
-            rows = make(own, labels, allocator)
-            if len(rows) > 1:
-                parts += [f'## {title}, {allocator} allocator', markdown_table(rows[0], rows[1:])]
-    if cells:
-        parts += ['## Peak memory of a training step', _guide_text(cells)]
-    missing = [f'- {_name(o)}, {o.side}: {o.reason}' for o in outcomes if o.status != MEASURED]
+    about = pd.DataFrame(header.items(), columns=['measured', 'with'])
+    parts = ['# Time and memory', markdown_table(about)]
+    for allocator in dict.fromkeys(one.allocator for one in measurements):
+        here = [one for one in measurements if one.allocator == allocator]
+        for heading, (make, spec) in TABLES.items():
+            table = make(here)
+            if len(table):
+                parts += [f'## {heading}, {allocator} allocator', markdown_table(table, spec)]
+    missing = [f'- {one.label}: {one.reason}' for one in measurements if one.reason]
     if missing:
         parts += ['## Not measured', '\n'.join(dict.fromkeys(missing))]
-    parts += [f'![{name}]({name})' for name in pictures]
-    return '\n\n'.join(parts) + '\n'
+    return '\n\n'.join([*parts, *(f'![{name}]({name})' for name in pictures)]) + '\n'
 
 
 def make_json(
-    header: Mapping[str, str],
-    outcomes: Sequence[Outcome],
-    sides: Sequence[Side],
-    cells: Sequence[Cell] = (),
+    header: Mapping[str, str], measurements: Sequence[Measurement], sides: Sequence[Side]
 ) -> dict[str, Any]:
-    """The report as plain values: every second, every byte."""
-    runs = dict.fromkeys((outcome.side, outcome.allocator) for outcome in outcomes)
+    """The report as plain values: every second and every byte of each process."""
+    keys = ['allocator', 'side', 'subject', 'part', 'section']
+    spread = calls(measurements).groupby(keys, sort=False)['seconds'].describe().reset_index()
+    allocators = dict.fromkeys(one.allocator for one in measurements)
     return dict(
         header=dict(header),
-        sides=[side._asdict() if hasattr(side, '_asdict') else vars(side) for side in sides],
-        outcomes=[outcome.to_dict() for outcome in outcomes],
+        sides=[asdict(side) for side in sides],
+        measurements=[asdict(one) for one in measurements],
+        spread=spread.to_dict('records'),
         derived=[
-            dict(side=side, allocator=allocator, **derive(outcomes, side, allocator))
-            for side, allocator in runs
-        ],
-        memory_guide=[
-            dict(
-                side=cell.row.side.label,
-                dtype=cell.row.dtype,
-                checkpointing=cell.row.checkpointing,
-                batch_size=cell.batch_size,
-                peak=cell.peak,
-                measured=cell.measured,
-                reason=cell.reason,
-            )
-            for cell in cells
+            dict(side=side.label, allocator=name, **derive(here, side.label))
+            for name in allocators
+            for here in [[one for one in measurements if one.allocator == name]]
+            for side in sides
         ],
     )
 
 
 def write_report(folder: Path, content: Mapping[str, Any], page: str) -> None:
     """Write benchmark.json and benchmark.md."""
-    folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(content, indent=1, ensure_ascii=False)
     (folder / 'benchmark.json').write_text(text + '\n', encoding='utf-8')
     (folder / 'benchmark.md').write_text(page, encoding='utf-8')
-
-
-def _name(outcome: Outcome) -> str:
-    title = TITLES.get(outcome.part, outcome.part)
-    return f'{title}, {outcome.sweep[0]} {outcome.sweep[1]}' if outcome.sweep else title
-
-
-def _by_side(
-    outcomes: Sequence[Outcome], labels: Sequence[str]
-) -> dict[tuple[str, tuple[str, int] | None], list[Outcome | None]]:
-    """Outcomes of each part and point, in the order of the sides."""
-    keys = dict.fromkeys((o.part, o.sweep) for o in outcomes if o.status == MEASURED)
-    allocator = outcomes[0].allocator if outcomes else ''
-    return {
-        (part, sweep): [find(outcomes, label, allocator, part, sweep) for label in labels]
-        for part, sweep in keys
-    }
-
-
-def _time_rows(outcomes: Sequence[Outcome], labels: Sequence[str], allocator: str) -> Table:
-    rows = [['part', 'section', *labels, *_ratio_titles(labels)]]
-    for found in _by_side(outcomes, labels).values():
-        present = [outcome for outcome in found if outcome is not None]
-        if present[0].part.startswith('profile'):
-            continue
-        for section in present[0].seconds:
-            values = [o.seconds.get(section, []) if o is not None else [] for o in found]
-            medians = [summarise(v).median if v else 0.0 for v in values]
-            texts = [spread_text(v) if v else '–' for v in values]
-            rows.append([_name(present[0]), section, *texts, *_ratios(medians)])
-    return rows
-
-
-def _memory_rows(outcomes: Sequence[Outcome], labels: Sequence[str], allocator: str) -> Table:
-    rows = [['part', *labels, *_ratio_titles(labels)]]
-    for found in _by_side(outcomes, labels).values():
-        present = [outcome for outcome in found if outcome is not None]
-        if present[0].part.startswith('profile'):
-            continue
-        texts = [
-            f'{memory_text(o.peak)} ({memory_text(o.own)} of it by the part)' if o else '–'
-            for o in found
-        ]
-        ratios = _ratios([float(o.peak) if o else 0.0 for o in found])
-        rows.append([_name(present[0]), *texts, *ratios])
-    return rows
-
-
-def _derived_rows(outcomes: Sequence[Outcome], labels: Sequence[str], allocator: str) -> Table:
-    figures = [derive(outcomes, label, allocator) for label in labels]
-    names = dict.fromkeys(name for figure in figures for name in figure)
-    rows = [['figure', *labels]]
-    for name in names:
-        texts = [_figure_text(name, figure[name]) if name in figure else '–' for figure in figures]
-        rows.append([name.replace('_', ' '), *texts])
-    return rows
-
-
-def _operator_rows(outcomes: Sequence[Outcome], labels: Sequence[str], allocator: str) -> Table:
-    rows = [['part', 'operators', *labels]]
-    for found in _by_side(outcomes, labels).values():
-        groups = [o.info.get('operators', {}).get('groups', {}) if o else {} for o in found]
-        for group in dict.fromkeys(name for one in groups for name in one):
-            title = next(_name(o) for o in found if o is not None)
-            rows.append([title, group, *(_share_text(one, group) for one in groups)])
-    return rows
-
-
-_SECTIONS: dict[str, Callable[[Sequence[Outcome], Sequence[str], str], Table]] = {
-    'Time, median (extremes)': _time_rows,
-    'Peak memory': _memory_rows,
-    'What follows': _derived_rows,
-    'Where the time goes': _operator_rows,
-}
-
-
-def _share_text(groups: Mapping[str, float], group: str) -> str:
-    total = sum(groups.values())
-    return f'{100 * groups.get(group, 0) / total:.1f} %' if total else '–'
-
-
-def _figure_text(name: str, value: float) -> str:
-    if '_share' in name:
-        return f'{100 * value:.1f} %'
-    if 'flops' in name:
-        return f'{value / 1e9:.1f} G'
-    return f'{value:.3g}'
-
-
-def _ratio_titles(labels: Sequence[str]) -> list[str]:
-    return [f'{label} / {labels[0]}' for label in labels[1:]]
-
-
-def _ratios(values: Sequence[float]) -> list[str]:
-    first = values[0]
-    return [f'{value / first:.3f}' if value and first else '–' for value in values[1:]]
-
-
-def _guide_text(cells: Sequence[Cell]) -> str:
-    batches = list(dict.fromkeys(cell.batch_size for cell in cells))
-    rows = []
-    for row in dict.fromkeys(cell.row for cell in cells):
-        own = {cell.batch_size: cell for cell in cells if cell.row == row}
-        texts = [
-            f'{own[b].peak / 1e9:.1f}' if own[b].measured else f'*{own[b].peak / 1e9:.1f}*'
-            for b in batches
-        ]
-        rows.append([row.side.label, row.dtype, row.checkpointing, *texts])
-    header = ['config', 'precision', 'checkpointing', *(f'batch {batch}' for batch in batches)]
-    note = 'GB. Upright: measured; *in italics*: computed, see experiments/timing/memory.py.'
-    return f'{markdown_table(header, rows)}\n\n{note}'

@@ -1,192 +1,235 @@
-"""Starts measurements one after the other, each in a fresh process."""
+"""Measurements: which ones a plan needs, and a fresh process for each, one after the other."""
 
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from infoclip_mmseg.experiments.timing.results import Outcome
-from infoclip_mmseg.experiments.timing.settings import BenchmarkError, Setting, environment
+from infoclip_mmseg.experiments.processes import (
+    ProgramError,
+    program_environment,
+    start_program,
+    wait_for_program,
+)
+from infoclip_mmseg.experiments.timing.measure import out_of_memory
+from infoclip_mmseg.experiments.timing.settings import DTYPES, Setting, TimingError
+from infoclip_mmseg.experiments.timing.sides import Side
 
-WORKER = Path(__file__).resolve().with_name('worker.py')
-TAIL_LINES = 12
+START = """
+import sys
+sys.path[:1] = sys.argv[1:3]  # the measured tree; for `timing`, the folder that it is in
+from timing.worker import main
+del sys.path[1]
+main(sys.argv[1], *sys.argv[3:])
+""".strip()
+"""Program of the measuring process."""
+DEFAULT_PARTS = (
+    *('train', 'inference', 'image', 'head', 'text', 'teacher', 'lpam', 'losses', 'entropy'),
+)
 PARTS: dict[str, tuple[str, ...]] = {
+    **{part: (part,) for part in (*DEFAULT_PARTS, 'matrix', 'memory', 'evaluation', 'prepare')},
     'train': ('train', 'train_plain'),
-    'inference': ('inference',),
-    'image': ('image',),
-    'head': ('head',),
     'text': ('text', 'text_train'),
-    'teacher': ('teacher',),
-    'lpam': ('lpam',),
-    'losses': ('losses',),
-    'entropy': ('entropy',),
-    'matrix': ('matrix',),
     'profile': ('profile_train', 'profile_inference'),
 }
 """What can be asked for, and the subjects that it consists of."""
+CALLS: dict[str, dict[str, Any]] = {
+    **{subject: dict(repeats=1) for subject in ('profile_train', 'profile_inference')},
+    **{subject: dict(warmup=0, repeats=1) for subject in ('memory', 'evaluation', 'prepare')},
+}
+"""Subjects whose number of calls is fixed."""
 SWEEPS = {'classes': 'num_classes', 'image-size': 'image_size'}
 """What can be varied, and the field of the setting that holds it."""
 SWEEP_PARTS = {'classes': ('inference', 'text'), 'image-size': ('inference',)}
 """Parts that are varied unless others are asked for."""
-ONCE = ('profile_train', 'profile_inference')
-"""Subjects that are not repeated."""
+RECOMPUTED = {'off': (False, False), 'head': (False, True), 'all': (True, True)}
+"""In the table of memory: ``with_cp`` of backbone and head."""
+ALLOCATORS: dict[str, dict[str, str]] = {
+    'default': {},
+    'kept': {
+        'MALLOC_MMAP_THRESHOLD_': str(1 << 40),
+        'MALLOC_TRIM_THRESHOLD_': str(1 << 40),
+        'MALLOC_TOP_PAD_': str(256 << 20),
+    },
+}
+"""glibc's variables. 'kept': no block is mapped apart and no freed memory is given back."""
+MEASURED = 'measured'
 
 
 @dataclass(frozen=True)
-class Side:
-    """One of the things compared.
+class Measurement:
+    """One part of one side: what is asked for, and once it has been made, what it gave.
 
     Attributes:
-        label: Its name in the report.
-        config: Config file.
-        tree: Folder whose infoclip_mmseg is measured.
-        commit: What the tree holds, for the report.
+        side: Label of the side.
+        tree: Its tree.
+        allocator: Key of ALLOCATORS.
+        setting: Goes to the measuring process.
+        point: What is varied, by name, such as {'classes': 100}; the last may grow too large.
+        status: 'planned', 'measured', 'skipped' or 'failed'.
+        reason: Why it is not measured.
+        seconds: Seconds of every call, by section.
+        memory: Bytes; see ``reset_peak`` and ``read_peak`` in measure.py.
+        info: Further values, such as `images` of a call and the `threads` that ran.
     """
 
-    label: str
-    config: str
+    side: str
     tree: str
-    commit: str
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Everything that is to be measured.
-
-    Attributes:
-        sides: What is compared, at least one.
-        base: Setting that all measurements share but for part, side, allocator and sweep.
-        allocators: One or both of ALLOCATORS.
-        parts: Keys of PARTS.
-        sweeps: Values by key of SWEEPS; the parts are then measured at each of them only.
-        rounds: How often each measurement is made in a fresh process, in turn with the others.
-    """
-
-    sides: Sequence[Side]
-    base: Setting
-    allocators: Sequence[str] = ('default',)
-    parts: Sequence[str] = ()
-    sweeps: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    rounds: int = 1
-
-
-@dataclass(frozen=True)
-class Job:
-    """One measurement of a plan."""
-
-    side: Side
+    allocator: str
     setting: Setting
-    sweep: tuple[str, int] | None = None
+    point: Mapping[str, Any] = field(default_factory=dict)
+    status: str = 'planned'
+    reason: str = ''
+    seconds: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    memory: Mapping[str, int] = field(default_factory=dict)
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def part(self) -> str:
+        """Key of a subject."""
+        return self.setting.part
 
     @property
     def label(self) -> str:
         """For messages."""
-        point = f', {self.sweep[0]} {self.sweep[1]}' if self.sweep else ''
-        return f'{self.setting.part}{point}, {self.side.label}, {self.setting.allocator} allocator'
+        point = [f'{name} {value}' for name, value in self.point.items()]
+        return ', '.join([self.part, *point, self.side, f'{self.allocator} allocator'])
+
+    @property
+    def peak(self) -> int:
+        """Peak bytes: of the GPU where it ran on one, else of the process."""
+        return self.memory.get('peak_cuda') or self.memory.get('peak_rss', 0)
+
+    @property
+    def start(self) -> int:
+        """Bytes in use before the first call, read in the same place as the peak."""
+        return self.memory.get('start_cuda' if 'peak_cuda' in self.memory else 'start_rss', 0)
 
 
-def plan_jobs(plan: Plan) -> list[Job]:
-    """The measurements of a plan in their order: part by part, and in each part side by side.
+def plan(
+    sides: Sequence[Side],
+    base: Setting,
+    parts: Sequence[str] = (),
+    sweeps: Mapping[str, Sequence[int]] | None = None,
+    allocators: Sequence[str] = ('default',),
+    rounds: int = 1,
+    memory_batches: Sequence[int] = (),
+) -> list[Measurement]:
+    """The measurements in their order: part by part, and in each part side by side.
 
     With two sides A and B and two rounds each part goes A B A B.
+
+    Args:
+        sides: What is compared, at least one.
+        base: Setting that all measurements share but for part, config and what is varied.
+        parts: Keys of PARTS.
+        sweeps: Values by key of SWEEPS; the parts are then measured at each of them only.
+        allocators: Keys of ALLOCATORS.
+        rounds: How often each measurement is made in a fresh process, in turn with the others.
+        memory_batches: Batch sizes of the part 'memory'.
     """
+    groups: list[tuple[Sequence[str], Mapping[str, Any], Mapping[str, Any]]] = []
+    for name, values in (sweeps or {}).items():
+        for part in parts or SWEEP_PARTS[name]:
+            groups += [(PARTS[part][:1], {name: v}, {SWEEPS[name]: v}) for v in values]
+    if not sweeps:
+        groups += [(PARTS[part], {}, {}) for part in parts if part != 'memory']
+        groups += _memory_cells(base, memory_batches) if 'memory' in parts else []
     return [
-        Job(side, _setting(plan, side, allocator, subject, sweep), sweep)
-        for subjects, sweep in _groups(plan)
-        for _ in range(plan.rounds)
+        Measurement(
+            side.label,
+            side.tree,
+            allocator,
+            replace(base, part=subject, config=side.config, **CALLS.get(subject, {}), **changes),
+            point,
+        )
+        for subjects, point, changes in groups
+        for _ in range(1 if subjects == PARTS['memory'] else rounds)
         for subject in subjects
-        for allocator in plan.allocators
-        for side in plan.sides
+        for allocator in allocators
+        for side in sides
     ]
 
 
-def _groups(plan: Plan) -> Iterator[tuple[tuple[str, ...], tuple[str, int] | None]]:
-    if not plan.sweeps:
-        yield from ((PARTS[part], None) for part in plan.parts)
-    for name, values in plan.sweeps.items():
-        for part in plan.parts or SWEEP_PARTS[name]:
-            yield from ((PARTS[part][:1], (name, value)) for value in values)
+def _memory_cells(base: Setting, batches: Sequence[int]) -> list[tuple]:
+    """By precision, where activations are computed again in the backward pass, and batch."""
+    cells = []
+    for dtype in DTYPES:
+        for name, (backbone, head) in RECOMPUTED.items():
+            flags = {'model.backbone.with_cp': backbone, 'model.decode_head.with_cp': head}
+            options = dict(dtype=dtype, cfg_options={**base.cfg_options, **flags})
+            for batch in sorted(batches):
+                point = dict(precision=dtype, recomputed=name, batch=batch)
+                cells.append((PARTS['memory'], point, {**options, 'batch_size': batch}))
+    return cells
 
 
-def _setting(
-    plan: Plan, side: Side, allocator: str, subject: str, sweep: tuple[str, int] | None
-) -> Setting:
-    setting = replace(
-        plan.base, part=subject, config=side.config, tree=side.tree, allocator=allocator
-    )
-    if subject in ONCE:
-        setting = replace(setting, repeats=1)
-    if sweep is not None:
-        changes: dict[str, Any] = {SWEEPS[sweep[0]]: sweep[1]}
-        setting = replace(setting, **changes)
-    return setting
+def run_all(
+    planned: Sequence[Measurement], log: Path, start: Callable[[Measurement], None]
+) -> Iterator[Measurement]:
+    """Make measurements one after the other.
 
-
-def run_jobs(jobs: Sequence[Job], report: Callable[[Job, Outcome], None]) -> Iterator[Outcome]:
-    """Run measurements one after the other.
-
-    Once a part of a side has not fitted into memory at one value of a sweep, larger values are
-    skipped.
+    Once one has not fitted into memory, those that differ from it by a larger last value of
+    ``point`` only are skipped.
 
     Args:
-        jobs: The measurements.
-        report: Is told of every outcome.
+        planned: From :func:`plan`.
+        log: File that gets what they print.
+        start: Is told of each before it is made.
 
     Raises:
-        BenchmarkError: A config can't be used.
+        TimingError: A config can't be used.
     """
-    too_large: dict[tuple[str, ...], int] = {}
-    for job in jobs:
-        key = (job.side.label, job.setting.allocator, job.setting.part, *(job.sweep or ())[:1])
-        limit = too_large.get(key)
-        if limit is not None and job.sweep is not None and job.sweep[1] >= limit:
-            outcome = _outcome(job)
-            outcome.status, outcome.reason = 'skipped', f'{limit} did not fit in memory'
+    too_large: dict[tuple, int] = {}
+    for one in planned:
+        start(one)
+        *fixed, value = one.point.values() or [0]
+        key = (one.side, one.allocator, one.part, *one.point, *fixed)
+        if value >= too_large.get(key, sys.maxsize):
+            one = replace(one, status='skipped', reason=f'{too_large[key]} did not fit in memory')
         else:
-            outcome = run_job(job)
-        if job.sweep is not None and 'fit in memory' in outcome.reason and limit is None:
-            too_large[key] = job.sweep[1]
-        report(job, outcome)
-        yield outcome
+            one = run(one, log)
+            if one.point and 'fit in memory' in one.reason:
+                too_large[key] = value
+        yield one
 
 
-def run_job(job: Job) -> Outcome:
-    """Run one measurement in a fresh process.
+def run(one: Measurement, log: Path) -> Measurement:
+    """Make one measurement in a fresh process.
 
     Raises:
-        BenchmarkError: The config can't be used.
+        TimingError: The config can't be used.
     """
-    with tempfile.TemporaryDirectory(prefix='benchmark-') as name:
-        setting, result, log = (Path(name, file) for file in ('setting', 'result', 'log'))
-        setting.write_text(json.dumps(job.setting.to_dict()), encoding='utf-8')
-        with log.open('wb') as output:
-            process = subprocess.run(
-                [sys.executable, str(WORKER), str(setting), str(result)],
-                env=environment(job.setting),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                check=False,
-            )
-        outcome = _outcome(job)
-        if process.returncode != 0 or not result.is_file():
-            lines = log.read_text(encoding='utf-8', errors='replace').splitlines()[-TAIL_LINES:]
-            outcome.status = 'failed'
-            outcome.reason = '\n'.join([f'exit code {process.returncode}, last lines:', *lines])
-            return outcome
-        content = json.loads(result.read_text(encoding='utf-8'))
+    room = Path(__file__).resolve().parents[1]
+    with tempfile.TemporaryDirectory(prefix='timing-') as folder:
+        result = Path(folder, 'result.json')
+        words = [one.tree, str(room), json.dumps(asdict(one.setting)), str(result)]
+        process = start_program([sys.executable, '-c', START, *words], log, environment(one))
+        try:
+            wait_for_program(process, log)
+            content = json.loads(result.read_text(encoding='utf-8'))
+        except ProgramError as error:
+            if out_of_memory(error):  # by the last lines of the log: in C++, or while importing
+                reason = f'does not fit in memory: {error}'
+                return replace(one, status='skipped', reason=reason)
+            return replace(one, status='failed', reason=str(error))
+        finally:
+            process.kill()
+            process.wait()
     if content['status'] == 'error':
-        raise BenchmarkError(f'{job.label}: {content["reason"]}')
-    for name, value in content.items():
-        setattr(outcome, name, value)
-    return outcome
+        raise TimingError(f'{one.label}: {content["reason"]}')
+    return replace(one, **content)
 
 
-def _outcome(job: Job) -> Outcome:
-    return Outcome(job.side.label, job.setting.allocator, job.setting.part, job.sweep)
+def environment(one: Measurement) -> dict[str, str]:
+    """Environment of the measuring process: tree, allocator and threads as asked for."""
+    env = program_environment(Path(one.tree))
+    env = {name: value for name, value in env.items() if not name.startswith('MALLOC_')}
+    if one.setting.threads is not None:
+        env.update(dict.fromkeys(('OMP_NUM_THREADS', 'MKL_NUM_THREADS'), str(one.setting.threads)))
+    return env | ALLOCATORS[one.allocator]

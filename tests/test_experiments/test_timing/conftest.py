@@ -1,10 +1,11 @@
-"""Toy-sized settings for the tests of the benchmark."""
+"""Toy-sized settings for the tests of measurements."""
 
 from __future__ import annotations
 
 import pytest
 from mmengine.config import Config
 
+from infoclip_mmseg.experiments.timing.building import Built
 from infoclip_mmseg.experiments.timing.measure import Clock
 from infoclip_mmseg.experiments.timing.settings import Setting
 from infoclip_mmseg.experiments.timing.subjects import SUBJECTS
@@ -25,7 +26,7 @@ def toy_setting(toy_cfg, tmp_path):
         config = dict(model=toy_cfg(distill, **(model or {})), optim_wrapper=optim_wrapper)
         Config(config).dump(path)
         fields = {'num_classes': 6, 'batch_size': 2, **fields}
-        return Setting(part=part, config=str(path), tree='.', **fields)
+        return Setting(part=part, config=str(path), **fields)
 
     return build
 
@@ -35,8 +36,8 @@ def run_part(toy_setting):
     """Call a part once: ``run_part(part, ...)`` gives the task, whose seconds are in the clock."""
 
     def run(part: str, **fields):
-        setting, clock = toy_setting(part, **fields), Clock()
-        task = SUBJECTS[part](setting, clock)
+        clock = Clock()
+        task = SUBJECTS[part](Built(toy_setting(part, **fields)), clock)
         task.call()
         return task, clock.seconds
 

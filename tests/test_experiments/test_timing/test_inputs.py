@@ -11,7 +11,7 @@ from infoclip_mmseg.experiments.timing.inputs import (
     random_text,
     training_batch,
 )
-from infoclip_mmseg.experiments.timing.settings import BenchmarkError
+from infoclip_mmseg.experiments.timing.settings import TimingError
 
 
 def test_names_are_distinct_and_those_of_the_benchmarks_come_first():
@@ -25,7 +25,7 @@ def test_names_are_distinct_and_those_of_the_benchmarks_come_first():
 
 @pytest.mark.parametrize('count', [0, -1, 10**7])
 def test_impossible_numbers_of_names_are_refused(count):
-    with pytest.raises(BenchmarkError, match=f'got {count}'):
+    with pytest.raises(TimingError, match=f'got {count}'):
         class_names(count)
 
 

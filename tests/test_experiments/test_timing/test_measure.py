@@ -7,15 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from infoclip_mmseg.experiments.timing.measure import (
     Clock,
+    count_flops,
     forward_backward,
     peak_resident_bytes,
     repeat,
-    summarise,
 )
-from infoclip_mmseg.experiments.timing.settings import Setting, environment
 
 
 def run_alone(program: str) -> str:
@@ -24,12 +26,6 @@ def run_alone(program: str) -> str:
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
-
-
-def test_spread_of_known_values():
-    spread = summarise([5.0, 1.0, 2.0, 4.0, 3.0])
-    assert spread == (3.0, 1.0, 2.0, 4.0, 5.0, 5)
-    assert summarise([7.0]) == (7.0, 7.0, 7.0, 7.0, 7.0, 1)
 
 
 def test_warm_up_is_forgotten_and_repeats_are_kept():
@@ -69,32 +65,21 @@ def test_peak_memory_sees_what_was_freed_and_not_what_was_before():
     assert 40 << 20 < peak - start < 90 << 20
 
 
-def test_environment_sets_allocator_and_threads():
-    base = {'HOME': 'x', 'MALLOC_ARENA_MAX': '1', 'OMP_NUM_THREADS': '7'}
-    setting = Setting('train', 'c', '.')
-    assert environment(setting, base) == {'HOME': 'x', 'OMP_NUM_THREADS': '7'}
-    kept = environment(Setting('train', 'c', '.', allocator='kept', threads=2), base)
-    assert int(kept['MALLOC_MMAP_THRESHOLD_']) > 1 << 35 < int(kept['MALLOC_TRIM_THRESHOLD_'])
-    assert kept['MALLOC_TOP_PAD_'] == str(256 << 20)
-    assert kept['OMP_NUM_THREADS'] == '2'
-    assert 'MALLOC_ARENA_MAX' not in kept
-
-
 # Processes of their own: memory that earlier tests freed does not count.
 PEAK = """
 import torch
-from infoclip_mmseg.experiments.timing.measure import PeakMemory
+from infoclip_mmseg.experiments.timing.measure import read_peak, reset_peak
 torch.ones(100 << 18).sum()  # 100 MiB, gone before the reading starts
-memory = PeakMemory()
+start = reset_peak()
 torch.ones(50 << 18).sum()
-values = memory.read()
-print(values['peak_rss'], values['start_rss'])
+print(read_peak()['peak_rss'], start['start_rss'])
 """
 LIMITED = """
 import torch
-from infoclip_mmseg.experiments.timing.measure import limit_memory, resident_bytes
-from infoclip_mmseg.experiments.timing.worker import out_of_memory
-limit_memory(resident_bytes() + (1 << 30))
+from infoclip_mmseg.experiments.timing.measure import (
+    limit_memory, out_of_memory, peak_resident_bytes
+)
+limit_memory(peak_resident_bytes() + (1 << 30))
 torch.ones(1 << 20)
 try:
     torch.ones(1 << 30)
@@ -106,3 +91,30 @@ except RuntimeError as error:
 @pytest.mark.skipif(sys.platform != 'linux', reason='needs a limit of private memory')
 def test_allocations_beyond_the_limit_fail_and_are_recognised():
     assert run_alone(LIMITED).endswith('True')
+
+
+def test_products_and_attention_count():
+    a = torch.randn(10, 20)
+    assert count_flops(lambda: a @ a.T) == 2 * 10 * 20 * 10
+    assert count_flops(lambda: torch.zeros(10, 10).addmm_(a, a.T)) == 2 * 10 * 20 * 10
+    assert count_flops(lambda: a + a) == 0
+    q, v = torch.randn(2, 3, 8, 4), torch.randn(2, 3, 8, 4)
+    assert count_flops(lambda: F.scaled_dot_product_attention(q, q, v)) == 4 * 2 * 3 * 8 * 8 * 4
+
+
+@pytest.mark.parametrize('layer', [nn.Conv2d(3, 8, 3, stride=2), nn.ConvTranspose2d(3, 5, 2)])
+def test_layers_count_as_in_pytorch(layer):
+    x = torch.randn(2, 3, 16, 16, requires_grad=True)
+    with FlopCounterMode(display=False) as counter:
+        layer(x).sum().backward()
+    assert count_flops(lambda: layer(x).sum().backward()) == counter.get_total_flops() > 0
+
+
+def test_gradients_of_attention_are_five_products():
+    q, k, v = (torch.randn(1, 2, n, 4, requires_grad=True) for n in (6, 5, 5))
+
+    def attend():
+        return F.scaled_dot_product_attention(q * 1, k * 1, v * 1)
+
+    forward, both = count_flops(attend), count_flops(lambda: attend().sum().backward())
+    assert 2 * (both - forward) == 5 * forward > 0

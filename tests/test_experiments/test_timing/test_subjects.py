@@ -5,27 +5,28 @@ import time
 import pytest
 import torch
 
-from infoclip_mmseg.experiments.timing import loss_subjects, subjects
-from infoclip_mmseg.experiments.timing.measure import Clock
-from infoclip_mmseg.experiments.timing.operators import group_of, profile_operators
-from infoclip_mmseg.experiments.timing.results import MAIN_SECTION
-from infoclip_mmseg.experiments.timing.settings import BenchmarkError, SkippedError
+from infoclip_mmseg.experiments.timing import subjects
+from infoclip_mmseg.experiments.timing.building import Built
+from infoclip_mmseg.experiments.timing.measure import Clock, group_of, profile_operators
+from infoclip_mmseg.experiments.timing.report import SUBJECTS as TITLES
+from infoclip_mmseg.experiments.timing.settings import SkippedError, TimingError
 from infoclip_mmseg.experiments.timing.subjects import SUBJECTS
 from infoclip_mmseg.models.backbones.dual_encoder import CLIPDualEncoder
 
-TIMED = [name for name in SUBJECTS if not name.startswith('profile') and name != 'memory']
+OTHERS = ('profile_train', 'profile_inference', 'evaluation', 'prepare')
+TIMED = [name for name in SUBJECTS if name not in OTHERS]
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setattr(loss_subjects, 'ENTROPY_SAMPLES', 16)
+    monkeypatch.setattr(subjects, 'ENTROPY_SAMPLES', 16)
     monkeypatch.setitem(subjects.MATRIX_SIDE, 'cpu', 32)
 
 
 @pytest.mark.parametrize('part', TIMED)
 def test_every_part_fills_its_main_section(run_part, part):
     _, seconds = run_part(part)
-    assert seconds[MAIN_SECTION[part]][0] > 0
+    assert seconds[TITLES[part][1]][0] > 0
     assert all(len(values) == 1 for values in seconds.values())
 
 
@@ -39,11 +40,9 @@ def test_a_training_step_is_forward_backward_and_optimizer(run_part):
 
 def test_training_changes_the_weights_and_uses_the_teacher(toy_setting, monkeypatch):
     built = []
-    build = subjects.Built.taught_model
-    monkeypatch.setattr(
-        subjects.Built, 'taught_model', lambda self: built.append(build(self)) or built[-1]
-    )
-    task = SUBJECTS['train'](toy_setting('train'), Clock())
+    build = Built.taught_model
+    monkeypatch.setattr(Built, 'taught_model', lambda self: built.append(build(self)) or built[-1])
+    task = SUBJECTS['train'](Built(toy_setting('train')), Clock())
     model = built[0]
     before = model.neck.query_proj.weight.clone()
     task.call()
@@ -54,7 +53,7 @@ def test_training_changes_the_weights_and_uses_the_teacher(toy_setting, monkeypa
 def test_a_slower_image_tower_makes_its_parts_slower_and_no_others(run_part, monkeypatch):
     def seconds() -> list[float]:
         parts = ('image', 'inference', 'losses')
-        return [run_part(part)[1][MAIN_SECTION[part]][0] for part in parts]
+        return [run_part(part)[1][TITLES[part][1]][0] for part in parts]
 
     quick = seconds()
     encode = CLIPDualEncoder.encode_image
@@ -78,19 +77,19 @@ def test_losses_without_a_neck_have_a_teacher_too(run_part):
     model = dict(loss_distill=[dict(type='MITransferLoss')])
     for part in ('train', 'train_plain', 'teacher'):
         run_part(part, distill=False, model=model)
-    assert 'MITransferLoss' in run_part('losses', distill=False, model=model)[1]
+    assert 'loss_mi' in run_part('losses', distill=False, model=model)[1]
 
 
 def test_losses_of_a_model_without_neck_are_the_task_loss(run_part):
     assert {name.split(',')[0] for name in run_part('losses')[1]} == {
-        *('task', 'compression', 'transfer')
+        *('task', 'loss_ib', 'loss_mi')
     }
     assert {name.split(',')[0] for name in run_part('losses', distill=False)[1]} == {'task'}
 
 
 def test_text_is_encoded_anew_in_every_call(toy_setting):
     clock = Clock()
-    task = SUBJECTS['text'](toy_setting('text', num_classes=300), clock)
+    task = SUBJECTS['text'](Built(toy_setting('text', num_classes=300)), clock)
     for _ in range(3):
         task.call()
     # A cached call takes some microseconds.
@@ -104,18 +103,17 @@ def test_large_vocabularies_get_random_text(run_part, monkeypatch):
 
 
 def test_image_size_is_of_crops_in_training_and_of_the_whole_in_inference(toy_setting):
-    setting = toy_setting('train', image_size=64)
-    training, inference = subjects.Built(setting), subjects.Built(setting, working_size=True)
-    model = training.model()
+    built = Built(toy_setting('train', image_size=64))
+    model = built.model()
     assert model.input_size == (64, 64)
-    assert training.crops(model)['inputs'][0].shape == (3, 64, 64)
-    model = inference.model()
+    assert built.crops(model)['inputs'][0].shape == (3, 64, 64)
+    model = built.model(working_size=True)
     assert model.input_size == (48, 48) and model.test_cfg['size'] == (64, 64)
-    assert inference.photos()['inputs'][0].shape == (3, 64, 64)
+    assert built.photos()['inputs'][0].shape == (3, 64, 64)
 
 
 def test_a_size_of_broken_patches_is_refused_with_the_nearest(run_part):
-    with pytest.raises(BenchmarkError, match='nearest image size is 48'):
+    with pytest.raises(TimingError, match='nearest image size is 48'):
         run_part('image', image_size=50)
 
 
@@ -136,11 +134,11 @@ def test_the_precision_is_that_asked_for(run_part, monkeypatch, part, dtype):
 
 
 def test_a_missing_or_foreign_config_is_named(run_part, toy_setting):
-    with pytest.raises(BenchmarkError, match='no model of type OpenVocabSegmentor'):
+    with pytest.raises(TimingError, match='no model of type OpenVocabSegmentor'):
         run_part('image', model=dict(type='EncoderDecoder'))
     setting = toy_setting('image', cfg_options={'model.backbone.model_name': 'ViT-X'})
-    with pytest.raises(BenchmarkError, match='no model from'):
-        SUBJECTS['image'](setting, Clock())
+    with pytest.raises(TimingError, match='no model from'):
+        SUBJECTS['image'](Built(setting), Clock())
 
 
 def test_profiles_say_where_the_time_goes(run_part):

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from infoclip_mmseg.datasets.prepare import parallel
+from infoclip_mmseg.experiments.timing.building import Built
+from infoclip_mmseg.experiments.timing.data_subjects import CONVERSIONS, evaluation, prepare
+from infoclip_mmseg.experiments.timing.measure import Clock
+from infoclip_mmseg.experiments.timing.settings import Setting
+
+CONFIG = Path(__file__).resolve().parents[3] / 'configs/infoclip_vitb16_coco-stuff.py'
+
+
+def seconds_of(subject, **fields) -> dict[str, list[float]]:
+    clock = Clock()
+    setting = Setting(subject.__name__, str(CONFIG), images=2, num_classes=300, **fields)
+    subject(Built(setting), clock).call()
+    return clock.seconds
+
+
+def test_an_evaluation_is_timed_by_step_outside_of_the_model():
+    seconds = seconds_of(evaluation)
+    steps = [name for name in seconds if name[0].isdigit()]
+    assert '4 LoadLabelMap' in steps and len(seconds['4 LoadLabelMap']) == 2
+    assert {'pipeline', 'metric', 'metric, at the end'} == seconds.keys() - set(steps)
+    assert seconds['pipeline'][0] > sum(seconds[name][0] for name in steps) > 0
+
+
+@pytest.mark.parametrize('workers', [1, 2])
+def test_conversions_are_made_and_timed_by_image(monkeypatch, workers):
+    made = []
+    convert = parallel.run_tasks
+
+    def watch(tasks, *options):
+        assert not any(task.is_done() for task in tasks)
+        convert(tasks, *options)
+        made.append([task.is_done() for task in tasks])
+
+    monkeypatch.setattr(parallel, 'run_tasks', watch)
+    seconds = seconds_of(prepare, workers=workers)
+    assert made == [[True, True]] * len(CONVERSIONS)
+    assert list(seconds) == list(CONVERSIONS)
+    assert all(values[0] > 0 for values in seconds.values())
