@@ -86,7 +86,8 @@ def test_files_that_are_named_are_there():
     named = re.compile(r'`((?:infoclip_mmseg|configs|tools|tests|data)/[\w./-]+\.(?:py|json|md))`')
     for page in PAGES:
         for name in named.findall(page.read_text(encoding='utf-8')):
-            assert (ROOT / name).exists(), f'{page.relative_to(ROOT)}: {name}'
+            if 'NAME' not in name:
+                assert (ROOT / name).exists(), f'{page.relative_to(ROOT)}: {name}'
     package = (ROOT / 'infoclip_mmseg/README.md').read_text(encoding='utf-8')
     table = package.split('| part |')[1].split('\n## ')[0]
     for name in re.findall(r'\| `([\w/]+(?:\.py|/))` \|', table):

@@ -10,8 +10,7 @@ from typing import Any
 
 def shipped_vocabularies() -> list[str]:
     """Names of the class lists that come with the package, e.g. 'ade847'; sorted."""
-    names = (entry.name for entry in _lists().iterdir())
-    return sorted(name.removesuffix('.json') for name in names if name.endswith('.json'))
+    return sorted(_lists())
 
 
 def load_vocabulary(path: str | Path) -> list[str]:
@@ -28,14 +27,15 @@ def load_vocabulary(path: str | Path) -> list[str]:
         FileNotFoundError: There is neither such a list nor such a file.
         ValueError: The file holds no list of names.
     """
-    if str(path) in shipped_vocabularies():
-        return json.loads(_lists().joinpath(f'{path}.json').read_text(encoding='utf-8'))
+    shipped = _lists().get(str(path))
+    if shipped is not None:
+        return json.loads(shipped.read_text(encoding='utf-8'))
     path = Path(path)
     if not path.is_file():
-        shipped = ', '.join(shipped_vocabularies())
+        names = ', '.join(shipped_vocabularies())
         raise FileNotFoundError(
             f'vocabulary file {str(path)!r} does not exist (working directory {Path.cwd()}), and '
-            f'it is none of the lists that come with the package: {shipped}'
+            f'it is none of the lists that come with the package: {names}'
         )
     try:
         text = path.read_text(encoding='utf-8-sig')
@@ -55,5 +55,9 @@ def load_vocabulary(path: str | Path) -> list[str]:
     return names
 
 
-def _lists() -> Any:
-    return resources.files('infoclip_mmseg.datasets').joinpath('vocabulary_lists')
+def _lists() -> dict[str, Any]:
+    """Files of the class lists by name; those of a family lie in a folder of their own."""
+    folder = resources.files('infoclip_mmseg.datasets').joinpath('vocabulary_lists')
+    entries = [*folder.iterdir()]
+    entries += [file for entry in entries if entry.is_dir() for file in entry.iterdir()]
+    return {e.name.removesuffix('.json'): e for e in entries if e.name.endswith('.json')}

@@ -131,4 +131,4 @@ def test_a_file_named_like_a_list_is_read_by_its_path(tmp_path, monkeypatch):
 def test_the_lists_are_package_data():
     text = (Path(__file__).parents[2] / 'pyproject.toml').read_text()
     files = text.partition('[tool.setuptools.package-data]')[2].partition('[tool.ruff]')[0]
-    assert '"datasets/vocabulary_lists/*.json"' in files
+    assert '"datasets/vocabulary_lists/**/*.json"' in files
