@@ -52,13 +52,14 @@ def test_registered_names_and_their_options(registry):
             assert set(options) <= set(parameters), name
 
 
-def test_options_of_the_head_that_are_shorthand():
-    sizes = dict(embed_dim=8, guidance_in_channels=8, hidden_dim=8, window_size=2, num_heads=1)
+def test_options_of_the_head_that_are_shorthand(toy):
     names = set(read('surface.json')['registered']['MODELS']['CATSegHead'])
     known = set(inspect.signature(CATSegHead).parameters)
     known |= set(AggregationSizes._fields) | set(UpsamplingSizes._fields)
     assert names <= known
-    assert CATSegHead(**sizes).conv_seg.out_channels == 1
+    assert toy().decode_head.cost_embed.out_channels == 32
+    with pytest.raises(TypeError, match='hiden_dim'):
+        toy(decode_head=dict(hiden_dim=32))
 
 
 @pytest.mark.parametrize('room', sorted(read('surface.json')['public']))
