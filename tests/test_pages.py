@@ -43,7 +43,7 @@ def test_the_first_page_is_short():
 @pytest.mark.parametrize('page', PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_somewhere(page):
     text = without_code(page.read_text(encoding='utf-8'))
-    for target in re.findall(r'\]\(([^)\s]+)\)', text):
+    for target in re.findall(r'(?:\]\(|src=")([^)\s"]+)', text):
         if target.startswith(('http://', 'https://')):
             continue
         name, _, anchor = target.partition('#')
