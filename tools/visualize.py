@@ -38,13 +38,13 @@ from infoclip_mmseg.apis.words import load_classes, parse_words
 from infoclip_mmseg.datasets.vocabularies import load_vocabulary, shipped_vocabularies
 from infoclip_mmseg.engine.launch import keep_freed_memory
 from infoclip_mmseg.utils.checkpoint_files import CheckpointError
-from infoclip_mmseg.visualization.alignment import draw_alignment
 from infoclip_mmseg.visualization.embedding_map import (
     draw_embeddings,
     embed_2d,
     import_sklearn,
     sample_points,
 )
+from infoclip_mmseg.visualization.relation_figure import draw_alignment
 from infoclip_mmseg.visualization.saving import figure_paths, save_figure
 from infoclip_mmseg.visualization.sheet import draw_sheet
 from infoclip_mmseg.visualization.weight_grid import draw_weights

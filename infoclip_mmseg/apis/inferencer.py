@@ -20,8 +20,14 @@ from numpy.typing import NDArray
 from infoclip_mmseg.apis.image_sources import Source, list_sources
 from infoclip_mmseg.apis.images import ImageError
 from infoclip_mmseg.apis.loading import build_pipeline, find_config, load_segmentor, pick_device
-from infoclip_mmseg.apis.maps import Maps, join_maps, name_labels, read_maps
-from infoclip_mmseg.apis.prediction import Prediction, save_prediction
+from infoclip_mmseg.apis.prediction import (
+    Maps,
+    Prediction,
+    join_maps,
+    name_labels,
+    read_maps,
+    save_prediction,
+)
 from infoclip_mmseg.apis.reading import (
     UNREADABLE,
     Limits,
@@ -245,8 +251,8 @@ class OpenVocabInferencer:
             joined = join_maps(picture.image.shape[:2], tiles, first)
             prediction = name_labels(picture, joined, words, options.return_scores)
             if options.return_vis or options.out_dir is not None:
-                own = (prediction.labels, prediction.names, prediction.palette)
-                drawn = draw_overlay(picture.image, *own, options.opacity)
+                shown = (prediction.labels, prediction.names, prediction.palette)
+                drawn = draw_overlay(picture.image, *shown, options.opacity)
                 prediction = replace(prediction, visualization=drawn)
             if options.out_dir is not None:
                 save_prediction(prediction, options.out_dir)

@@ -45,11 +45,11 @@ def find_config(name: str | os.PathLike[str]) -> Path:
         if '_base_' not in p.parts
     }
     wanted = str(name).removesuffix('.py').removeprefix('configs/')
-    found = [p for key, p in known.items() if key == wanted or key.split('/')[-1] == wanted]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise ValueError(f'{name!r} fits several configs: {", ".join(map(str, found))}')
+    matches = [p for key, p in known.items() if key == wanted or key.split('/')[-1] == wanted]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise ValueError(f'{name!r} fits several configs: {", ".join(map(str, matches))}')
     close = difflib.get_close_matches(wanted, [*known, *(k.split('/')[-1] for k in known)], n=3)
     hint = f'; did you mean {" or ".join(close)}?' if close else ''
     where = f'in {folder}' if known else 'as this installation has no configs: pass a path'
@@ -66,18 +66,18 @@ def pick_device(device: str | torch.device | None) -> torch.device:
         ValueError: The name is unknown, or the device is not there.
     """
     try:
-        found = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+        chosen = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
     except RuntimeError as error:
         raise ValueError(
             f"device must be such as 'cpu', 'cuda', 'cuda:1', got {device!r}"
         ) from error
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if found.type == 'cuda' and (found.index or 0) >= count:
+    if chosen.type == 'cuda' and (chosen.index or 0) >= count:
         raise ValueError(
-            f'device {str(found)!r} is not there: PyTorch {torch.__version__} sees {count} CUDA '
+            f'device {str(chosen)!r} is not there: PyTorch {torch.__version__} sees {count} CUDA '
             "devices; use device='cpu'"
         )
-    return found
+    return chosen
 
 
 def build_segmentor(cfg: Config) -> Any:

@@ -56,8 +56,8 @@ class _JointEnergy(Function):
         gradients = [torch.zeros_like(z) if want else None for z, want in zip((x, y), wanted)]
         for start in range(0, len(x), _BLOCK):
             # The matrices are symmetric: a block of rows is read from its diagonal on.
-            own, rest = slice(start, start + _BLOCK), slice(start, None)
-            kx, ky = x[own] @ x[rest].T, y[own] @ y[rest].T
+            rows, rest = slice(start, start + _BLOCK), slice(start, None)
+            kx, ky = x[rows] @ x[rest].T, y[rows] @ y[rest].T
             size = len(kx)
             product = kx * ky
             product.diagonal().fill_(1.0)
@@ -67,8 +67,8 @@ class _JointEnergy(Function):
             product.diagonal().zero_()  # constant
             for z, slope, gradient in zip((x, y), (ky.mul_(product), kx.mul_(product)), gradients):
                 if gradient is not None:
-                    gradient[own].addmm_(slope, z[rest])
-                    gradient[start + size :].addmm_(slope[:, size:].T, z[own])
+                    gradient[rows].addmm_(slope, z[rest])
+                    gradient[start + size :].addmm_(slope[:, size:].T, z[rows])
         ctx.save_for_backward(*(g for g in gradients if g is not None))
         return energy.to(x.dtype)
 

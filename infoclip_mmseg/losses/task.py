@@ -120,8 +120,8 @@ class _ResizedBCE(Function):
         ctx.chunk = chunk
         loss = logits.new_zeros(index.shape)
         for start, part in _resized(logits, index, chunk):
-            own, inside = _own_classes(index - start, part.shape[1])
-            loss += F.softplus(part).sum(dim=1) - part.gather(1, own).squeeze(1) * inside
+            slots, inside = _class_slots(index - start, part.shape[1])
+            loss += F.softplus(part).sum(dim=1) - part.gather(1, slots).squeeze(1) * inside
         return loss
 
     @staticmethod
@@ -132,9 +132,9 @@ class _ResizedBCE(Function):
         grad = torch.empty_like(logits)
         for start, part in _resized(logits, index, ctx.chunk):
             classes = part.shape[1]
-            own, inside = _own_classes(index - start, classes)
+            slots, inside = _class_slots(index - start, classes)
             part = part.sigmoid_().mul_(upstream.unsqueeze(1))
-            part.scatter_add_(1, own, -(upstream * inside).unsqueeze(1))
+            part.scatter_add_(1, slots, -(upstream * inside).unsqueeze(1))
             target = grad[:, start : start + classes]
             target.copy_(
                 torch.ops.aten.upsample_bilinear2d_backward(
@@ -151,7 +151,7 @@ def _resized(logits: Tensor, index: Tensor, chunk: int) -> Iterator[tuple[int, T
         yield start, F.interpolate(part, index.shape[1:], mode='bilinear', align_corners=False)
 
 
-def _own_classes(index: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+def _class_slots(index: Tensor, classes: int) -> tuple[Tensor, Tensor]:
     """Place (B, 1, h, w) of each pixel's class among these, and whether it is one of them."""
     inside = (index >= 0) & (index < classes)
     return index.where(inside, 0).unsqueeze(1), inside

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from infoclip_mmseg.visualization.alignment import draw_alignment, limits
+from infoclip_mmseg.visualization.relation_figure import draw_alignment, limits
 
 IMAGE = np.full((30, 40, 3), 128, np.uint8)
 
