@@ -32,10 +32,10 @@ def load_vocabulary(path: str | Path) -> list[str]:
         return json.loads(shipped.read_text(encoding='utf-8'))
     path = Path(path)
     if not path.is_file():
-        names = ', '.join(shipped_vocabularies())
+        known = ', '.join(shipped_vocabularies())
         raise FileNotFoundError(
             f'vocabulary file {str(path)!r} does not exist (working directory {Path.cwd()}), and '
-            f'it is none of the lists that come with the package: {names}'
+            f'it is none of the lists that come with the package: {known}'
         )
     try:
         text = path.read_text(encoding='utf-8-sig')
