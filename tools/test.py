@@ -26,6 +26,7 @@ from infoclip_mmseg.engine.launch import (
     add_common_arguments,
     check_file,
     keep_freed_memory,
+    leave_together,
     load_config,
     start_on_cpu,
     unwrap_segmentor,
@@ -137,13 +138,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             unwrap_segmentor(runner.model, 'backbone').init_weights()
         if args.benchmarks is None:
             runner.test()
-            return
-        name = f'{Path(args.config).stem} {Path(args.checkpoint or "pretrained").name}'
-        table = run_benchmarks(runner, plans, absent, args.checkpoint, name, args.redo)
-        if is_main_process():
-            print(f'\n{table}\nwritten to {Path(cfg.work_dir, FOLDER)}/table1.md, .csv and .json')
+        else:
+            name = f'{Path(args.config).stem} {Path(args.checkpoint or "pretrained").name}'
+            table = run_benchmarks(runner, plans, absent, args.checkpoint, name, args.redo)
+            if is_main_process():
+                print(f'\n{table}\nwritten to {Path(cfg.work_dir, FOLDER)}/table1.md, .csv, .json')
     except CheckpointError as error:
         parser.exit(2, f'{parser.prog}: error: {error}\n')
+    leave_together()
 
 
 def _enable_drawing(cfg: Config, args: argparse.Namespace) -> None:

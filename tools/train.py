@@ -25,6 +25,7 @@ from infoclip_mmseg.engine.launch import (
     add_common_arguments,
     check_file,
     keep_freed_memory,
+    leave_together,
     load_config,
     start_on_cpu,
 )
@@ -102,6 +103,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         runner.train()
     except CheckpointError as error:
         parser.exit(2, f'{parser.prog}: error: {error}\n')
+    leave_together()
 
 
 if __name__ == '__main__':

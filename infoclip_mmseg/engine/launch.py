@@ -91,6 +91,13 @@ def start_on_cpu(cfg: Config) -> None:
     )
 
 
+def leave_together() -> None:
+    """End the processes of a launch at the same time, so that none is missed by another."""
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.barrier()
+        distributed.destroy_process_group()
+
+
 def _read_slurm_variables() -> None:
     """Set what torchrun would set, as MMEngine does where there is a CUDA device."""
     env = os.environ
