@@ -16,6 +16,7 @@ def finite(runner) -> bool:
 @pytest.mark.skipif(
     not hasattr(torch, 'get_autocast_dtype'), reason='dynamo of torch < 2.4 has no properties'
 )
+@pytest.mark.slow
 def test_compile_flag_changes_no_loss(make_runner, toy_cfg, tmp_path):
     """Tracing alone (backend 'eager') shows that the training step survives dynamo."""
     plain = make_runner(toy_cfg(distill=True), max_iters=2)

@@ -52,6 +52,7 @@ def test_the_data_set_reads_what_the_archive_says(key, prepared):
         assert outside.any() and not outside.all()
 
 
+@pytest.mark.slow
 def test_all_six_are_evaluated(prepared):
     results = evaluate('all')['results']
     assert list(results) == list(SIX)

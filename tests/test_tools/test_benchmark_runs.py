@@ -121,6 +121,7 @@ def evaluated(monkeypatch):
     return keys
 
 
+@pytest.mark.slow
 def test_all_six_in_one_run(place, monkeypatch, capsys, evaluated):
     encoded = []
     encode = TextEncoder.embed_anew

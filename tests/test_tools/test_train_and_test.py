@@ -116,6 +116,7 @@ def test_training_writes_to_the_default_folder_and_logs_norms_by_group(trained):
     assert {'decode.loss_seg', 'loss_ib', 'loss_mi'} <= scalars.keys()
 
 
+@pytest.mark.slow
 def test_resuming_goes_on_behind_the_checkpoint(trained):
     checkpoint = trained / 'work_dirs/infoclip_tiny/iter_2.pth'
     process = start(
@@ -127,6 +128,7 @@ def test_resuming_goes_on_behind_the_checkpoint(trained):
     assert sorted(losses(process)) == [5]
 
 
+@pytest.mark.slow
 def test_evaluation_prints_the_table_and_writes_labels_and_overlays(trained):
     process = start(
         trained,
@@ -164,6 +166,7 @@ def test_mixed_precision_trains(trained):
     assert all(np.isfinite(list(losses(process).values())))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_without_lpam_starts_a_distillation_and_evaluates(trained, ade_root):
     write_config(trained, ade_root, 'catseg')
     process = start(trained, 'train.py', 'catseg_tiny.py', '--work-dir', 'plain')
@@ -182,6 +185,7 @@ class Malicious:
         return os.mkdir, ('made-by-the-checkpoint',)
 
 
+@pytest.mark.slow
 def test_a_pickle_with_code_in_it_does_not_run(trained):
     torch.save({'state_dict': {}, 'meta': Malicious()}, trained / 'malicious.pth')
     for program, arguments in (
@@ -257,6 +261,7 @@ def test_distributed_scripts_say_how_they_are_used(script):
     assert process.stderr.startswith('usage: ')
 
 
+@pytest.mark.slow
 def test_two_processes_train_and_evaluate(trained):
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
