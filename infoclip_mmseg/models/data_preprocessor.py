@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from mmseg.models.data_preprocessor import SegDataPreProcessor
 from mmseg.registry import MODELS
+
+from infoclip_mmseg.models.normalisation import CLIP_MEAN, CLIP_STD
 
 
 @MODELS.register_module()
@@ -16,7 +19,20 @@ class OpenVocabDataPreProcessor(SegDataPreProcessor):
 
     They are padded at the bottom and right to the largest height and width, and the padding is told
     in ``img_padding_size``; the segmentor cuts it off before it resizes.
+
+    Args:
+        mean, std: Normalisation of RGB images, 0..255. None: in an :class:`OpenVocabSegmentor` that
+            of its weights, elsewhere that of OpenAI's CLIP.
+        **kwargs: See ``mmseg.models.SegDataPreProcessor``.
     """
+
+    def __init__(
+        self,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(mean=mean or CLIP_MEAN, std=std or CLIP_STD, **kwargs)
 
     def forward(self, data: dict, training: bool = False) -> dict[str, Any]:
         """See ``mmseg.models.SegDataPreProcessor``.

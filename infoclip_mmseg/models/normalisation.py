@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import open_clip
@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+# Configs round; a hundredth of a grey level is none.
+_ROUNDED = 0.01
 CLIP_MEAN = tuple(255 * value for value in open_clip.OPENAI_DATASET_MEAN)
 CLIP_STD = tuple(255 * value for value in open_clip.OPENAI_DATASET_STD)
 
@@ -26,6 +28,61 @@ class Normalisation(NamedTuple):
     mean: Sequence[float]
     std: Sequence[float]
     rgb: bool = True
+
+
+def normalisation_of_weights(model_name: str | dict, pretrained: str | None) -> Normalisation:
+    """How images were normalised when CLIP weights were trained, as open_clip has it for their tag.
+
+    A file does not tell; for it, and for no weights at all, these are OpenAI's values.
+
+    Args:
+        model_name: Model that the weights are of; see ``CLIPDualEncoder``.
+        pretrained: open_clip tag, file or None.
+    """
+    known: Mapping[str, Any] = {}
+    if isinstance(model_name, str) and pretrained is not None:
+        known = open_clip.get_pretrained_cfg(model_name, pretrained) or {}
+    mean = known.get('mean') or open_clip.OPENAI_DATASET_MEAN
+    std = known.get('std') or open_clip.OPENAI_DATASET_STD
+    return Normalisation(tuple(255 * v for v in mean), tuple(255 * v for v in std))
+
+
+def as_trained(
+    stated: Mapping[str, Any], encoder: Mapping[str, Any], where: str
+) -> dict[str, tuple[float, ...]]:
+    """What a config states, completed by and checked against what the weights were trained with.
+
+    Args:
+        stated: Config that may have ``mean`` and ``std``, RGB in 0..255.
+        encoder: Config of the ``CLIPDualEncoder``.
+        where: Key of the first config, for the error.
+
+    Returns:
+        ``mean`` and ``std``.
+
+    Raises:
+        ValueError: The weights have a tag, and the config states other values.
+    """
+    model_name, pretrained = encoder['model_name'], encoder.get('pretrained')
+    right = normalisation_of_weights(model_name, pretrained)
+    mean, std = (stated.get(key) or getattr(right, key) for key in ('mean', 'std'))
+    is_tag = isinstance(model_name, str) and bool(
+        pretrained and open_clip.get_pretrained_cfg(model_name, pretrained)
+    )
+    given = torch.tensor([*mean, *std], dtype=torch.float64)
+    wanted = torch.tensor([*right.mean, *right.std], dtype=torch.float64)
+    if is_tag and (given.shape != wanted.shape or (given - wanted).abs().max() > _ROUNDED):
+        raise ValueError(
+            f'{where} states mean={_short(mean)} and std={_short(std)}, but the weights '
+            f'{pretrained!r} of {model_name!r} were trained with mean={_short(right.mean)} and '
+            f'std={_short(right.std)} (RGB, 0..255); take both out of the config: they follow from '
+            'the weights'
+        )
+    return dict(mean=tuple(mean), std=tuple(std))
+
+
+def _short(values: Sequence[float]) -> list[float]:
+    return [round(float(value), 4) for value in values]
 
 
 def normalisation_of(preprocessor: Any) -> Normalisation:

@@ -5,6 +5,9 @@ model = dict(
     type='EncoderDecoder',
     data_preprocessor=dict(
         type='SegDataPreProcessor',
+        # OpenAI's; an EncoderDecoder does not take them from the tag of its backbone's weights
+        mean=[122.7709383, 116.7460125, 104.09373615],
+        std=[68.5005327, 66.6321579, 70.32316305],
         size=(512, 512),
         test_cfg=dict(size_divisor=16),  # whole images must be a multiple of the patch
     ),

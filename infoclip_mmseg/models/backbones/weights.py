@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,14 @@ from mmengine.logging import print_log
 from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 
-from infoclip_mmseg.models.backbones.layouts import LAYOUTS, split_qkv
+from infoclip_mmseg.models.backbones.layouts import LAYOUTS, looks_like, split_qkv, without_prefixes
 from infoclip_mmseg.utils.checkpoint_files import load_checkpoint_file
 
 FILE_SUFFIXES = ('.pt', '.pth', '.bin', '.safetensors')
 # Entries of OpenAI's TorchScript archives that are not weights.
 _OPENAI_EXTRAS = ('input_resolution', 'context_length', 'vocab_size')
+ENTRIES = ('state_dict', 'model_state_dict', 'model')
+"""Where training checkpoints have their weights."""
 TOKEN_TABLE, TOKEN_ROWS = 'token_embedding.weight', 'token_embedding.rows'
 
 
@@ -102,8 +106,8 @@ def load_clip_weights(model: nn.Module, model_name: str, path: Path, quick_gelu:
     """Load a CLIP checkpoint file into an open_clip model.
 
     Reads OpenAI's TorchScript archives, open_clip's .pt / .bin / .safetensors files, training
-    checkpoints ``{'state_dict': ...}`` and other libraries' layouts (``LAYOUTS``); nothing in the
-    file is executed.
+    checkpoints (:data:`ENTRIES`) and other libraries' layouts (``LAYOUTS``), with or without a
+    prefix that all names share; nothing in the file is executed.
 
     Raises:
         ValueError: The file holds other weights than the model needs, or weights that were trained
@@ -116,6 +120,7 @@ def load_clip_weights(model: nn.Module, model_name: str, path: Path, quick_gelu:
         if layout.matches(state):
             if layout.quick_gelu:
                 check_activation(model_name, f'{library} CLIP {str(path)!r}', True, quick_gelu)
+            _check_config_beside(model_name, path, quick_gelu)
             state = layout.read(state)
     if TOKEN_ROWS in state:
         state = expand_token_table(state, _vocabulary_size(model))
@@ -130,15 +135,26 @@ def load_clip_weights(model: nn.Module, model_name: str, path: Path, quick_gelu:
     model.load_state_dict(state)
 
 
+def _check_config_beside(model_name: str, path: Path, quick_gelu: bool) -> None:
+    """What transformers' config.json beside its weights says of the activation must hold."""
+    beside = path.parent / 'config.json'
+    config = json.loads(beside.read_text(encoding='utf-8')) if beside.is_file() else {}
+    if config.get('model_type') == 'clip':
+        activation = (config.get('vision_config') or {}).get('hidden_act', 'quick_gelu')
+        wanted = activation == 'quick_gelu'
+        check_activation(model_name, f'{str(path)!r}, by its config.json,', wanted, quick_gelu)
+
+
 def read_clip_state(path: Path) -> tuple[dict[str, Tensor], bool]:
     """State dict of a CLIP file, and whether it is one of OpenAI's TorchScript archives."""
     if path.suffix == '.pt' and _is_torchscript(path):
         state = dict(torch.jit.load(str(path), map_location='cpu').state_dict())
         from_openai = all(key in state for key in _OPENAI_EXTRAS)
     else:
-        loaded = load_checkpoint_file(path)
-        state, from_openai = dict(loaded.get('state_dict', loaded)), False
-    state = {key.removeprefix('module.'): value for key, value in state.items()}
+        loaded: Any = load_checkpoint_file(path)
+        entries = [loaded[key] for key in ENTRIES if isinstance(loaded.get(key), Mapping)]
+        state, from_openai = dict((entries or [loaded])[0]), False
+    state = without_prefixes(state)
     for key in _OPENAI_EXTRAS:
         state.pop(key, None)
     return state, from_openai
@@ -198,10 +214,13 @@ def _check_fit(model: nn.Module, model_name: str, state: dict[str, Tensor], path
     wrong = sorted(k for k in expected.keys() & got.keys() if expected[k] != got[k])
     if missing or unexpected or wrong:
         shapes = [f'{k}: file {got[k]}, model {expected[k]}' for k in wrong[:3]]
+        kind = looks_like(state)
+        seems = '' if kind is None else f'It looks like {kind}. '
         raise ValueError(
             f'{str(path)!r} does not hold weights of {model_name!r}: {len(missing)} tensors '
             f'missing {missing[:3]}, {len(unexpected)} unknown {unexpected[:3]}, {len(wrong)} of '
-            f'another shape {shapes}. Set model.backbone.model_name to the model of the file.'
+            f'another shape {shapes}. {seems}Set model.backbone.model_name to the model of the '
+            'file.'
         )
 
 

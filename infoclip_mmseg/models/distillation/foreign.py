@@ -18,7 +18,7 @@ from infoclip_mmseg.models.distillation.student_embeddings import (
     read_text,
 )
 from infoclip_mmseg.models.distillation.teacher import FrozenTeacher
-from infoclip_mmseg.models.normalisation import CLIP_MEAN, CLIP_STD, Normalisation, renormalise
+from infoclip_mmseg.models.normalisation import Normalisation, as_trained, renormalise
 from infoclip_mmseg.models.text.prompts import DEFAULT_TEMPLATES, PromptSet
 from infoclip_mmseg.utils.tensors import pair, resize
 
@@ -46,11 +46,12 @@ class Distillation(Distiller, nn.Module):
         loss_ib, loss_mi, loss_distill: As in :class:`OpenVocabSegmentor`.
         input_size: Size in pixels to which the teacher's images are resized, multiples of its
             patch; None: the student's.
-        mean, std: The teacher's normalisation of RGB images, 0..255; by default CLIP's.
+        mean, std: The teacher's normalisation of RGB images, 0..255; by default that of its
+            weights' tag, or for a file OpenAI's.
         templates, synonyms: See :func:`build_prompts`.
 
     Raises:
-        ValueError: There is no loss.
+        ValueError: There is no loss, or the weights were trained with other ``mean`` and ``std``.
     """
 
     def __init__(
@@ -64,8 +65,8 @@ class Distillation(Distiller, nn.Module):
         loss_mi: dict | None = None,
         loss_distill: Sequence[dict] | None = None,
         input_size: int | Sequence[int] | None = None,
-        mean: Sequence[float] = CLIP_MEAN,
-        std: Sequence[float] = CLIP_STD,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
         templates: str | Sequence[str] = DEFAULT_TEMPLATES,
         synonyms: str = 'first',
     ) -> None:
@@ -73,7 +74,10 @@ class Distillation(Distiller, nn.Module):
         self.teacher_cfg = dict(teacher)
         self.taps = make_taps(dense, text)
         self.input_size = None if input_size is None else pair(input_size)
-        self.normalisation = Normalisation(tuple(mean), tuple(std))
+        stated = dict(mean=mean, std=std)
+        self.normalisation = Normalisation(
+            **as_trained(stated, self.teacher_cfg, 'model.distillation')
+        )
         self.templates, self.synonyms = templates, synonyms
         self.channels = channels
         configs = [loss for loss in (loss_ib, loss_mi, *(loss_distill or ())) if loss]

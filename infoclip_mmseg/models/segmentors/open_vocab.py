@@ -16,7 +16,7 @@ from infoclip_mmseg.losses.base import build_losses
 from infoclip_mmseg.models.backbones.dual_encoder import ImageFeatures
 from infoclip_mmseg.models.distillation.distiller import Distiller, Student
 from infoclip_mmseg.models.layers.cost_volume import ClassLogits
-from infoclip_mmseg.models.normalisation import normalisation_of
+from infoclip_mmseg.models.normalisation import as_trained, normalisation_of
 from infoclip_mmseg.models.segmentors.checks import check_image_sizes, check_labels
 from infoclip_mmseg.models.segmentors.inference import (
     DEFAULT_TEST_CFG,
@@ -67,7 +67,8 @@ class OpenVocabSegmentor(VocabularyOwner, Student, BaseSegmentor):
             Predictions hold a map of every class only where there are at most
             ``max_dense_classes``.
         train_cfg: Not used; mmseg passes it.
-        data_preprocessor: Usually :class:`OpenVocabDataPreProcessor` with CLIP's mean and std.
+        data_preprocessor: Usually :class:`OpenVocabDataPreProcessor`. Mean and standard deviation
+            are those that open_clip has for the weights' tag, and need not be given.
         pretrained: Overrides ``backbone.pretrained`` where given, as in mmseg's segmentors.
         init_cfg: See ``mmengine.model.BaseModule``.
     """
@@ -93,13 +94,16 @@ class OpenVocabSegmentor(VocabularyOwner, Student, BaseSegmentor):
         pretrained: str | None = None,
         init_cfg: dict | None = None,
     ) -> None:
+        backbone = {**backbone, **({} if pretrained is None else dict(pretrained=pretrained))}
+        if isinstance(data_preprocessor, dict):
+            constants = as_trained(data_preprocessor, backbone, 'model.data_preprocessor')
+            data_preprocessor = {**data_preprocessor, **constants}
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         if neck is None and (loss_ib or loss_mi):
             raise ValueError(
                 'loss_ib and loss_mi compare relation maps: set neck=dict(type="LPAM")'
             )
-        overrides = {} if pretrained is None else dict(pretrained=pretrained)
-        self.backbone = MODELS.build({**backbone, **overrides})
+        self.backbone = MODELS.build(backbone)
         self.vocabulary = Vocabulary(templates, synonyms)
         embed_dim = self.backbone.embed_dim
         sizes = dict(
