@@ -34,6 +34,8 @@ class HeadContract:
     """Its config; None takes the toy-sized model's CATSegHead."""
     options: dict = {}
     """More options of the head."""
+    fewest = 1
+    """Classes that it needs."""
     limit = 0
     """Classes that are decoded of each view; 0 for all."""
     modes = MODES
@@ -60,8 +62,8 @@ class HeadContract:
 
     @pytest.fixture
     def counts(self):
-        """Sizes of a vocabulary: one, a few, and more than the head decodes of a view."""
-        return (1, 3, self.limit + 5)
+        """Sizes of a vocabulary: the least, a few, and more than the head decodes of a view."""
+        return (self.fewest, 3, self.limit + 5)
 
     @pytest.fixture
     def features(self, model):
@@ -81,6 +83,15 @@ class HeadContract:
         assert head.trained == any(True for _ in head.parameters())
         model.set_vocabulary(words(4))
         assert head.num_classes == head.out_channels == model.out_channels == 4
+
+    def test_too_few_classes_are_refused(self, model):
+        model.set_vocabulary(words(3))
+        if self.fewest > 1:
+            with pytest.raises(ValueError, match='Add words'):
+                model.set_vocabulary(words(self.fewest - 1))
+            with pytest.raises(ValueError, match='Add words'):
+                model.label(torch.rand(1, 3, 40, 40), words(self.fewest - 1))
+        assert model.decode_head.num_classes == 3
 
     @torch.no_grad()
     def test_logits_and_their_classes(self, model, features, counts):
@@ -129,7 +140,8 @@ class HeadContract:
             best, winner = probabilities[0].max(dim=0)
             labels = head.labels(winner, best)
             assert labels.shape == winner.shape and labels.dtype == torch.int64
-            assert labels.min() >= 0 and labels.max() < max(count, 2)
+            known = set(range(count)) | ({head.ignore_index} if count == 1 else set())
+            assert set(labels.unique().tolist()) <= known
 
     @torch.no_grad()
     def test_predictions(self, build, monkeypatch, counts):

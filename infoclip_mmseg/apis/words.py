@@ -118,6 +118,7 @@ def plan_words(classes: str | Sequence[str], background: Background, model: Any)
     names = load_classes(classes)
     words, threshold = _read_background(background)
     if len(names) == 1 and not words and threshold is None:
+        model.decode_head.check_vocabulary(1)
         threshold = model.decode_head.threshold
     results = [*names, BACKGROUND] if words or threshold is not None else names
     if len(results) > MAX_NAMES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,28 @@ def load_vocabulary(path: str | Path) -> list[str]:
             'name a line (any other suffix)'
         )
     return names
+
+
+def check_several_classes(names: Sequence[str], owner: str) -> None:
+    """A data set needs something that its class is told from.
+
+    With a single class every labelled pixel is of it, and whatever else is taken for it stands
+    where there is no label, that is, does not count.
+
+    Args:
+        names: Class names.
+        owner: Whose they are, for the error.
+
+    Raises:
+        ValueError: There is only one.
+    """
+    if len(names) == 1:
+        raise ValueError(
+            f'{owner} has one class, {names[0]!r}: nothing is there to tell it from, and what is '
+            'wrongly taken for it would not count. Name everything else too: a vocabulary of two '
+            'lines, "background" and the class, and their labels 0 and 1 in the label maps (for '
+            'maps of 0 and 255 label_map={0: 0, 255: 1}, without reduce_zero_label)'
+        )
 
 
 def _lists() -> dict[str, Any]:

@@ -12,7 +12,11 @@ from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
 from infoclip_mmseg.datasets.label_maps import OUTSIDE, LabelRule, default_ignore_index
-from infoclip_mmseg.datasets.vocabularies import load_vocabulary, shipped_vocabularies
+from infoclip_mmseg.datasets.vocabularies import (
+    check_several_classes,
+    load_vocabulary,
+    shipped_vocabularies,
+)
 from infoclip_mmseg.utils.files import first_few
 from infoclip_mmseg.utils.palette import make_palette
 
@@ -50,7 +54,7 @@ class VocabularyDataset(BaseSegDataset):
 
     Raises:
         FileNotFoundError: The vocabulary, a folder, an image or a label map is not there.
-        ValueError: Unknown option, two files of the same name, or no files.
+        ValueError: Unknown option, a single class, two files of the same name, or no files.
     """
 
     def __init__(
@@ -78,6 +82,7 @@ class VocabularyDataset(BaseSegDataset):
                 'take `classes` out of metainfo'
             )
         names = load_vocabulary(find_vocabulary(vocabulary, kwargs.get('data_root')))
+        check_several_classes(names, type(self).__name__)
         meta = make_metainfo(names, background_from)
         num_classes = len(meta['classes'])
         ignored = default_ignore_index(num_classes) if ignore_index is None else ignore_index

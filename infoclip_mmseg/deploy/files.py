@@ -29,8 +29,9 @@ def describe(model: Any, config: str, bake: bool) -> dict[str, Any]:
 
     Returns:
         ``config``, ``classes``, ``palette`` (RGB, 0..255), ``input_size`` (height and width in
-        pixels), ``mean``, ``std`` (of 0..255; already applied inside), ``text`` ('baked' or
-        'input'), ``min_classes``, ``max_classes``, ``infoclip_mmseg`` (version).
+        pixels), ``mean``, ``std`` (of 0..255; already applied inside), ``threshold`` (probability
+        above which a pixel is of a single class), ``text`` ('baked' or 'input'), ``min_classes``,
+        ``max_classes``, ``infoclip_mmseg`` (version).
     """
     meta = model.dataset_meta
     num_classes = len(meta['classes'])
@@ -43,6 +44,7 @@ def describe(model: Any, config: str, bake: bool) -> dict[str, Any]:
         input_size=list(model.input_size),
         mean=preprocessor.mean.flatten().tolist(),
         std=preprocessor.std.flatten().tolist(),
+        threshold=model.decode_head.threshold,
         text='baked' if bake else 'input',
         min_classes=num_classes if bake else low,
         max_classes=num_classes if bake else high,

@@ -16,6 +16,7 @@ from prettytable import PrettyTable
 from torch import Tensor
 
 from infoclip_mmseg.datasets.label_maps import IGNORED_8
+from infoclip_mmseg.datasets.vocabularies import check_several_classes
 from infoclip_mmseg.evaluation.areas import (
     Areas,
     count_areas,
@@ -70,6 +71,7 @@ class OpenVocabIoUMetric(IoUMetric):
             data_samples: Samples with `pred_sem_seg` and, but for `format_only`, `gt_sem_seg`.
         """
         meta = self.dataset_meta or {}
+        check_several_classes(meta['classes'], 'the data set')
         num_classes = len(meta['classes'])
         ignored = _or(self._given_ignore_index, meta.get('ignore_index', IGNORED_8))
         fold = _or(self.fold_from, meta.get('fold_from'))

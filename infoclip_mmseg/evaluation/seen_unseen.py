@@ -12,7 +12,7 @@ from mmseg.evaluation import IoUMetric
 from mmseg.registry import METRICS
 from prettytable import PrettyTable
 
-from infoclip_mmseg.datasets.vocabularies import load_vocabulary
+from infoclip_mmseg.datasets.vocabularies import check_several_classes, load_vocabulary
 from infoclip_mmseg.evaluation.areas import Areas, class_iou, total_areas, without_absent
 from infoclip_mmseg.utils.files import first_few
 
@@ -127,6 +127,7 @@ class SeenUnseenIoUMetric(IoUMetric):
         if not classes or not seen:
             what = 'class names (`classes` of its metainfo)' if seen else 'seen classes'
             raise ValueError(f'SeenUnseenIoUMetric: the data set has no {what}. {MEND}')
+        check_several_classes(classes, 'the data set')
         self._classes, self._is_seen = classes, find_seen(classes, seen)
         self._dataset_meta = meta
 

@@ -8,7 +8,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
-from infoclip_mmseg.datasets.vocabularies import load_vocabulary
+from infoclip_mmseg.datasets.vocabularies import check_several_classes, load_vocabulary
 from infoclip_mmseg.engine.launch import unwrap_segmentor
 
 LOOPS = ('train', 'val', 'test')
@@ -30,7 +30,7 @@ class VocabularyHook(Hook):
 
     Raises:
         ValueError: A key is not a loop; a file has another number of names than the data set has
-            classes; a data set without a file has no class names.
+            classes; a data set without a file has no class names; there is only one.
     """
 
     priority = 'VERY_HIGH'
@@ -76,6 +76,7 @@ class VocabularyHook(Hook):
                 f'{type(dataset).__name__} asks for {len(names)} names of which several are one '
                 'class, which is for evaluation only; train on a data set with one name a class'
             )
+        check_several_classes(names, type(dataset).__name__)
         model = unwrap_segmentor(runner.model, 'set_vocabulary')
         ignore_index = getattr(dataset, 'metainfo', {}).get('ignore_index')
         model.set_vocabulary(names, palette, ignore_index)

@@ -32,7 +32,7 @@ class OpenVocabHead(BaseModule):
     Args:
         ignore_index: Label value of pixels without a label.
         threshold: Probability above which a pixel belongs to the class when the vocabulary has
-            only one.
+            only one; the others then get no label.
         init_cfg: See ``mmengine.model.BaseModule``.
 
     Attributes:
@@ -69,6 +69,9 @@ class OpenVocabHead(BaseModule):
     def check_mode(self, mode: str) -> None:
         """Raise a ValueError where the scores cannot be averaged as an inference mode does."""
 
+    def check_vocabulary(self, num_classes: int) -> None:
+        """Raise a ValueError where the head cannot work with so few classes."""
+
     def forward(self, features: ImageFeatures, text: Tensor) -> Tensor:
         """Logits (B, T, h, w) of every class; arguments as for :meth:`decode`."""
         logits, classes = self.decode(features, text)
@@ -101,14 +104,17 @@ class OpenVocabHead(BaseModule):
         return scores
 
     def labels(self, winner: Tensor, probability: Tensor) -> Tensor:
-        """Labels (h, w).
+        """Labels (h, w), 0..T-1.
+
+        With a single class: 0 where its probability is above the threshold, elsewhere
+        ``ignore_index``, as in label maps.
 
         Args:
             winner: The most probable class (h, w) of each pixel.
             probability: Its probability (h, w).
         """
         if self.num_classes == 1:
-            return (probability > self.threshold).long()
+            return winner.masked_fill(probability <= self.threshold, self.ignore_index)
         return winner
 
     def segments(

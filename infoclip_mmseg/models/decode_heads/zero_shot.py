@@ -126,6 +126,20 @@ class ZeroShotHead(CosineHead):
                 "test_cfg=dict(mode='windows', window=448, stride=224)"
             )
 
+    def check_vocabulary(self, num_classes: int) -> None:
+        """Refuse a single class.
+
+        Raises:
+            ValueError: There is one; the softmax would give it every pixel with probability 1.
+        """
+        if num_classes == 1:
+            raise ValueError(
+                'a ZeroShotHead shares each pixel out among the words: a single one gets all of '
+                'them, whatever the threshold. Add words for what else there may be: more classes, '
+                "or background words (background=['background', 'wall', 'sky'], or "
+                '--background "background; wall; sky")'
+            )
+
     def scores(self, logits: Tensor) -> Tensor:
         """Cosines (B, W, h, w) as they are."""
         return logits.float()

@@ -134,6 +134,7 @@ class OpenVocabSegmentor(VocabularyOwner, Student, BaseSegmentor):
         """Set what depends on the words: classes and ignored value of head and preprocessor."""
         value = self.vocabulary.ignore_index
         ignored, padded = self._configured_ignore if value is None else (value, value)
+        self.decode_head.check_vocabulary(self.vocabulary.num_classes)
         self.decode_head.num_classes = self.vocabulary.num_classes
         self.decode_head.ignore_index = ignored
         if padded is not None:
@@ -275,8 +276,9 @@ class OpenVocabSegmentor(VocabularyOwner, Student, BaseSegmentor):
             images, classes, mode: As for :meth:`segment`.
 
         Returns:
-            Labels (B, h, w) and their probabilities (B, h, w), at the size of the images. A single
-            class has label 1 where its probability is above the head's threshold.
+            Labels (B, h, w) and their probabilities (B, h, w), at the size of the images. Of a
+            single class: 0 where its probability is above the head's threshold, elsewhere the
+            head's ``ignore_index``.
 
         Raises:
             ValueError: See :meth:`segment`.

@@ -1,7 +1,9 @@
-"""OpenVocabTTAModel: test-time augmentation that says when it cannot merge."""
+"""OpenVocabTTAModel: test-time augmentation of probabilities."""
 
 from __future__ import annotations
 
+import torch
+from mmengine.structures import PixelData
 from mmseg.models import SegTTAModel
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
@@ -9,7 +11,10 @@ from mmseg.structures import SegDataSample
 
 @MODELS.register_module()
 class OpenVocabTTAModel(SegTTAModel):
-    """mmseg's SegTTAModel; it averages ``seg_logits``, which large vocabularies do not have.
+    """Averages the probabilities of an image's augmented copies, and labels by the head's rule.
+
+    mmseg's SegTTAModel takes ``seg_logits`` for logits, which here are probabilities already, and
+    knows neither the threshold of a :class:`ZeroShotHead` nor the label of a single class.
 
     Args:
         module: The segmentor; see ``mmengine.model.BaseTTAModel``.
@@ -31,4 +36,14 @@ class OpenVocabTTAModel(SegTTAModel):
                 f'most {limit} classes, got {self.module.out_channels}; raise '
                 'model.test_cfg.max_dense_classes, or evaluate without augmentation'
             )
-        return super().merge_preds(data_samples_list)
+        return [self._merge(copies) for copies in data_samples_list]
+
+    def _merge(self, copies: list[SegDataSample]) -> SegDataSample:
+        merged = copies[0]
+        maps = torch.stack([sample.seg_logits.data for sample in copies]).mean(dim=0)
+        probability, winner = maps.max(dim=0)
+        labels = self.module.decode_head.labels(winner, probability)
+        merged.seg_logits = PixelData(data=maps)
+        merged.pred_sem_seg = PixelData(data=labels[None])
+        merged.pred_probability = PixelData(data=probability[None])
+        return merged

@@ -85,6 +85,16 @@ class Vocabulary:
         return (self.meta or {}).get('ignore_index')
 
     @contextmanager
+    def kept_on_error(self) -> Iterator[None]:
+        """The present words stay where something in the context fails."""
+        kept = self._prompts, self.meta
+        try:
+            yield
+        except BaseException:
+            self._prompts, self.meta = kept
+            raise
+
+    @contextmanager
     def swapped(self, names: Sequence[str] | None) -> Iterator[None]:
         """Other words while the context lasts; None keeps the present ones."""
         kept = self._prompts, self.meta
@@ -118,8 +128,9 @@ class VocabularyOwner:
         Raises:
             TypeError, ValueError: The names are no vocabulary; see :func:`build_prompts`.
         """
-        self.vocabulary.set(names, palette, ignore_index)
-        self.follow_vocabulary()
+        with self.vocabulary.kept_on_error():
+            self.vocabulary.set(names, palette, ignore_index)
+            self.follow_vocabulary()
 
     def follow_vocabulary(self) -> None:
         """Set what depends on the words; nothing here."""

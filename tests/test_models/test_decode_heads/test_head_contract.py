@@ -36,6 +36,7 @@ class TestCosineHead(HeadContract):
 
 class TestZeroShotHead(HeadContract):
     decode_head = dict(type='ZeroShotHead', threshold=0.1)
+    fewest = 2
     modes = ('windows', 'whole')
 
 

@@ -119,8 +119,8 @@ def test_flip_is_undone_and_one_class_is_thresholded(model):
     torch.testing.assert_close(flipped.seg_logits.data, plain.flip(2))
     model.set_vocabulary(['one'])
     result = model.predict(image)[0]
-    expected = result.seg_logits.data > model.decode_head.threshold
-    assert torch.equal(result.pred_sem_seg.data, expected.long())
+    none = result.seg_logits.data <= model.decode_head.threshold
+    assert torch.equal(result.pred_sem_seg.data, none.long() * 255)
 
 
 @pytest.mark.parametrize('dtype', [None, torch.bfloat16])

@@ -121,7 +121,7 @@ def test_label_of_plain_tensors(model):
     assert torch.equal(labels, maps.argmax(1))
     torch.testing.assert_close(probability, maps.amax(1))
     labels, probability = model.label(images, ['one'], mode='whole')
-    assert torch.equal(labels, (probability > model.decode_head.threshold).long())
+    assert torch.equal(labels, (probability <= model.decode_head.threshold).long() * 255)
     assert labels.shape == (2, 60, 50)
 
 
@@ -170,7 +170,7 @@ def test_augmentation_needs_the_maps_of_all_classes(model):
         data_samples=[[SegDataSample(metainfo=meta)] for meta in metas],
     )
     with torch.no_grad():
-        assert wrapper.test_step(data)[0].pred_sem_seg.shape == (60, 50)
+        assert wrapper.test_step(data)[0].pred_sem_seg.data.shape == (1, 60, 50)
         model.test_cfg['max_dense_classes'] = 20
         with pytest.raises(ValueError, match='at most 20 classes, got 21'):
             wrapper.test_step(data)
