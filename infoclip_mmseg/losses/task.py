@@ -5,7 +5,7 @@ Legend: B images, T classes, h w label size.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -48,19 +48,41 @@ def _check_options(logits: Tensor, labels: Tensor, ignored: str, resized: bool =
         raise ValueError(f'labels must hold class indices, but their type is {labels.dtype}')
 
 
+def _extra_weights(
+    class_weight: Sequence[float] | None, index: Tensor, mask: Tensor, logits: Tensor
+) -> Tensor | None:
+    """What each pixel's class weighs more than 1, (B, h, w); None where nothing does."""
+    if class_weight is None:
+        return None
+    if len(class_weight) != logits.shape[1]:
+        raise ValueError(
+            f'class_weight has {len(class_weight)} values, but the logits are of '
+            f'{logits.shape[1]} classes; give one for each class of the vocabulary, in its order'
+        )
+    extra = torch.as_tensor(class_weight, dtype=torch.float32, device=logits.device) - 1
+    return extra[index.clamp(min=0)].masked_fill(mask, 0.0)
+
+
 def pixel_bce(
-    logits: Tensor, labels: Tensor, ignore_index: int = 255, ignored: str = 'negative'
+    logits: Tensor,
+    labels: Tensor,
+    ignore_index: int = 255,
+    ignored: str = 'negative',
+    class_weight: Sequence[float] | None = None,
 ) -> Tensor:
     """Binary cross-entropy of each pixel, summed over classes.
 
     No one-hot target is made: with targets y, the sum over classes of
-    ``softplus(x) - x * y`` is the sum of softplus minus the logit of the labelled class.
+    ``softplus(x) - x * y`` is the sum of softplus minus the logit of the labelled class. With class
+    weights w the part of that class, ``softplus(-x)``, counts w times.
 
     Args:
         logits: (B, T, h, w), any floating type.
         labels: (B, h, w), class indices 0..T-1 or ``ignore_index``.
         ignore_index: Label value of ignored pixels.
         ignored: 'negative': ignored pixels have all-zero targets. 'exclude': they count nothing.
+        class_weight: Weights (T,) of the positive part, as mmseg's ``class_weight`` with
+            ``use_sigmoid`` and torch's ``pos_weight``; None: 1 each.
 
     Returns:
         (B, h, w), natural-log units, float32 (or float64).
@@ -76,11 +98,18 @@ def pixel_bce(
         index = labels.long().masked_fill(mask, 0).unsqueeze(1)
         target_logits = logits.gather(1, index).squeeze(1).masked_fill(mask, 0.0)
         loss = F.softplus(logits).sum(dim=1) - target_logits
+        extra = _extra_weights(class_weight, index.squeeze(1), mask, logits)
+        if extra is not None:
+            loss = loss + extra * F.softplus(-target_logits)
         return loss.masked_fill(mask, 0.0) if ignored == 'exclude' else loss
 
 
 def resized_pixel_bce(
-    logits: Tensor, labels: Tensor, ignore_index: int = 255, ignored: str = 'negative'
+    logits: Tensor,
+    labels: Tensor,
+    ignore_index: int = 255,
+    ignored: str = 'negative',
+    class_weight: Sequence[float] | None = None,
 ) -> Tensor:
     """:func:`pixel_bce` of logits that are first resized to the labels.
 
@@ -88,7 +117,7 @@ def resized_pixel_bce(
 
     Args:
         logits: (B, T, h', w'), any floating type.
-        labels, ignore_index, ignored: As in :func:`pixel_bce`.
+        labels, ignore_index, ignored, class_weight: As in :func:`pixel_bce`.
 
     Returns:
         As :func:`pixel_bce`, with bilinear resizing (align_corners=False).
@@ -103,7 +132,8 @@ def resized_pixel_bce(
     chunk = max(1, budget // max(1, labels.numel()))
     index = labels.long().masked_fill(mask, -1)
     with torch.autocast(device_type=logits.device.type, enabled=False):
-        loss: Tensor = _ResizedBCE.apply(at_least_float32(logits), index, chunk)
+        extra = _extra_weights(class_weight, index, mask, logits)
+        loss: Tensor = _ResizedBCE.apply(at_least_float32(logits), index, extra, chunk)
     return loss.masked_fill(mask, 0.0) if ignored == 'exclude' else loss
 
 
@@ -114,34 +144,42 @@ class _ResizedBCE(Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, index: Tensor, chunk: int) -> Tensor:
+    def forward(
+        ctx: Any, logits: Tensor, index: Tensor, extra: Tensor | None, chunk: int
+    ) -> Tensor:
         """Loss (B, h, w) of logits (B, T, h', w'); pixels with index -1 (B, h, w) have no class."""
-        ctx.save_for_backward(logits, index)
+        ctx.save_for_backward(logits, index, extra)
         ctx.chunk = chunk
         loss = logits.new_zeros(index.shape)
         for start, part in _resized(logits, index, chunk):
             slots, inside = _class_slots(index - start, part.shape[1])
-            loss += F.softplus(part).sum(dim=1) - part.gather(1, slots).squeeze(1) * inside
+            target = part.gather(1, slots).squeeze(1)
+            loss += F.softplus(part).sum(dim=1) - target * inside
+            if extra is not None:
+                loss += extra * inside * F.softplus(-target)
         return loss
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
         """Gradient of the logits."""
-        logits, index = ctx.saved_tensors
+        logits, index, extra = ctx.saved_tensors
         grad = torch.empty_like(logits)
         for start, part in _resized(logits, index, ctx.chunk):
             classes = part.shape[1]
             slots, inside = _class_slots(index - start, classes)
-            part = part.sigmoid_().mul_(upstream.unsqueeze(1))
-            part.scatter_add_(1, slots, -(upstream * inside).unsqueeze(1))
+            part = part.sigmoid_()
+            pull = upstream * inside
+            if extra is not None:
+                pull = pull * (1 + extra * (1 - part.gather(1, slots).squeeze(1)))
+            part = part.mul_(upstream.unsqueeze(1)).scatter_add_(1, slots, -pull.unsqueeze(1))
             target = grad[:, start : start + classes]
             target.copy_(
                 torch.ops.aten.upsample_bilinear2d_backward(
                     part, part.shape[2:], target.shape, False, None, None
                 )
             )
-        return grad, None, None
+        return grad, None, None, None
 
 
 def _resized(logits: Tensor, index: Tensor, chunk: int) -> Iterator[tuple[int, Tensor]]:
@@ -196,24 +234,30 @@ class CATSegBCELoss(nn.Module):
         ignored: 'negative' (as published: ignored pixels are negatives of all classes) or
             'exclude' (MMSegmentation: the same numbers as ``CrossEntropyLoss(use_sigmoid=True,
             avg_non_ignore=True)``).
+        class_weight: See :func:`pixel_bce`; the weights do not enter the number that is divided by.
         loss_weight: Factor of the loss.
         loss_name: Key of the loss; it is optimised only if it starts with 'loss_'.
 
     Raises:
-        ValueError: ``ignored`` is unknown.
+        ValueError: ``ignored`` is unknown; in the forward pass, there is not a weight a class.
     """
 
     resizes = True
     """The head may hand over logits as they are, see ``resize``."""
 
     def __init__(
-        self, ignored: str = 'negative', loss_weight: float = 1.0, loss_name: str = 'loss_seg'
+        self,
+        ignored: str = 'negative',
+        loss_weight: float = 1.0,
+        loss_name: str = 'loss_seg',
+        class_weight: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         if ignored not in ('negative', 'exclude'):
             raise ValueError(f"ignored is {ignored!r}, but must be 'negative' or 'exclude'")
         self.ignored = ignored
         self.loss_weight = loss_weight
+        self.class_weight = None if class_weight is None else tuple(class_weight)
         self._loss_name = loss_name
 
     @property
@@ -223,7 +267,8 @@ class CATSegBCELoss(nn.Module):
 
     def extra_repr(self) -> str:
         """Options, shown when the model is printed."""
-        return f'ignored={self.ignored!r}, loss_weight={self.loss_weight}'
+        weights = '' if self.class_weight is None else f', class_weight={self.class_weight}'
+        return f'ignored={self.ignored!r}, loss_weight={self.loss_weight}{weights}'
 
     def forward(
         self,
@@ -265,7 +310,7 @@ class CATSegBCELoss(nn.Module):
                 "'none', or 'sum' without avg_factor"
             )
         compute = resized_pixel_bce if resize else pixel_bce
-        loss = compute(cls_score, label, ignore_index, self.ignored)
+        loss = compute(cls_score, label, ignore_index, self.ignored, self.class_weight)
         if weight is not None:
             loss = loss * weight
         num_classes = cls_score.shape[1]

@@ -199,3 +199,56 @@ def test_built_from_the_registry_with_weight_and_name(batch):
     loss = MODELS.build(dict(type='CATSegBCELoss', ignored='exclude', loss_weight=0.5))
     assert loss.loss_name == 'loss_seg'
     torch.testing.assert_close(loss(*batch), 0.5 * catseg_bce(*batch, ignored='exclude'))
+
+
+@pytest.mark.parametrize('ignored', ['negative', 'exclude'])
+def test_class_weights_are_those_of_torch(batch, ignored):
+    logits, labels = batch
+    weights = [0.0, 0.5, 1.0, 3.0]
+    targets = torch.stack([labels == index for index in range(CLASSES)], dim=1).double()
+    positive = torch.tensor(weights, dtype=torch.float64)[:, None, None]
+    bce = F.binary_cross_entropy_with_logits
+    values = []
+    for compute in (
+        lambda x: bce(x, targets, pos_weight=positive, reduction='none').mean(dim=1),
+        lambda x: CATSegBCELoss('negative', class_weight=weights)(
+            x, labels, reduction_override='none'
+        ),
+        lambda x: CATSegBCELoss('negative', class_weight=weights)(
+            x, labels, reduction_override='none', resize=True
+        ),
+    ):
+        leaf = logits.double().requires_grad_()
+        loss = compute(leaf)
+        counted = torch.ones_like(loss) if ignored == 'negative' else (labels != 255).double()
+        total = (loss * counted).sum()
+        values.append((loss.detach(), *torch.autograd.grad(total, leaf)))
+    for own in values[1:]:
+        torch.testing.assert_close(own, values[0])
+    excluding = CATSegBCELoss('exclude', class_weight=weights)(logits, labels)
+    mean = (values[0][0] * (labels != 255)).sum() / (labels != 255).sum()
+    torch.testing.assert_close(excluding.double(), mean)
+
+
+@pytest.mark.parametrize('chunk', [1, 2**20])
+def test_class_weights_of_resized_logits(monkeypatch, chunk):
+    monkeypatch.setattr(task, '_CPU_CHUNK', chunk)
+    logits = 5 * torch.randn(2, CLASSES, 4, 3, dtype=torch.float64)
+    labels = torch.randint(0, CLASSES, (2, 12, 9))
+    labels[0, :3] = 255
+    loss = CATSegBCELoss(class_weight=[2, 1, 0.3, 5])
+    one, two = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    larger = F.interpolate(one, (12, 9), mode='bilinear', align_corners=False)
+    expected, got = loss(larger, labels), loss(two, labels, resize=True)
+    torch.testing.assert_close(got, expected)
+    expected.backward()
+    got.backward()
+    torch.testing.assert_close(two.grad, one.grad)
+
+
+def test_equal_class_weights_are_none(batch):
+    torch.testing.assert_close(
+        CATSegBCELoss(class_weight=[1] * CLASSES)(*batch), catseg_bce(*batch)
+    )
+    with pytest.raises(ValueError, match='class_weight has 2 values, but the logits are of 4'):
+        CATSegBCELoss(class_weight=[1, 2])(*batch)

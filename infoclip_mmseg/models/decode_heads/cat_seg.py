@@ -27,6 +27,12 @@ def _projection(in_channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(in_channels, out_channels, 3, padding=1), nn.ReLU())
 
 
+def _build_losses(config: dict | Sequence[dict]) -> nn.Module:
+    if isinstance(config, dict):
+        return MODELS.build(config)
+    return nn.ModuleList(map(MODELS.build, config))
+
+
 Sizes = TypeVar('Sizes', AggregationSizes, UpsamplingSizes)
 
 
@@ -65,7 +71,8 @@ class CATSegHead(OpenVocabHead):
         with_cp: Recompute activations in the backward pass: those of spatial aggregation, of class
             attention on all positions, and of upsampling what lies between the convolutions.
         loss_decode: Task loss, see :class:`~infoclip_mmseg.losses.CATSegBCELoss`; any mmseg loss on
-            one logit map a class will do.
+            one logit map a class will do. A list is summed; losses of one ``loss_name`` have one
+            key, as in mmseg.
         ignore_index: Label value of pixels without a label.
         threshold: Probability above which a pixel belongs to the class when the vocabulary has
             only one.
@@ -89,7 +96,7 @@ class CATSegHead(OpenVocabHead):
         upsampling: dict | None = None,
         class_chunk: int | None = None,
         with_cp: bool = False,
-        loss_decode: dict | None = None,
+        loss_decode: dict | Sequence[dict] | None = None,
         ignore_index: int = 255,
         threshold: float = 0.5,
         init_cfg: dict | None = None,
@@ -102,7 +109,7 @@ class CATSegHead(OpenVocabHead):
         self.pad_len = pad_len
         self.class_chunk = class_chunk
         self.with_cp = with_cp
-        self.loss_decode = MODELS.build(loss_decode or dict(type='CATSegBCELoss'))
+        self.loss_decode = _build_losses(loss_decode or dict(type='CATSegBCELoss'))
 
         aggregation_sizes = _take_sizes(AggregationSizes, aggregation, sizes)
         upsampling_sizes = _take_sizes(UpsamplingSizes, upsampling, sizes)
@@ -234,13 +241,20 @@ class CATSegHead(OpenVocabHead):
         return self.loss_by_feat(self.forward(features, text), labels)
 
     def loss_by_feat(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Task loss of logits (B, T, h, w) resized to the labels (B, H, W)."""
-        options: dict[str, Any] = dict(ignore_index=self.ignore_index)
-        if getattr(self.loss_decode, 'resizes', False):
-            options['resize'] = True
-        else:
-            logits = resize(logits.float(), (labels.shape[1], labels.shape[2]))
-        return {self.loss_decode.loss_name: self.loss_decode(logits, labels, **options)}
+        """Task losses, by name, of logits (B, T, h, w) resized to the labels (B, H, W)."""
+        several = isinstance(self.loss_decode, nn.ModuleList)
+        losses: dict[str, Tensor] = {}
+        resized: Tensor | None = None
+        for loss in self.loss_decode if several else [self.loss_decode]:
+            if getattr(loss, 'resizes', False):
+                value = loss(logits, labels, ignore_index=self.ignore_index, resize=True)
+            else:
+                if resized is None:
+                    resized = resize(logits.float(), (labels.shape[1], labels.shape[2]))
+                value = loss(resized, labels, ignore_index=self.ignore_index)
+            name = loss.loss_name
+            losses[name] = losses[name] + value if name in losses else value
+        return losses
 
     def _check(self, features: ImageFeatures, text: Tensor) -> None:
         widths = [block.shape[1] for block in features.blocks]
