@@ -96,6 +96,8 @@ def prepare_config(args: argparse.Namespace) -> Config:
         evaluators = cfg.test_evaluator
         for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
             evaluator.output_dir = args.out
+            if evaluator.type == 'IoUMetric':  # mmseg's knows neither 16 bits nor class subsets
+                evaluator.type = 'OpenVocabIoUMetric'
     return cfg
 
 

@@ -41,9 +41,40 @@ class LabelRule(NamedTuple):
     outside: str = 'error'
 
 
-def default_ignore_index(num_classes: int) -> int:
-    """255, or 65535 where 255 is a class."""
-    return IGNORED_8 if num_classes <= IGNORED_8 else IGNORED_16
+def default_ignore_index(num_classes: int, reduce_zero_label: bool = False) -> int:
+    """255, or 65535 where 255 stands for a class in the files."""
+    return IGNORED_8 if num_classes + reduce_zero_label <= IGNORED_8 else IGNORED_16
+
+
+def file_values(rule: LabelRule, num_classes: int) -> NDArray[np.int64]:
+    """The inverse of :func:`apply_label_rule`: what stands for each class in a data set's files.
+
+    Args:
+        rule: The data set's rule.
+        num_classes: T.
+
+    Returns:
+        Values (T,), 0..65535: of several that become one class one of ``label_map``, and of these
+        the lowest.
+
+    Raises:
+        ValueError: No value becomes one of the classes.
+    """
+    table = _lookup_table(rule._replace(num_classes=num_classes))
+    labels, first = np.unique(table, return_index=True)
+    values = dict(zip(labels.tolist(), first.tolist()))
+    for value, label in reversed(rule.label_map):  # what is stated comes before what stays
+        values[label] = value + rule.reduce_zero_label
+    lost = [label for label in range(num_classes) if label not in values]
+    if lost or rule.ignore_index < num_classes:
+        lost = lost or [rule.ignore_index]
+        raise ValueError(
+            f'no value in the label maps can mean {first_few([f"class {c}" for c in lost], 3)}: '
+            f'with {num_classes} classes, ignore_index={rule.ignore_index}, '
+            f'reduce_zero_label={rule.reduce_zero_label} and label_map={dict(rule.label_map)} it '
+            f'is taken. For maps of 16 bits set ignore_index={IGNORED_16}; else check label_map'
+        )
+    return np.array([values[label] for label in range(num_classes)])
 
 
 def decode_label_map(data: bytes, name: str = 'label map') -> NDArray[np.uint16]:
@@ -122,7 +153,7 @@ class LoadLabelMap(BaseTransform):
 
     mmseg's step casts to uint8, which turns class 300 into 44. This one keeps 16 bits, obeys the
     data set's rule (`label_rule`, or mmseg's `reduce_zero_label` and `label_map`), and names the
-    file if a value is no class.
+    file if a value is no class. A :class:`VocabularyDataset` without label maps passes unchanged.
 
     Required key: seg_map_path. Optional: label_rule, reduce_zero_label, label_map. Added:
     gt_seg_map (H, W), uint8 or uint16; seg_fields.
@@ -141,6 +172,8 @@ class LoadLabelMap(BaseTransform):
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Load one label map; see the class."""
         path = results.get('seg_map_path')
+        if path is None and 'label_rule' in results:  # a data set without label maps
+            return results
         if path is None:
             raise ValueError(
                 f'image {results.get("img_path")} has no label map: set data_prefix.seg_map_path '

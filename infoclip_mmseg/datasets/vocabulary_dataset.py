@@ -11,7 +11,7 @@ from mmengine import fileio
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
-from infoclip_mmseg.datasets.label_maps import OUTSIDE, LabelRule, default_ignore_index
+from infoclip_mmseg.datasets.label_maps import OUTSIDE, LabelRule, default_ignore_index, file_values
 from infoclip_mmseg.datasets.vocabularies import (
     check_several_classes,
     load_vocabulary,
@@ -38,13 +38,15 @@ class VocabularyDataset(BaseSegDataset):
     Args:
         vocabulary: Name of a shipped class list, or a file of names (see
             :func:`~infoclip_mmseg.datasets.vocabularies.load_vocabulary`) below `data_root`.
-        ignore_index: Value of pixels without a label; None takes 255, or 65535 where the vocabulary
-            has more than 255 names.
+        ignore_index: Value of pixels without a label; None takes 255, or 65535 where 255 stands for
+            a class in the files.
         label_map: Class of a value in the files, for values that are not their class.
         outside: What values mean that are no class: 'error', or 'ignore' for no label.
         background_from: Names from this index on are words for the background: the model is asked
             for each of them, and they are one class, the last, called 'background'. The metainfo
             tells it as `prompt_names` and `fold_from`. None: each name is a class.
+        data_prefix: As in ``BaseSegDataset``. Without `seg_map_path` there are no label maps, which
+            ``test_mode=True`` and a metric with ``format_only=True`` need none of.
         listing: Without `ann_file`, which folder's files make the data set: 'images' or 'labels'.
             All of them must have their counterpart.
         img_suffix, seg_map_suffix: Endings of the files' names, in either case.
@@ -54,7 +56,8 @@ class VocabularyDataset(BaseSegDataset):
 
     Raises:
         FileNotFoundError: The vocabulary, a folder, an image or a label map is not there.
-        ValueError: Unknown option, a single class, two files of the same name, or no files.
+        ValueError: Unknown option, a single class, a class that no value can mean, two files of the
+            same name, or no files.
     """
 
     def __init__(
@@ -85,16 +88,20 @@ class VocabularyDataset(BaseSegDataset):
         check_several_classes(names, type(self).__name__)
         meta = make_metainfo(names, background_from)
         num_classes = len(meta['classes'])
-        ignored = default_ignore_index(num_classes) if ignore_index is None else ignore_index
+        reduced = kwargs.get('reduce_zero_label', False)
+        ignored = (
+            default_ignore_index(num_classes, reduced) if ignore_index is None else ignore_index
+        )
         self.listing = listing
         self.label_rule = LabelRule(
             num_classes=num_classes,
             ignore_index=ignored,
-            reduce_zero_label=kwargs.get('reduce_zero_label', False),
+            reduce_zero_label=reduced,
             # Keys that come from JSON are strings.
             label_map=tuple(sorted((int(k), v) for k, v in (label_map or {}).items())),
             outside=outside,
         )
+        file_values(self.label_rule, num_classes)
         super().__init__(
             metainfo={**meta, 'ignore_index': ignored, **(metainfo or {})},
             ignore_index=ignored,
@@ -106,13 +113,14 @@ class VocabularyDataset(BaseSegDataset):
     def load_data_list(self) -> list[dict]:
         """One entry an image: `img_path`, `seg_map_path`, `label_rule`; sorted by name."""
         images = self._list('img_path', self.img_suffix)
-        labels = self._list('seg_map_path', self.seg_map_suffix)
+        labels = self._list_labels()
         if self.ann_file:
-            lines = fileio.list_from_file(self.ann_file, backend_args=self.backend_args)
+            text = fileio.get_text(self.ann_file, 'utf-8-sig', backend_args=self.backend_args)
+            lines = text.splitlines()
             stems, source = [line.strip() for line in lines if line.strip()], self.ann_file
         else:
             key = 'img_path' if self.listing == 'images' else 'seg_map_path'
-            stems, source = sorted(images if self.listing == 'images' else labels), key
+            stems, source = sorted((images if key == 'img_path' else labels) or ()), key
             if not stems:
                 raise ValueError(
                     f'{type(self).__name__}: no file that ends in '
@@ -120,10 +128,11 @@ class VocabularyDataset(BaseSegDataset):
                     f'data_prefix.{key}, {self.data_prefix[key]}'
                 )
         self._check_pairs(stems, images, labels, source)
+        labels = labels or {}
         return [
             dict(
                 img_path=images[stem],
-                seg_map_path=labels[stem],
+                seg_map_path=labels.get(stem),
                 label_rule=tuple(self.label_rule),
                 label_map=None,
                 reduce_zero_label=self.reduce_zero_label,
@@ -131,6 +140,18 @@ class VocabularyDataset(BaseSegDataset):
             )
             for stem in stems
         ]
+
+    def _list_labels(self) -> dict[str, str] | None:
+        """As :meth:`_list`; None where the data set has no label maps, and needs none."""
+        if self.data_prefix.get('seg_map_path'):
+            return self._list('seg_map_path', self.seg_map_suffix)
+        if self.test_mode and self.listing == 'images':
+            return None
+        raise ValueError(
+            f'{type(self).__name__} has no label maps: set data_prefix.seg_map_path to their '
+            "folder. For predictions alone set test_mode=True, listing='images' and "
+            'format_only=True of the metric'
+        )
 
     def _list(self, key: str, suffixes: tuple[str, ...]) -> dict[str, str]:
         """Path of each file of a folder by its path below it without suffix."""
@@ -157,13 +178,13 @@ class VocabularyDataset(BaseSegDataset):
         return files
 
     def _check_pairs(
-        self, stems: Sequence[str], images: Mapping, labels: Mapping, source: str
+        self, stems: Sequence[str], images: Mapping, labels: Mapping | None, source: str
     ) -> None:
         for what, key, files in (
             ('images', 'img_path', images),
             ('label maps', 'seg_map_path', labels),
         ):
-            missing = [stem for stem in stems if stem not in files]
+            missing = [] if files is None else [stem for stem in stems if stem not in files]
             if missing:
                 raise FileNotFoundError(
                     f'{type(self).__name__}: {len(missing)} of {len(stems)} {what} that {source} '

@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
-
-import numpy as np
 from mmengine.logging import MMLogger, print_log
-from mmseg.evaluation import IoUMetric
 from mmseg.registry import METRICS
-from PIL import Image
 from prettytable import PrettyTable
-from torch import Tensor
 
-from infoclip_mmseg.datasets.label_maps import IGNORED_8
-from infoclip_mmseg.datasets.vocabularies import check_several_classes
 from infoclip_mmseg.evaluation.areas import (
     Areas,
-    count_areas,
     frequency_weighted_iou,
     mean_iou,
     total_areas,
     without_absent,
 )
+from infoclip_mmseg.evaluation.counted_metric import CountedIoUMetric
 
 MEANINGS = dict(
     mIoU='predicted classes that are absent from the ground truth count as 0: mmseg, older '
@@ -37,7 +26,7 @@ MEANINGS = dict(
 
 
 @METRICS.register_module()
-class OpenVocabIoUMetric(IoUMetric):
+class OpenVocabIoUMetric(CountedIoUMetric):
     """IoUMetric that adds `mIoU_present` and `fwIoU`, in percent.
 
     `mIoU`, `mAcc` and `aAcc` are IoUMetric's. `mIoU_present` is the mean over the classes that the
@@ -46,48 +35,8 @@ class OpenVocabIoUMetric(IoUMetric):
     large data sets lose none.
 
     Args:
-        ignore_index: Value of pixels that do not count; None takes `ignore_index` of the data set's
-            metainfo, or 255.
-        fold_from: Predictions from this one up count as this one; None takes `fold_from` of the
-            data set's metainfo, or folds none.
-        **kwargs: Arguments of IoUMetric. With `output_dir` label maps are written with 8 bits where
-            the classes fit, else with 16.
-
-    Raises:
-        ValueError: In evaluation, when a prediction or a label is none of the classes.
+        **kwargs: Arguments of :class:`~infoclip_mmseg.evaluation.counted_metric.CountedIoUMetric`.
     """
-
-    def __init__(
-        self, ignore_index: int | None = None, fold_from: int | None = None, **kwargs: Any
-    ) -> None:
-        super().__init__(ignore_index=IGNORED_8 if ignore_index is None else ignore_index, **kwargs)
-        self._given_ignore_index, self.fold_from = ignore_index, fold_from
-
-    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
-        """Count the pixels of a batch, and write its label maps where asked to.
-
-        Args:
-            data_batch: Not used.
-            data_samples: Samples with `pred_sem_seg` and, but for `format_only`, `gt_sem_seg`.
-        """
-        meta = self.dataset_meta or {}
-        check_several_classes(meta['classes'], 'the data set')
-        num_classes = len(meta['classes'])
-        ignored = _or(self._given_ignore_index, meta.get('ignore_index', IGNORED_8))
-        fold = _or(self.fold_from, meta.get('fold_from'))
-        for sample in data_samples:
-            prediction = sample['pred_sem_seg']['data'].squeeze(0)
-            if fold is not None:
-                prediction = prediction.clamp(max=fold)
-            if not self.format_only:
-                truth = sample['gt_sem_seg']['data'].squeeze(0).to(prediction.device)
-                try:
-                    self.results.append(count_areas(prediction, truth, num_classes, ignored))
-                except ValueError as error:
-                    raise ValueError(f'{sample.get("img_path", "an image")}: {error}') from error
-            if self.output_dir is not None:
-                shift = bool(sample.get('reduce_zero_label', False))
-                _write(prediction + int(shift), num_classes, self.output_dir, sample['img_path'])
 
     def compute_metrics(self, results: list[Areas]) -> dict[str, float]:
         """The figures of the whole data set; called in one process with the results of all.
@@ -106,16 +55,6 @@ class OpenVocabIoUMetric(IoUMetric):
         figures['fwIoU'] = round(100 * frequency_weighted_iou(areas), 2)
         print_log(f'figures:\n{_table(figures, areas)}', MMLogger.get_current_instance())
         return figures
-
-
-def _or(value: int | None, default: Any) -> Any:
-    return default if value is None else value
-
-
-def _write(labels: Tensor, num_classes: int, folder: str, image: str) -> None:
-    kind = np.uint8 if num_classes <= 1 << 8 else np.uint16
-    name = f'{Path(image).stem}.png'
-    Image.fromarray(labels.cpu().numpy().astype(kind)).save(os.path.join(folder, name))
 
 
 def _table(figures: dict[str, float], areas: Areas) -> PrettyTable:

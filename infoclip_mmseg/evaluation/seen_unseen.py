@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 from mmengine.logging import MMLogger, print_log
-from mmseg.evaluation import IoUMetric
 from mmseg.registry import METRICS
 from prettytable import PrettyTable
 
 from infoclip_mmseg.datasets.vocabularies import check_several_classes, load_vocabulary
 from infoclip_mmseg.evaluation.areas import Areas, class_iou, total_areas, without_absent
+from infoclip_mmseg.evaluation.counted_metric import CountedIoUMetric
 from infoclip_mmseg.utils.files import first_few
 
 ABSENT = ('count', 'skip')
@@ -75,7 +75,7 @@ def seen_unseen_figures(iou: np.ndarray, seen: np.ndarray) -> dict[str, float]:
 
 
 @METRICS.register_module()
-class SeenUnseenIoUMetric(IoUMetric):
+class SeenUnseenIoUMetric(CountedIoUMetric):
     """IoUMetric that adds `seen_mIoU`, `unseen_mIoU` and `harmonic`, in percent.
 
     A class is seen if its name is in the training vocabulary; see :func:`find_seen` for how names
@@ -90,7 +90,7 @@ class SeenUnseenIoUMetric(IoUMetric):
             IoUMetric: one that was predicted somewhere has IoU 0 and counts in the means. `'skip'`:
             they are left out of every mean, which a large vocabulary of distractors needs. aAcc is
             the same in both.
-        **kwargs: Arguments of IoUMetric.
+        **kwargs: Arguments of :class:`~infoclip_mmseg.evaluation.counted_metric.CountedIoUMetric`.
 
     Raises:
         FileNotFoundError: `seen` names a file that does not exist.

@@ -8,6 +8,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
+from infoclip_mmseg.datasets.file_numbering import numberings_of
 from infoclip_mmseg.datasets.vocabularies import check_several_classes, load_vocabulary
 from infoclip_mmseg.engine.launch import unwrap_segmentor
 
@@ -20,7 +21,8 @@ class VocabularyHook(Hook):
 
     Where the data set's metainfo names an `ignore_index`, the model gets that as well. After a
     validation or test in the middle of training the training vocabulary comes back. The visualizer
-    gets the same names and colours, so that what is drawn is what was predicted.
+    gets the same names and colours, so that what is drawn is what was predicted; metrics are told
+    how the data set's files number the classes, so that what they write can be read as those are.
 
     Args:
         vocabularies: Vocabulary files, or names of shipped lists, that replace the data set's own
@@ -49,6 +51,7 @@ class VocabularyHook(Hook):
     def before_val(self, runner: Runner) -> None:
         """Set the vocabulary of the validation set."""
         self._apply(runner, runner.val_dataloader, 'val')
+        _tell_numbering(runner.val_loop, runner.val_dataloader.dataset)
 
     def after_val(self, runner: Runner) -> None:
         """Return to the training vocabulary where a training is under way."""
@@ -63,6 +66,7 @@ class VocabularyHook(Hook):
     def before_test(self, runner: Runner) -> None:
         """Set the vocabulary of the test set."""
         self._apply(runner, runner.test_dataloader, 'test')
+        _tell_numbering(runner.test_loop, runner.test_dataloader.dataset)
 
     def after_test(self, runner: Runner) -> None:
         """As after a validation."""
@@ -86,6 +90,13 @@ class VocabularyHook(Hook):
             f'{names[0]!r} ... {names[-1]!r}'
         )
         return model.dataset_meta
+
+
+def _tell_numbering(loop: Any, dataset: Any) -> None:
+    """Let metrics write label maps with the numbers and the folders of the data set's own."""
+    numberings = numberings_of(dataset)
+    for metric in getattr(getattr(loop, 'evaluator', None), 'metrics', ()):
+        metric.dataset_meta = {**(metric.dataset_meta or {}), 'file_numberings': numberings}
 
 
 def class_names(dataset: Any, file: str | None) -> tuple[list[str], list | None]:
