@@ -10,6 +10,7 @@ from infoclip_mmseg.version import __version__
 
 with without_import_notices():
     from infoclip_mmseg import datasets, engine, evaluation, losses, models
+    from infoclip_mmseg.visualization import local_visualizer
     from infoclip_mmseg.world import pretraining
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     'datasets',
     'engine',
     'evaluation',
+    'local_visualizer',
     'losses',
     'models',
     'pretraining',

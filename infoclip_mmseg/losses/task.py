@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from infoclip_mmseg.utils.tensors import at_least_float32
 
-# Logits at label size that are worked on at a time: what a CPU caches, or a GPU is busy with.
+# Logits at label size at a time: what a CPU caches, or a GPU is busy with.
 _CPU_CHUNK, _CHUNK = 2**20, 2**26
 
 
@@ -55,10 +55,8 @@ def _extra_weights(
     if class_weight is None:
         return None
     if len(class_weight) != logits.shape[1]:
-        raise ValueError(
-            f'class_weight has {len(class_weight)} values, but the logits are of '
-            f'{logits.shape[1]} classes; give one for each class of the vocabulary, in its order'
-        )
+        got = f'{len(class_weight)} values, but the logits are of {logits.shape[1]} classes'
+        raise ValueError(f'class_weight has {got}; give one for each name of the vocabulary')
     extra = torch.as_tensor(class_weight, dtype=torch.float32, device=logits.device) - 1
     return extra[index.clamp(min=0)].masked_fill(mask, 0.0)
 
@@ -72,23 +70,22 @@ def pixel_bce(
 ) -> Tensor:
     """Binary cross-entropy of each pixel, summed over classes.
 
-    No one-hot target is made: with targets y, the sum over classes of
-    ``softplus(x) - x * y`` is the sum of softplus minus the logit of the labelled class. With class
-    weights w the part of that class, ``softplus(-x)``, counts w times.
+    No one-hot target is made: with targets y, the sum over classes of ``softplus(x) - x * y`` is
+    the sum of softplus minus the logit of the labelled class. With weights w the part of that
+    class, ``softplus(-x)``, counts w times.
 
     Args:
         logits: (B, T, h, w), any floating type.
         labels: (B, h, w), class indices 0..T-1 or ``ignore_index``.
         ignore_index: Label value of ignored pixels.
         ignored: 'negative': ignored pixels have all-zero targets. 'exclude': they count nothing.
-        class_weight: Weights (T,) of the positive part, as mmseg's ``class_weight`` with
-            ``use_sigmoid`` and torch's ``pos_weight``; None: 1 each.
+        class_weight: Weights (T,) of the positive part, torch's ``pos_weight``; None: 1 each.
 
     Returns:
         (B, h, w), natural-log units, float32 (or float64).
 
     Raises:
-        ValueError: Shapes do not fit, a label is out of range, or ``ignored`` is unknown.
+        ValueError: Shapes or weights do not fit, a label is out of range, unknown ``ignored``.
     """
     _check_options(logits, labels, ignored)
     mask = labels == ignore_index
@@ -204,9 +201,8 @@ def catseg_bce(
         logits: (B, T, h, w), any floating type.
         labels: (B, h, w), class indices 0..T-1 or ``ignore_index``.
         ignore_index: Label value of ignored pixels.
-        ignored: 'negative': ignored pixels count as negatives of all classes, as in the published
-            CAT-Seg (arXiv 2303.11797). 'exclude': they are left out of sum and count, the usual
-            semantics of MMSegmentation.
+        ignored: 'negative': ignored pixels are negatives of all classes (published CAT-Seg, arXiv
+            2303.11797). 'exclude': they are left out of sum and count, as in mmseg.
 
     Returns:
         Scalar, natural-log units, float32 (or float64); 0 if every pixel is excluded.
@@ -231,15 +227,14 @@ class CATSegBCELoss(nn.Module):
     """Binary cross-entropy of CAT-Seg in the interface of MMSegmentation's losses.
 
     Args:
-        ignored: 'negative' (as published: ignored pixels are negatives of all classes) or
-            'exclude' (MMSegmentation: the same numbers as ``CrossEntropyLoss(use_sigmoid=True,
-            avg_non_ignore=True)``).
-        class_weight: See :func:`pixel_bce`; the weights do not enter the number that is divided by.
+        ignored: 'negative' (as published) or 'exclude' (the same numbers as mmseg's
+            ``CrossEntropyLoss(use_sigmoid=True, avg_non_ignore=True)``); see :func:`catseg_bce`.
+        class_weight: Weights (T,) of the positive parts; the divisor stays.
         loss_weight: Factor of the loss.
         loss_name: Key of the loss; it is optimised only if it starts with 'loss_'.
 
     Raises:
-        ValueError: ``ignored`` is unknown; in the forward pass, there is not a weight a class.
+        ValueError: ``ignored`` is unknown.
     """
 
     resizes = True
@@ -288,11 +283,10 @@ class CATSegBCELoss(nn.Module):
             label: (B, h, w), class indices 0..T-1 or ``ignore_index``.
             weight: (B, h, w), factor of each pixel, for example from a pixel sampler.
             avg_factor: Divides the sum over pixels and classes in place of their number.
-            reduction_override: 'mean' (default), 'sum' over pixels and classes, or 'none' for the
-                mean over classes of each pixel.
+            reduction_override: 'mean' (default), 'sum' over pixels and classes, or 'none': the mean
+                over classes of each pixel.
             ignore_index: Label value of ignored pixels.
-            resize: Resize the logits to the labels (bilinear, align_corners=False), a few classes
-                at a time, which takes less memory than doing it before.
+            resize: Resize the logits to the labels first; see :func:`resized_pixel_bce`.
             **kwargs: Other arguments of MMSegmentation's losses, without effect.
 
         Returns:

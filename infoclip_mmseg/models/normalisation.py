@@ -47,10 +47,8 @@ def normalisation_of_weights(model_name: str | dict, pretrained: str | None) -> 
     return Normalisation(tuple(255 * v for v in mean), tuple(255 * v for v in std))
 
 
-def as_trained(
-    stated: Mapping[str, Any], encoder: Mapping[str, Any], where: str
-) -> dict[str, tuple[float, ...]]:
-    """What a config states, completed by and checked against what the weights were trained with.
+def as_trained(stated: Mapping[str, Any], encoder: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """A config with the ``mean`` and ``std`` that the weights were trained with.
 
     Args:
         stated: Config that may have ``mean`` and ``std``, RGB in 0..255.
@@ -58,7 +56,7 @@ def as_trained(
         where: Key of the first config, for the error.
 
     Returns:
-        ``mean`` and ``std``.
+        The first config, with its own values where it has any.
 
     Raises:
         ValueError: The weights have a tag, and the config states other values.
@@ -78,7 +76,7 @@ def as_trained(
             f'std={_short(right.std)} (RGB, 0..255); take both out of the config: they follow from '
             'the weights'
         )
-    return dict(mean=tuple(mean), std=tuple(std))
+    return {**stated, 'mean': tuple(mean), 'std': tuple(std)}
 
 
 def _short(values: Sequence[float]) -> list[float]:

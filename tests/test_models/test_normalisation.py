@@ -5,20 +5,21 @@ from __future__ import annotations
 import open_clip
 import pytest
 import torch
-from conftest import CLIP_MEAN, CLIP_STD, TOY_CLIP, toy_config
 from mmengine.config import Config
 from mmseg.registry import MODELS
 
 from infoclip_mmseg.models.normalisation import as_trained, normalisation_of_weights
 
+CLIP_MEAN = [122.7709383, 116.7460125, 104.09373615]
+CLIP_STD = [68.5005327, 66.6321579, 70.32316305]
 HALF = [127.5] * 3
 LAION = dict(model_name='ViT-L-14', pretrained='laion2b_s32b_b82k')  # trained with 0.5 and 0.5
 
 
 @pytest.fixture
-def small(monkeypatch):
+def small(monkeypatch, toy_cfg):
     """The model of ``LAION`` in a toy size, with its own tags."""
-    config = {**TOY_CLIP, 'quick_gelu': False}
+    config = {**toy_cfg()['backbone']['model_name'], 'quick_gelu': False}
     monkeypatch.setattr(open_clip, 'get_model_config', lambda name: dict(config))
 
 
@@ -32,7 +33,7 @@ def test_every_tag_has_its_own():
 
 
 @pytest.mark.parametrize('pretrained', [None, 'file.pt', 'data/clip/weights.safetensors'])
-@pytest.mark.parametrize('model_name', ['ViT-L-14', TOY_CLIP], ids=['name', 'dict'])
+@pytest.mark.parametrize('model_name', ['ViT-L-14', dict(embed_dim=8)], ids=['name', 'dict'])
 def test_a_file_keeps_the_configs_values(model_name, pretrained):
     encoder = dict(model_name=model_name, pretrained=pretrained)
     stated = dict(mean=(1.0, 2, 3), std=(4.0, 5, 6))
@@ -41,24 +42,24 @@ def test_a_file_keeps_the_configs_values(model_name, pretrained):
     assert as_trained(dict(mean=None), encoder, 'model')['std'] == pytest.approx(CLIP_STD)
 
 
-def test_segmentor_and_exports_take_those_of_the_tag(small):
+def test_segmentor_and_exports_take_those_of_the_tag(small, toy_cfg):
     stated = {'mean': None, 'std': None}
-    model = MODELS.build(toy_config(backbone=LAION, data_preprocessor=stated))
+    model = MODELS.build(toy_cfg(backbone=LAION, data_preprocessor=stated))
     preprocessor = model.data_preprocessor
     assert preprocessor.mean.flatten().tolist() == preprocessor.std.flatten().tolist() == HALF
     assert model.segment(torch.zeros(1, 3, 48, 48), ['a', 'b'], mode='whole').isfinite().all()
 
 
-def test_mmsegs_pretrained_counts_too(small):
-    config = toy_config(backbone=dict(model_name='ViT-L-14', pretrained='openai'))
+def test_mmsegs_pretrained_counts_too(small, toy_cfg):
+    config = toy_cfg(backbone=dict(model_name='ViT-L-14', pretrained='openai'))
     del config['data_preprocessor']['mean'], config['data_preprocessor']['std']
     model = MODELS.build({**config, 'pretrained': LAION['pretrained']})
     assert model.data_preprocessor.mean.flatten().tolist() == HALF
 
 
-def test_other_values_are_refused_naming_both(small):
+def test_other_values_are_refused_naming_both(small, toy_cfg):
     with pytest.raises(ValueError, match='laion2b_s32b_b82k') as error:
-        MODELS.build(toy_config(backbone=LAION))
+        MODELS.build(toy_cfg(backbone=LAION))
     for part in ('model.data_preprocessor', '122.7709', '127.5', 'take both out'):
         assert part in str(error.value)
 

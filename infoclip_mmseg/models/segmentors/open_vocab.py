@@ -63,9 +63,8 @@ class OpenVocabSegmentor(VocabularyOwner, Student, BaseSegmentor):
             in pixels, ``window`` and ``overlap``, see
             :mod:`~infoclip_mmseg.models.views.windows`), 'windows' (windows of the image at the
             size that the pipeline gives it; ``window`` and ``stride`` in pixels) or 'whole'.
-            ``view_batch_size`` (None: 1 on a CPU, else 4).
-            Predictions hold a map of every class only where there are at most
-            ``max_dense_classes``.
+            ``view_batch_size`` (None: 1 on a CPU, else 4). Predictions hold a map of every class
+            only where there are at most ``max_dense_classes``.
         train_cfg: Not used; mmseg passes it.
         data_preprocessor: Usually :class:`OpenVocabDataPreProcessor`. Mean and standard deviation
             are those that open_clip has for the weights' tag, and need not be given.
@@ -96,8 +95,7 @@ class OpenVocabSegmentor(VocabularyOwner, Student, BaseSegmentor):
     ) -> None:
         backbone = {**backbone, **({} if pretrained is None else dict(pretrained=pretrained))}
         if isinstance(data_preprocessor, dict):
-            constants = as_trained(data_preprocessor, backbone, 'model.data_preprocessor')
-            data_preprocessor = {**data_preprocessor, **constants}
+            data_preprocessor = as_trained(data_preprocessor, backbone, 'model.data_preprocessor')
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         if neck is None and (loss_ib or loss_mi):
             raise ValueError(
@@ -105,18 +103,17 @@ class OpenVocabSegmentor(VocabularyOwner, Student, BaseSegmentor):
             )
         self.backbone = MODELS.build(backbone)
         self.vocabulary = Vocabulary(templates, synonyms)
-        embed_dim = self.backbone.embed_dim
         sizes = dict(
-            embed_dim=embed_dim,
+            embed_dim=self.backbone.embed_dim,
             guidance_in_channels=self.backbone.image_width,
             num_prompts=len(self.vocabulary.templates),
         )
         self.decode_head = MODELS.build({**sizes, **decode_head})
         self.guidance = MODELS.build(guidance) if guidance else None
         if neck is not None:
-            self.neck = MODELS.build({'embed_dim': embed_dim, **neck})
-        losses = [loss_ib, loss_mi, *(loss_distill or ())]
-        self.distillation_losses = build_losses([loss for loss in losses if loss])
+            self.neck = MODELS.build({'embed_dim': self.backbone.embed_dim, **neck})
+        losses = [loss for loss in (loss_ib, loss_mi, *(loss_distill or ())) if loss]
+        self.distillation_losses = build_losses(losses)
         relate = self.neck if self.with_neck else None
         self.distiller = Distiller(self.backbone, self.distillation_losses, relate)
         self.input_size = None if input_size is None else pair(input_size)
@@ -124,8 +121,7 @@ class OpenVocabSegmentor(VocabularyOwner, Student, BaseSegmentor):
         self._inference.check_mode(self.test_cfg['mode'])
         if synonyms == 'max' and not self.decode_head.scores_words:
             raise ValueError("synonyms='max' needs decode_head=dict(type='ZeroShotHead')")
-        self.train_cfg = train_cfg
-        self.align_corners = False
+        self.train_cfg, self.align_corners = train_cfg, False
         # As configured: the label values that apply unless a data set names others.
         pad = getattr(self.data_preprocessor, 'seg_pad_val', None)
         self._configured_ignore = (self.decode_head.ignore_index, pad)
@@ -158,8 +154,7 @@ class OpenVocabSegmentor(VocabularyOwner, Student, BaseSegmentor):
 
     def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict] | None = None) -> Tensor:
         """Logits (B, T, h', w') at the head's resolution of normalised images (B, 3, h, w)."""
-        text = self.backbone.embed_prompts(self.prompts)
-        return self.decode_head(self.extract_feat(inputs), text)
+        return self.decode_head(self.extract_feat(inputs), self._text())
 
     def loss(self, inputs: Tensor, data_samples: SampleList) -> dict[str, Tensor]:
         """Task loss and the losses between teacher and student, if there are any.
@@ -176,8 +171,7 @@ class OpenVocabSegmentor(VocabularyOwner, Student, BaseSegmentor):
         check_labels(data_samples, self.prompts.num_classes, self.decode_head.ignore_index)
 
         # Student: image and text embeddings, logits, task loss.
-        features = self.extract_feat(inputs)
-        text = self.backbone.embed_prompts(self.prompts)
+        features, text = self.extract_feat(inputs), self._text()
         targets = self.decode_head.targets(data_samples)
         losses = add_prefix(self.decode_head.loss(features, text, targets), 'decode')
 
@@ -210,8 +204,7 @@ class OpenVocabSegmentor(VocabularyOwner, Student, BaseSegmentor):
             left out where the vocabulary has more than ``max_dense_classes`` words.
 
         Raises:
-            ValueError: An image is smaller than a patch, or a ground-truth label lies outside the
-                vocabulary.
+            ValueError: An image is smaller than a patch, or a label lies outside the vocabulary.
         """
         if data_samples is None:
             data_samples = [SegDataSample() for _ in inputs]
@@ -242,10 +235,9 @@ class OpenVocabSegmentor(VocabularyOwner, Student, BaseSegmentor):
     def segment(
         self, images: Tensor, classes: Sequence[str] | None = None, mode: str = 'slide'
     ) -> Tensor:
-        """Segment plain tensors, without mmseg's pipelines and samples.
+        """Segment plain tensors as in evaluation, without mmseg's pipelines and samples.
 
-        Runs as in evaluation, whatever mode the model is in. The result holds a map a class; for
-        vocabularies of thousands of words see :meth:`label`.
+        The result holds a map a class; for vocabularies of thousands of words see :meth:`label`.
 
         Args:
             images: RGB images (B, 3, h, w), 0..255, of any size.
@@ -305,22 +297,24 @@ class OpenVocabSegmentor(VocabularyOwner, Student, BaseSegmentor):
         images = normalise(images, self.data_preprocessor, self.backbone.patch_size)
         size = (images.shape[-2], images.shape[-1])
         with evaluating(self, classes):
-            text = self.backbone.embed_prompts(self.prompts)
-            return self.decode_head.segments(self.extract_feat(images), text, size, **options)
+            features = self.extract_feat(images)
+            return self.decode_head.segments(features, self._text(), size, **options)
 
     @property
     def _inference(self) -> Inference:
-        patch = self.backbone.patch_size
-        return Inference(self.decode_head, self.vocabulary, patch, self.test_cfg, self._decode)
+        head, patch = self.decode_head, self.backbone.patch_size
+        return Inference(head, self.vocabulary, patch, self.test_cfg, self._decode)
 
     def _decode(self, inputs: Tensor) -> ClassLogits:
         """As :meth:`encode_decode`, of the classes that the head decodes only."""
-        text = self.backbone.embed_prompts(self.prompts)
-        return self.decode_head.decode(self.extract_feat(inputs), text)
+        return self.decode_head.decode(self.extract_feat(inputs), self._text())
 
     def _forward(self, inputs: Tensor, data_samples: SampleList | None = None) -> Tensor:
         """Logits (B, T, h', w') at the head's resolution."""
         return self.encode_decode(inputs)
+
+    def _text(self) -> Tensor:
+        return self.backbone.embed_prompts(self.prompts)
 
     def _at_input_size(self, inputs: Tensor) -> Tensor:
         return inputs if self.input_size is None else resize(inputs, self.input_size)
