@@ -21,9 +21,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mmengine.config import DictAction
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from infoclip_mmseg.engine.cfg_options import CfgOptions
 from infoclip_mmseg.experiments.ablation.jobs import Job, plan_jobs
 from infoclip_mmseg.experiments.ablation.report import describe, write_outputs
 from infoclip_mmseg.experiments.ablation.spec import (
@@ -52,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=CfgOptions,
         metavar='KEY=VALUE',
         help='override keys of the config of every run, as in tools/train.py',
     )

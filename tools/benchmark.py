@@ -48,10 +48,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
-from mmengine.config import DictAction
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from torch.utils.benchmark import select_unit
 
+from infoclip_mmseg.engine.cfg_options import CfgOptions
 from infoclip_mmseg.experiments.timing import runs
 from infoclip_mmseg.experiments.timing.inputs import class_names
 from infoclip_mmseg.experiments.timing.plots import draw_operators, draw_sweep
@@ -112,7 +112,7 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=CfgOptions,
         default={},
         metavar='KEY=VALUE',
         help='override keys of the configs, as in tools/train.py',

@@ -18,12 +18,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.runner.amp import autocast
 
 from infoclip_mmseg.apis.loading import build_segmentor, find_config, load_clip, load_state
 from infoclip_mmseg.datasets.vocabularies import load_vocabulary
+from infoclip_mmseg.engine.cfg_options import CfgOptions
 from infoclip_mmseg.engine.launch import check_file
 from infoclip_mmseg.utils.checkpoint_files import CheckpointError, load_checkpoint_file
 
@@ -43,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument('cache_dir', help='folder of the cache; made where it is not there')
     parser.add_argument('--amp', action='store_true', help='for runs in mixed precision')
     parser.add_argument('--device', default=get_device(), help='device that encodes')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
+    parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE')
     return parser
 
 

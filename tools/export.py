@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from PIL import Image
 
 from infoclip_mmseg.apis.loading import build_segmentor, find_config, load_clip, load_state
@@ -37,6 +37,7 @@ from infoclip_mmseg.deploy import (
     save_pt2,
     save_text,
 )
+from infoclip_mmseg.engine.cfg_options import CfgOptions
 from infoclip_mmseg.engine.launch import check_file
 from infoclip_mmseg.utils.checkpoint_files import CheckpointError, load_checkpoint_file
 
@@ -75,7 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
         '--batch-size', type=int, default=1, help='images that go together in the check'
     )
     parser.add_argument('--no-check', action='store_true', help='do not compare with PyTorch')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
+    parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE')
     return parser
 
 

@@ -22,7 +22,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -42,6 +42,7 @@ from infoclip_mmseg.apis.loading import find_config
 from infoclip_mmseg.apis.prediction import write_json
 from infoclip_mmseg.apis.words import Background, Words
 from infoclip_mmseg.datasets.vocabularies import load_vocabulary, shipped_vocabularies
+from infoclip_mmseg.engine.cfg_options import CfgOptions
 from infoclip_mmseg.engine.display import logs_to_file
 from infoclip_mmseg.engine.launch import keep_freed_memory
 from infoclip_mmseg.utils.checkpoint_files import CheckpointError
@@ -71,7 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument('--config', default=DEFAULT_CONFIG, help='name or path of a config')
     parser.add_argument('--weights', help='checkpoint (.pth or .safetensors)')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
+    parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE')
     parser.add_argument('--device', help='cpu, cuda, cuda:1; default: CUDA where there is one')
     parser.add_argument('--amp', action='store_true', help='mixed precision')
     parser.add_argument('--batch-size', type=int, default=1, help='images or tiles at a time')

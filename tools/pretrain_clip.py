@@ -17,10 +17,11 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.runner import Runner
 from safetensors import safe_open
 
+from infoclip_mmseg.engine.cfg_options import CfgOptions
 from infoclip_mmseg.engine.launch import check_file, keep_freed_memory
 from infoclip_mmseg.utils.checkpoint_files import install_safe_loader
 from infoclip_mmseg.world import caption_words, make_spec
@@ -43,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
         '--resume', action='store_true', help='skip finished stages, go on with the unfinished one'
     )
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='for every stage'
+        '--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE', help='for every stage'
     )
     return parser
 

@@ -23,7 +23,7 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -36,6 +36,7 @@ from infoclip_mmseg.apis.relation_maps import align, dense_embeddings, load_lpam
 from infoclip_mmseg.apis.truth import find_truths, read_truth
 from infoclip_mmseg.apis.words import load_classes, parse_words
 from infoclip_mmseg.datasets.vocabularies import load_vocabulary, shipped_vocabularies
+from infoclip_mmseg.engine.cfg_options import CfgOptions
 from infoclip_mmseg.engine.launch import keep_freed_memory
 from infoclip_mmseg.utils.checkpoint_files import CheckpointError
 from infoclip_mmseg.visualization.embedding_map import (
@@ -114,7 +115,7 @@ def _add_model_arguments(parser: argparse.ArgumentParser, limit: int) -> None:
         '--weights', action='append', help=f'checkpoint of each config, or {NO_WEIGHTS!r}'
     )
     parser.add_argument('--title', action='append', help='of each checkpoint in the figure')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
+    parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE')
     parser.add_argument('--device', help='cpu, cuda, cuda:1; default: CUDA where there is one')
     parser.add_argument('--limit', type=int, default=limit, help='images (default: %(default)s)')
 

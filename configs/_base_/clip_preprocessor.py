@@ -1,5 +1,5 @@
-# How CLIP takes its images: normalised by the mean and standard deviation that open_clip has for the
-# weights' tag; for a file by OpenAI's, unless `mean` and `std` (RGB, 0..255) are given here.
+# How CLIP takes its images. Mean and standard deviation are those that open_clip has for the tag of
+# the weights; for a file OpenAI's, unless `mean` and `std` (RGB, 0..255) are given here.
 model = dict(
     data_preprocessor=dict(
         type='OpenVocabDataPreProcessor',

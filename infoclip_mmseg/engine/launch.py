@@ -11,9 +11,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.device import get_device
 from torch import distributed, nn
+
+from infoclip_mmseg.engine.cfg_options import CfgOptions
 
 # mallopt(3): M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_TOP_PAD, in bytes.
 _MALLOC = {-3: 1 << 30, -1: 1 << 30, -2: 1 << 28}
@@ -29,10 +31,10 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=CfgOptions,
         metavar='KEY=VALUE',
         help='override keys of the config, e.g. train_dataloader.batch_size=2 '
-        "key=a,b or key='[(a,b),(c,d)]' (quoted, without spaces)",
+        "key=a,b or 'key=[(a,b),(c,d)]'; quote what has spaces: 'key=two words'",
     )
     parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='job launcher')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
