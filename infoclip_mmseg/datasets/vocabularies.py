@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
+
+from mmengine.logging import print_log
+
+from infoclip_mmseg.datasets.class_lists import parse_class_json, parse_class_list
+from infoclip_mmseg.utils.files import first_few
 
 
 def shipped_vocabularies() -> list[str]:
@@ -17,16 +23,17 @@ def shipped_vocabularies() -> list[str]:
 def load_vocabulary(path: str | Path) -> list[str]:
     """Class names in label order, from a file or from the lists that come with the package.
 
-    A name may hold comma-separated synonyms; empty lines of a text file are skipped.
+    A name may hold comma-separated synonyms. A warning tells of names with underscores in a file.
 
     Args:
-        path: Name of a shipped list (see :func:`shipped_vocabularies`), or a file: .json (a list of
-            strings) or text (one class a line). A file that is named like a shipped list is read
-            by './NAME'.
+        path: Name of a shipped list (see :func:`shipped_vocabularies`), or a file: .json (see
+            :func:`~infoclip_mmseg.datasets.class_lists.parse_class_json`) or text (one class a
+            line, see :func:`~infoclip_mmseg.datasets.class_lists.parse_class_list`). A file that is
+            named like a shipped list is read by './NAME'.
 
     Raises:
         FileNotFoundError: There is neither such a list nor such a file.
-        ValueError: The file holds no list of names.
+        ValueError: The file holds no list of names, or one that cannot be told from other columns.
     """
     shipped = _lists().get(str(path))
     if shipped is not None:
@@ -38,20 +45,23 @@ def load_vocabulary(path: str | Path) -> list[str]:
             f'vocabulary file {str(path)!r} does not exist (working directory {Path.cwd()}), and '
             f'it is none of the lists that come with the package: {known}'
         )
+    parse = parse_class_json if path.suffix.lower() == '.json' else parse_class_list
     try:
-        text = path.read_text(encoding='utf-8-sig')
+        names = parse(path.read_text(encoding='utf-8-sig'))
     except UnicodeDecodeError as error:
         raise ValueError(f'vocabulary file {str(path)!r} is not UTF-8 text: {error}') from error
-    try:
-        names = json.loads(text) if path.suffix == '.json' else text.splitlines()
     except json.JSONDecodeError as error:
         raise ValueError(f'vocabulary file {str(path)!r} is no valid JSON: {error}') from error
-    if path.suffix != '.json':
-        names = [line.strip() for line in names if line.strip()]
-    if not names or not isinstance(names, list) or not all(isinstance(n, str) for n in names):
-        raise ValueError(
-            f'vocabulary file {str(path)!r} must hold a JSON list of strings (.json) or one class '
-            'name a line (any other suffix)'
+    except ValueError as error:
+        raise ValueError(f'vocabulary file {str(path)!r}: {error}') from error
+    joined = [repr(name) for name in names if '_' in name]
+    if joined:
+        print_log(
+            f'vocabulary file {str(path)!r}: {len(joined)} of {len(names)} names have underscores '
+            f"({first_few(joined)}). CLIP knows 'traffic light' better than 'traffic_light': write "
+            'spaces where words are meant',
+            logger='current',
+            level=logging.WARNING,
         )
     return names
 
