@@ -156,7 +156,7 @@ def is_transformers_clip(state: State) -> bool:
 
 def from_transformers(state: State) -> dict[str, Tensor]:
     """Weights in OpenAI's layout, split, from those of transformers' ``CLIPModel``."""
-    converted = {}
+    converted: dict[str, Tensor] = {}
     for name, tensor in state.items():
         if name.endswith('position_ids') or name.endswith(_HF_BIASES[1:]):
             continue
@@ -172,7 +172,7 @@ def from_transformers(state: State) -> dict[str, Tensor]:
 
 def to_transformers(state: State) -> dict[str, Tensor]:
     """Weights in the layout of transformers' ``CLIPModel`` from OpenAI's, packed or split."""
-    converted = {}
+    converted: dict[str, Tensor] = {}
     for name, tensor in split_qkv(state).items():
         if name.endswith('in_proj_bias'):
             block = _hf_rename(name.removesuffix('attn.in_proj_bias'), inverse=False)

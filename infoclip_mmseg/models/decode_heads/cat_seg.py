@@ -243,9 +243,10 @@ class CATSegHead(OpenVocabHead):
     def loss_by_feat(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Task losses, by name, of logits (B, T, h, w) resized to the labels (B, H, W)."""
         several = isinstance(self.loss_decode, nn.ModuleList)
+        configured: Iterable[Any] = cast(Any, self.loss_decode) if several else [self.loss_decode]
         losses: dict[str, Tensor] = {}
         resized: Tensor | None = None
-        for loss in self.loss_decode if several else [self.loss_decode]:
+        for loss in configured:
             if getattr(loss, 'resizes', False):
                 value = loss(logits, labels, ignore_index=self.ignore_index, resize=True)
             else:
