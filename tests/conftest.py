@@ -16,6 +16,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmseg.registry import MODELS
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import infoclip_mmseg  # noqa: F401  (registers the modules)
@@ -91,6 +92,17 @@ def mmseg_scope():
     """Every test runs in mmseg's scope with a fixed seed."""
     init_default_scope('mmseg')
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def photo(tmp_path):
+    """A picture file: left half red, right half blue, 48 high, 64 wide."""
+    array = np.zeros((48, 64, 3), np.uint8)
+    array[:, :32, 0] = 200
+    array[:, 32:, 2] = 200
+    path = tmp_path / 'photo.png'
+    Image.fromarray(array).save(path)
+    return path
 
 
 @pytest.fixture(scope='session')

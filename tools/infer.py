@@ -36,7 +36,6 @@ from infoclip_mmseg.apis import (
     parse_words,
 )
 from infoclip_mmseg.apis.image_sources import Source
-from infoclip_mmseg.apis.images import MAX_PIXELS
 from infoclip_mmseg.apis.inferencer import DEFAULT_CONFIG
 from infoclip_mmseg.apis.loading import find_config
 from infoclip_mmseg.apis.prediction import write_json
@@ -47,6 +46,7 @@ from infoclip_mmseg.engine.display import logs_to_file
 from infoclip_mmseg.engine.launch import keep_freed_memory
 from infoclip_mmseg.utils.checkpoint_files import CheckpointError
 from infoclip_mmseg.utils.files import first_few
+from infoclip_mmseg.utils.images import MAX_PIXELS
 
 SHOWN = 5
 

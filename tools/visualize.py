@@ -28,7 +28,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from infoclip_mmseg.apis import OpenVocabInferencer, list_sources
-from infoclip_mmseg.apis.images import ImageError
 from infoclip_mmseg.apis.inferencer import DEFAULT_CONFIG
 from infoclip_mmseg.apis.loading import find_config
 from infoclip_mmseg.apis.reading import Limits, Picture, read_pictures
@@ -39,6 +38,7 @@ from infoclip_mmseg.datasets.vocabularies import load_vocabulary, shipped_vocabu
 from infoclip_mmseg.engine.cfg_options import CfgOptions
 from infoclip_mmseg.engine.launch import keep_freed_memory
 from infoclip_mmseg.utils.checkpoint_files import CheckpointError
+from infoclip_mmseg.utils.images import ImageError
 from infoclip_mmseg.visualization.embedding_map import (
     draw_embeddings,
     embed_2d,

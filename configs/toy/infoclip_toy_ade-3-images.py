@@ -38,7 +38,8 @@ model = dict(
     test_cfg=dict(mode='whole'),
 )
 
-loading = [dict(type='CheckInputs'), dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')]
+load = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')]
+loading = [dict(type='CheckInputs'), *load, dict(type='CheckInputs')]
 fixed = dict(type='Resize', scale=side, keep_ratio=False)  # no random augmentation: resumes exactly
 ade = dict(
     type='ADE20KDataset',

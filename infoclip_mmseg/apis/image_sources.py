@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from infoclip_mmseg.apis.images import SUFFIXES
 from infoclip_mmseg.apis.web_images import check_scheme, is_url
 from infoclip_mmseg.utils.files import first_few
+from infoclip_mmseg.utils.images import SUFFIXES
 
 VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg', '.wmv')
 

@@ -18,7 +18,6 @@ from mmengine.config import Config
 from numpy.typing import NDArray
 
 from infoclip_mmseg.apis.image_sources import Source, list_sources
-from infoclip_mmseg.apis.images import ImageError
 from infoclip_mmseg.apis.loading import build_pipeline, find_config, load_segmentor, pick_device
 from infoclip_mmseg.apis.prediction import (
     Maps,
@@ -38,6 +37,7 @@ from infoclip_mmseg.apis.reading import (
 )
 from infoclip_mmseg.apis.tiles import MAX_ASPECT, Tile, make_tiles
 from infoclip_mmseg.apis.words import Background, Words, plan_words, words_key
+from infoclip_mmseg.utils.images import ImageError
 from infoclip_mmseg.visualization.overlay import draw_overlay
 
 DEFAULT_CONFIG = 'world/zero_shot'

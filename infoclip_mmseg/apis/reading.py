@@ -16,7 +16,8 @@ from mmengine.logging import print_log
 from PIL import Image
 
 from infoclip_mmseg.apis.image_sources import Source
-from infoclip_mmseg.apis.images import (
+from infoclip_mmseg.apis.web_images import MAX_BYTES, fetch
+from infoclip_mmseg.utils.images import (
     MAX_PIXELS,
     RGB,
     ImageError,
@@ -25,7 +26,6 @@ from infoclip_mmseg.apis.images import (
     read_image,
     to_rgb,
 )
-from infoclip_mmseg.apis.web_images import MAX_BYTES, fetch
 
 OnError = str | Callable[[str, Exception], None]
 UNREADABLE = (ImageError, OSError)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from infoclip_mmseg.apis.images import ImageError
+from infoclip_mmseg.utils.images import ImageError
 
 SCHEMES = ('http', 'https')
 MAX_BYTES = 32 << 20

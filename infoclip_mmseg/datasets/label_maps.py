@@ -153,7 +153,8 @@ class LoadLabelMap(BaseTransform):
 
     mmseg's step casts to uint8, which turns class 300 into 44. This one keeps 16 bits, obeys the
     data set's rule (`label_rule`, or mmseg's `reduce_zero_label` and `label_map`), and names the
-    file if a value is no class. A :class:`VocabularyDataset` without label maps passes unchanged.
+    file if a value is no class. Images of a :class:`VocabularyDataset` without label maps, or of no
+    data set, as those of ``MMSegInferencer``, pass unchanged.
 
     Required key: seg_map_path. Optional: label_rule, reduce_zero_label, label_map. Added:
     gt_seg_map (H, W), uint8 or uint16; seg_fields.
@@ -172,7 +173,8 @@ class LoadLabelMap(BaseTransform):
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Load one label map; see the class."""
         path = results.get('seg_map_path')
-        if path is None and 'label_rule' in results:  # a data set without label maps
+        unlabelled = 'label_rule' in results or 'reduce_zero_label' not in results
+        if path is None and unlabelled:  # a data set without label maps, or none at all
             return results
         if path is None:
             raise ValueError(

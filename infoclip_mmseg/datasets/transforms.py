@@ -6,9 +6,12 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from mmcv.transforms import BaseTransform
 from mmseg.registry import TRANSFORMS
 from PIL import Image, UnidentifiedImageError
+
+from infoclip_mmseg.utils.images import ImageError, check_tiff, is_ordinary, read_image
 
 JPEG_START, JPEG_END = b'\xff\xd8', b'\xff\xd9'
 PNG_START, PNG_END = b'\x89PNG\r\n\x1a\n', b'IEND\xaeB`\x82'
@@ -59,7 +62,8 @@ def check_image_file(path: str | os.PathLike[str], role: str = 'image') -> tuple
         or refuses to open so many pixels.
 
     Raises:
-        ValueError: The file is empty, truncated, or named as JPEG or PNG and unreadable.
+        ValueError: The file is empty, truncated, named as JPEG or PNG and unreadable, or a TIFF
+            whose pixels would come out wrong.
     """
     num_bytes = os.path.getsize(path)
     mend = 'Download or copy it again, or take it out of the data set together with its pair.'
@@ -70,8 +74,12 @@ def check_image_file(path: str | os.PathLike[str], role: str = 'image') -> tuple
             width, height = image.size
             has_exif = role == 'image' and 'exif' in image.info
             turned = has_exif and image.getexif().get(EXIF_ORIENTATION) in EXIF_TURNED_ASIDE
+            if role == 'image':
+                check_tiff(image, str(path))
             if has_end_marker(path) is False:
                 image.load()
+    except ImageError:
+        raise
     except UnidentifiedImageError as error:
         if Path(path).suffix.lower() not in SUFFIXES:
             return None
@@ -90,7 +98,7 @@ def check_image_file(path: str | os.PathLike[str], role: str = 'image') -> tuple
 
 @TRANSFORMS.register_module()
 class CheckInputs(BaseTransform):
-    """Check an image and its label map before they are used.
+    """Check an image and its label map before they are used, and see the image as inference does.
 
     Put it first in a pipeline: then an empty, truncated or unreadable file is named before a loader
     fails on it (or OpenCV 4 returns half an image), and the sizes are compared by the file headers.
@@ -98,7 +106,11 @@ class CheckInputs(BaseTransform):
     a training pipeline it has to stand before the first geometric transform. Arrays and files
     that are not on a local disk are compared only once loaded.
 
-    Optional keys: img_path, seg_map_path, ori_shape, gt_seg_map. Nothing is changed.
+    A loaded colour image of a local file that decoders see differently (transparent, of 16 bits,
+    CMYK ...) is read again by :func:`~infoclip_mmseg.utils.images.read_image`, which inference asks
+    too: OpenCV shows black where an image is transparent. Ordinary images stay as they are.
+
+    Optional keys: img_path, seg_map_path, img, ori_shape, gt_seg_map. Changed: img at most.
 
     Raises:
         ValueError: A file is empty, truncated or unreadable, the label map has another size than
@@ -109,6 +121,8 @@ class CheckInputs(BaseTransform):
         """Check one sample; see the class."""
         image_size = self._check_file(results.get('img_path'), 'image')
         label_size = self._check_file(results.get('seg_map_path'), 'label map')
+        if image_size is not None:
+            self._see(results)
         label = results.get('gt_seg_map')
         if label is not None:
             if label.ndim != 2:
@@ -127,6 +141,20 @@ class CheckInputs(BaseTransform):
         if not isinstance(path, (str, os.PathLike)) or not os.path.isfile(path):
             return None
         return check_image_file(path, role)
+
+    @staticmethod
+    def _see(results: dict[str, Any]) -> None:
+        """Replace a loaded image that OpenCV sees in another way."""
+        loaded = results.get('img')
+        transformed = 'scale_factor' in results or 'flip' in results
+        if transformed or loaded is None or loaded.ndim != 3 or loaded.shape[2] != 3:
+            return
+        with Image.open(results['img_path']) as image:
+            if is_ordinary(image):
+                return
+        seen = read_image(results['img_path'])[..., ::-1]
+        results['img'] = np.ascontiguousarray(seen).astype(loaded.dtype)
+        results['img_shape'] = results['ori_shape'] = seen.shape[:2]
 
     @staticmethod
     def _compare(results: dict[str, Any], image: tuple[int, ...], label: tuple[int, ...]) -> None:

@@ -134,7 +134,7 @@ class VocabularyDataset(BaseSegDataset):
                 img_path=images[stem],
                 seg_map_path=labels.get(stem),
                 label_rule=tuple(self.label_rule),
-                label_map=None,
+                label_map=dict(self.label_rule.label_map) or None,  # for mmseg's LoadAnnotations
                 reduce_zero_label=self.reduce_zero_label,
                 seg_fields=[],
             )

@@ -14,12 +14,12 @@ from mmengine.logging import print_log
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from infoclip_mmseg.apis.images import ImageError
 from infoclip_mmseg.demo.encoding import escape
 from infoclip_mmseg.demo.engine import DemoEngine, PageError
 from infoclip_mmseg.demo.examples import Example
 from infoclip_mmseg.demo.guard import Guard
 from infoclip_mmseg.demo.result import render_error, render_result
+from infoclip_mmseg.utils.images import ImageError
 
 ASSETS = Path(__file__).parent / 'assets'
 TITLE = 'Open-vocabulary segmentation'

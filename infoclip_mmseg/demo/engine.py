@@ -18,12 +18,12 @@ from mmengine.config import Config
 from numpy.typing import NDArray
 
 from infoclip_mmseg.apis.image_sources import Source
-from infoclip_mmseg.apis.images import read_image
 from infoclip_mmseg.apis.inferencer import DEFAULT_CONFIG, OpenVocabInferencer
 from infoclip_mmseg.apis.loading import find_config
 from infoclip_mmseg.apis.prediction import Prediction
 from infoclip_mmseg.apis.relation_maps import RelationMaps, align, load_lpam
 from infoclip_mmseg.apis.words import Words, parse_words
+from infoclip_mmseg.utils.images import read_image
 
 MAX_SCORED_WORDS = 64
 """Probabilities of all words are kept up to this many words: they need 4 bytes a word and pixel."""

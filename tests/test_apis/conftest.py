@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from infoclip_mmseg import OpenVocabInferencer
 from infoclip_mmseg.world import ComposedWorldDataset
@@ -24,14 +22,3 @@ def world():
         images=[scene.image for scene in scenes],
         labels=[dataset.labels_of(scene) for scene in scenes],
     )
-
-
-@pytest.fixture
-def photo(tmp_path):
-    """A picture file: left half red, right half blue, 48 high, 64 wide."""
-    array = np.zeros((48, 64, 3), np.uint8)
-    array[:, :32, 0] = 200
-    array[:, 32:, 2] = 200
-    path = tmp_path / 'photo.png'
-    Image.fromarray(array).save(path)
-    return path

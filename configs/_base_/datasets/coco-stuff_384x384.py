@@ -24,6 +24,7 @@ test_pipeline = [
 ]
 tta_pipeline = [
     dict(type='LoadImageFromFile'),
+    dict(type='CheckInputs'),
     dict(
         type='TestTimeAug',
         transforms=[

@@ -4,6 +4,7 @@ train_pipeline = [
     dict(type='CheckInputs'),
     dict(type='LoadImageFromFile'),
     dict(type='LoadLabelMap'),
+    dict(type='CheckInputs'),
     dict(
         type='RandomChoiceResize',
         scales=[int(64 * factor) for factor in range(5, 16)],

@@ -1,6 +1,8 @@
 """Pictures of any kind to RGB arrays of 8 bits, with one clear error for what is none.
 
-Legend: h w pixels.
+The one place that decides what a picture looks like: training, tests, inference, the web page and
+tools/onnx_example.py all ask :func:`read_image`. It needs NumPy and Pillow, nothing else, so that
+the example can load this file alone. Legend: h w pixels.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ SUFFIXES = (
     *('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff', '.ppm', '.pgm', '.pbm'),
     *('.jp2', '.avif', '.mpo'),
 )
+# Tags of TIFF files.
+_BITS, _COMPRESSION, _PHOTOMETRIC, _PLANES = 258, 259, 262, 284
 PAPER = (255, 255, 255)
 """What shows through transparent pixels, RGB 0..255."""
 
@@ -48,7 +52,8 @@ def read_image(
 
     Raises:
         FileNotFoundError: There is no such file.
-        ImageError: The file is empty, truncated, no image, or larger than the limit.
+        ImageError: The file is empty, truncated, no image, larger than the limit, or a TIFF that
+            Pillow reads wrongly.
     """
     name = name or (str(source) if not isinstance(source, bytes) else 'bytes')
     if not isinstance(source, bytes):
@@ -60,6 +65,7 @@ def read_image(
             warnings.simplefilter('ignore', Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(source), formats=_formats()) as image:
                 check_pixels(image.height, image.width, max_pixels, name)
+                check_tiff(image, name)
                 return to_rgb(image, name)
     except ImageError:
         raise
@@ -133,6 +139,39 @@ def check_pixels(height: int, width: int, max_pixels: int, name: str) -> None:
             f'{name}: {width} x {height} pixels are more than the limit of {max_pixels}; make the '
             'image smaller or raise max_pixels'
         )
+
+
+def check_tiff(image: Image.Image, name: str) -> None:
+    """Refuse TIFF files whose pixels Pillow gets wrong without saying so.
+
+    These are those of more than 8 bits that count down from white (Pillow leaves them inverted), or
+    that hold one plane after the other without compression (it takes them for pixels in turn).
+
+    Raises:
+        ImageError: The tags say so.
+    """
+    tags = getattr(image, 'tag_v2', None)
+    if tags is None or max(tags.get(_BITS, (1,))) <= 8:
+        return
+    planes = tags.get(_PLANES, 1) == 2 and tags.get(_COMPRESSION, 1) == 1
+    if tags.get(_PHOTOMETRIC) == 0 or planes:
+        kind = 'holds its planes one after the other' if planes else 'counts down from white'
+        raise ImageError(
+            f'{name}: a TIFF of {max(tags[_BITS])} bits that {kind} ('
+            f'{"PlanarConfiguration 2" if planes else "PhotometricInterpretation 0"}) cannot be '
+            'read rightly; convert it to PNG, or to a TIFF with pixels in turn that counts up from '
+            'black, for example: gdal_translate -co INTERLEAVE=PIXEL, or ImageMagick'
+        )
+
+
+def is_ordinary(image: Image.Image) -> bool:
+    """Whether any decoder gives what :func:`read_image` does: 8 bits, grey or RGB, all opaque."""
+    return (
+        image.format in ('JPEG', 'PNG', 'BMP', 'PPM')
+        and image.mode in ('L', 'RGB')
+        and 'transparency' not in image.info
+        and (image.format == 'JPEG' or 'exif' not in image.info)
+    )
 
 
 def _to_8_bits(array: NDArray, name: str) -> RGB:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from infoclip_mmseg.apis.images import ImageError, array_to_rgb, read_image, to_rgb
+from infoclip_mmseg.utils.images import ImageError, array_to_rgb, read_image, to_rgb
 
 RED, BLUE = (200, 0, 0), (0, 0, 200)
 
