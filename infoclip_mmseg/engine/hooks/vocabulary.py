@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import zip_longest
 from typing import Any
 
+from mmengine.dist import all_reduce, get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
 from infoclip_mmseg.datasets.file_numbering import numberings_of
+from infoclip_mmseg.datasets.label_maps import IGNORED_8
 from infoclip_mmseg.datasets.vocabularies import check_several_classes, load_vocabulary
+from infoclip_mmseg.engine.hooks.census import LabelCensus
 from infoclip_mmseg.engine.launch import unwrap_segmentor
+from infoclip_mmseg.utils.files import first_few
 
 LOOPS = ('train', 'val', 'test')
+COUNTED = 100
+"""Training images of a process whose labels are counted."""
 
 
 @HOOKS.register_module()
@@ -24,6 +32,9 @@ class VocabularyHook(Hook):
     gets the same names and colours, so that what is drawn is what was predicted; metrics are told
     how the data set's files number the classes, so that what they write can be read as those are.
 
+    The log says after the first 100 training images of a process, and after each validation and
+    test, which classes had no pixel and how many pixels no label.
+
     Args:
         vocabularies: Vocabulary files, or names of shipped lists, that replace the data set's own
             names, by loop: for example ``dict(val='data/names.txt', test='pc59')``; see
@@ -32,7 +43,8 @@ class VocabularyHook(Hook):
 
     Raises:
         ValueError: A key is not a loop; a file has another number of names than the data set has
-            classes; a data set without a file has no class names; there is only one.
+            classes; a data set without a file has no class names; there is only one; data sets that
+            are joined have different classes.
     """
 
     priority = 'VERY_HIGH'
@@ -43,24 +55,45 @@ class VocabularyHook(Hook):
         if unknown:
             raise ValueError(f'vocabularies takes the keys {LOOPS}, got {sorted(unknown)}')
         self._training_meta: dict | None = None
+        self._census: dict[str, LabelCensus] = {}
 
     def before_train(self, runner: Runner) -> None:
         """Set the training vocabulary."""
         self._training_meta = self._apply(runner, runner.train_dataloader, 'train')
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Count the labels of the first images."""
+        if 'train' in self._census and isinstance(data_batch, dict):
+            self._count('train', data_batch.get('data_samples'))
+            if self._census['train'].images >= COUNTED:
+                self._report(runner, 'train')
 
     def before_val(self, runner: Runner) -> None:
         """Set the vocabulary of the validation set."""
         self._apply(runner, runner.val_dataloader, 'val')
         _tell_numbering(runner.val_loop, runner.val_dataloader.dataset)
 
+    def after_val_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Count the labels of a batch."""
+        self._count('val', outputs)
+
     def after_val(self, runner: Runner) -> None:
-        """Return to the training vocabulary where a training is under way."""
+        """Report the labels; return to the training vocabulary where a training is under way."""
+        self._report(runner, 'val')
+        self._return(runner)
+
+    def _return(self, runner: Runner) -> None:
         if self._training_meta is not None:
             unwrap_segmentor(runner.model, 'set_vocabulary').dataset_meta = self._training_meta
             runner.visualizer.dataset_meta = self._training_meta
 
     def after_train(self, runner: Runner) -> None:
-        """Forget the training vocabulary."""
+        """Report the labels of a short training; forget the training vocabulary."""
+        self._report(runner, 'train')
         self._training_meta = None
 
     def before_test(self, runner: Runner) -> None:
@@ -68,12 +101,36 @@ class VocabularyHook(Hook):
         self._apply(runner, runner.test_dataloader, 'test')
         _tell_numbering(runner.test_loop, runner.test_dataloader.dataset)
 
+    def after_test_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Count the labels of a batch."""
+        self._count('test', outputs)
+
     def after_test(self, runner: Runner) -> None:
         """As after a validation."""
-        self.after_val(runner)
+        self._report(runner, 'test')
+        self._return(runner)
+
+    def _count(self, loop: str, samples: Any) -> None:
+        for sample in samples or ():
+            labels = getattr(sample, 'gt_sem_seg', None)
+            if labels is not None and loop in self._census:
+                self._census[loop].update(labels.data)
+
+    def _report(self, runner: Runner, loop: str) -> None:
+        census = self._census.pop(loop, None)
+        if census is None:
+            return
+        if loop != 'train':
+            all_reduce(census.counts)
+        if census.images:
+            level, text = census.report()
+            runner.logger.log(level, f'labels of {census.images} images for {loop}: {text}')
 
     def _apply(self, runner: Runner, dataloader: Any, loop: str) -> dict:
         dataset = dataloader.dataset
+        check_same_classes(dataset)
         names, palette = class_names(dataset, self.vocabularies.get(loop))
         if loop == 'train' and getattr(dataset, 'metainfo', {}).get('fold_from') is not None:
             raise ValueError(
@@ -85,6 +142,12 @@ class VocabularyHook(Hook):
         ignore_index = getattr(dataset, 'metainfo', {}).get('ignore_index')
         model.set_vocabulary(names, palette, ignore_index)
         runner.visualizer.dataset_meta = model.dataset_meta
+        classes = getattr(dataset, 'metainfo', {}).get('classes') or names
+        ignored = IGNORED_8 if ignore_index is None else ignore_index
+        # A sampler gives some processes images again, so that all have as many.
+        shown = len(range(get_rank(), len(dataset), get_world_size()))
+        limit = COUNTED if loop == 'train' else shown
+        self._census[loop] = LabelCensus(classes, ignored, limit)
         runner.logger.info(
             f'vocabulary for {loop}: {len(names)} names for {type(dataset).__name__}, '
             f'{names[0]!r} ... {names[-1]!r}'
@@ -123,3 +186,43 @@ def class_names(dataset: Any, file: str | None) -> tuple[list[str], list | None]
             f'{len(classes)} classes; list one name for each label, in label order'
         )
     return names, palette
+
+
+def check_same_classes(dataset: Any) -> None:
+    """Check that data sets which are joined mean the same by a label.
+
+    MMEngine's ConcatDataset compares them, but for `ignore_keys`, and takes the names of the first.
+
+    Args:
+        dataset: A data set, or one that wraps others.
+
+    Raises:
+        ValueError: Two data sets have different classes; those without names are not compared.
+    """
+    named = [d for d in members(dataset) if getattr(d, 'metainfo', {}).get('classes')]
+    for other in named[1:]:
+        lists = [list(d.metainfo['classes']) for d in (named[0], other)]
+        pairs = enumerate(zip_longest(*lists))
+        differences = [f'{i}: {a!r} and {b!r}' for i, (a, b) in pairs if a != b]
+        if differences:
+            first, second = (
+                f'{type(d).__name__} in {getattr(d, "data_root", None)} has {len(names)} '
+                f'({first_few(names)})'
+                for d, names in zip((named[0], other), lists)
+            )
+            raise ValueError(
+                f'data sets with different classes are joined: {first}, {second}; they differ in '
+                f'{first_few(differences)}. Labels of the second would be taken for names of the '
+                'first. Give both one list in one order; '
+                'VocabularyDataset(label_map={value in the file: index in the list}) renumbers'
+            )
+
+
+def members(dataset: Any) -> Iterator[Any]:
+    """The innermost data sets of one that joins, repeats, balances or mixes others."""
+    wrapped = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
+    if all(hasattr(inner, 'metainfo') for inner in wrapped):
+        for inner in wrapped:
+            yield from members(inner)
+    else:
+        yield dataset
