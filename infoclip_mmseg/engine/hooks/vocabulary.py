@@ -73,7 +73,7 @@ class VocabularyHook(Hook):
     def before_val(self, runner: Runner) -> None:
         """Set the vocabulary of the validation set."""
         self._apply(runner, runner.val_dataloader, 'val')
-        _tell_numbering(runner.val_loop, runner.val_dataloader.dataset)
+        _tell_numbering(getattr(runner, 'val_loop', None), runner.val_dataloader.dataset)
 
     def after_val_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
@@ -99,7 +99,7 @@ class VocabularyHook(Hook):
     def before_test(self, runner: Runner) -> None:
         """Set the vocabulary of the test set."""
         self._apply(runner, runner.test_dataloader, 'test')
-        _tell_numbering(runner.test_loop, runner.test_dataloader.dataset)
+        _tell_numbering(getattr(runner, 'test_loop', None), runner.test_dataloader.dataset)
 
     def after_test_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
