@@ -9,13 +9,16 @@ import io
 import os
 import warnings
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
+import requests
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 RGB = NDArray[np.uint8]
 MAX_PIXELS = 80_000_000
+MAX_BYTES = 32 << 20
 # What is opened. Not EPS, which Pillow hands to Ghostscript, nor other formats for programs.
 FORMATS = ('JPEG', 'MPO', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM', 'JPEG2000', 'AVIF')
 SUFFIXES = (
@@ -24,6 +27,7 @@ SUFFIXES = (
 )
 PAPER = (255, 255, 255)
 """What shows through transparent pixels, RGB 0..255."""
+HEADERS = {'User-Agent': 'infoclip_mmseg', 'Accept-Encoding': 'identity'}
 
 
 class ImageError(ValueError):
@@ -51,14 +55,15 @@ def read_image(
         ImageError: The file is empty, truncated, no image, or larger than the limit.
     """
     name = name or (str(source) if not isinstance(source, bytes) else 'bytes')
-    if not isinstance(source, bytes):
-        source = _read_bytes(Path(source), name)
-    if not source:
+    content = source if isinstance(source, bytes) else _read_bytes(Path(source), name)
+    if not content:
         raise ImageError(f'{name}: the file is empty (0 bytes); copy or download it again')
+    Image.init()
+    formats = [kind for kind in FORMATS if kind in Image.OPEN]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore', Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(source), formats=_formats()) as image:
+            with Image.open(io.BytesIO(content), formats=formats) as image:
                 check_pixels(image.height, image.width, max_pixels, name)
                 return to_rgb(image, name)
     except ImageError:
@@ -70,8 +75,8 @@ def read_image(
         ) from error
     except UnidentifiedImageError as error:
         raise ImageError(
-            f'{name}: no image of a known format ({len(source)} bytes that begin with '
-            f'{source[:12]!r}); known are {", ".join(_formats())}'
+            f'{name}: no image of a known format ({len(content)} bytes that begin with '
+            f'{content[:12]!r}); known are {", ".join(formats)}'
         ) from error
     except Exception as error:  # decoders raise almost anything on damaged bytes
         raise ImageError(
@@ -117,12 +122,13 @@ def array_to_rgb(array: NDArray, name: str = 'array') -> RGB:
             f'{name}: an array must be (h, w), (h, w, 1), (h, w, 3) BGR or (h, w, 4) BGRA, '
             f'got {shape}'
         )
-    array = _to_8_bits(array, name)
+    if array.dtype != np.uint8:
+        array = _to_8_bits(array, name)
     if array.shape[2] == 4:
         alpha = array[..., 3:].astype(np.float32) / 255
         array = np.round(array[..., :3] * alpha + np.array(PAPER) * (1 - alpha)).astype(np.uint8)
     if array.shape[2] == 1:
-        return np.ascontiguousarray(array.repeat(3, axis=2))
+        array = array.repeat(3, axis=2)
     return np.ascontiguousarray(array[..., ::-1])
 
 
@@ -136,16 +142,15 @@ def check_pixels(height: int, width: int, max_pixels: int, name: str) -> None:
 
 
 def _to_8_bits(array: NDArray, name: str) -> RGB:
-    if array.dtype == np.uint8:
-        return array
-    if array.dtype.kind in 'iu' and int(array.min()) >= 0 and int(array.max()) <= 65535:
-        if array.dtype.itemsize == 1:
-            return array.astype(np.uint8)
-        return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    raise ImageError(
-        f'{name}: values of dtype {array.dtype} from {array.min()} to {array.max()} have no agreed '
-        'brightness; convert them to unsigned integers of 8 bits (0..255) or 16 bits (0..65535)'
-    )
+    low, high = array.min(), array.max()
+    if array.dtype.kind not in 'iu' or low < 0 or high > 65535:
+        raise ImageError(
+            f'{name}: values of dtype {array.dtype} from {low} to {high} have no agreed '
+            'brightness; convert them to unsigned integers of 8 bits (0..255) or 16 bits (0..65535)'
+        )
+    if array.dtype.itemsize == 1:
+        return array.astype(np.uint8)
+    return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
 def _read_bytes(path: Path, name: str) -> bytes:
@@ -157,6 +162,39 @@ def _read_bytes(path: Path, name: str) -> bytes:
         raise ImageError(f'{name}: cannot be read ({error.strerror or error})') from error
 
 
-def _formats() -> list[str]:
-    Image.init()
-    return [name for name in FORMATS if name in Image.OPEN]
+def fetch(url: str, max_bytes: int = MAX_BYTES, timeout: float = 20.0) -> bytes:
+    """Bytes of a file on the web.
+
+    Args:
+        url: An http or https address; redirections stay within these two.
+        max_bytes: Largest file that is read.
+        timeout: Seconds that the server may be silent.
+
+    Raises:
+        ImageError: Another scheme, a file over the limit, or no answer.
+    """
+    check_scheme(url)
+    content = bytearray()
+    try:
+        with requests.get(url, headers=HEADERS, stream=True, timeout=timeout) as answer:
+            answer.raise_for_status()
+            for chunk in answer.iter_content(1 << 16):
+                content += chunk
+                if len(content) > max_bytes:
+                    raise ImageError(
+                        f'{url}: the file is larger than the limit of {max_bytes} bytes; download '
+                        'it yourself, or raise max_bytes'
+                    )
+    except (requests.RequestException, UnicodeError) as error:
+        raise ImageError(f'{url}: cannot be fetched ({error})') from error
+    return bytes(content)
+
+
+def check_scheme(url: str) -> None:
+    """Raise an ImageError for an address that is neither http nor https."""
+    scheme = urlsplit(url).scheme.lower()
+    if scheme not in ('http', 'https'):
+        raise ImageError(
+            f'{url}: addresses of scheme {scheme!r} are not opened, only http and https; pass '
+            'local files as paths'
+        )

@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from infoclip_mmseg.apis.image_sources import list_sources
-from infoclip_mmseg.apis.images import ImageError
-from infoclip_mmseg.apis.reading import Limits, count_pictures, open_source
-from infoclip_mmseg.apis.web_images import fetch
+from infoclip_mmseg.apis.image_sources import (
+    Limits,
+    count_pictures,
+    list_sources,
+    open_source,
+)
+from infoclip_mmseg.apis.images import ImageError, fetch
 
 
 def names(inputs) -> list[str]:
