@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,8 @@ from infoclip_mmseg.utils.checkpoint_files import check_state_dict, load_checkpo
 from infoclip_mmseg.utils.tensors import cosine
 
 
-class RelationMaps(NamedTuple):
+@dataclass(frozen=True)
+class RelationMaps:
     """Maps of one image.
 
     Attributes:
@@ -32,8 +34,8 @@ class RelationMaps(NamedTuple):
     """
 
     names: tuple[str, ...]
-    cosine: NDArray[np.float32]
-    relation: NDArray[np.float32] | None = None
+    cosine: NDArray[np.float32] = field(repr=False)
+    relation: NDArray[np.float32] | None = field(default=None, repr=False)
 
 
 def relation_maps(relate: Callable, dense: Tensor, text: Tensor) -> Tensor:
