@@ -28,9 +28,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from infoclip_mmseg.apis import OpenVocabInferencer, list_sources
+from infoclip_mmseg.apis.image_sources import Limits, Picture, read_pictures
 from infoclip_mmseg.apis.inferencer import DEFAULT_CONFIG
 from infoclip_mmseg.apis.loading import find_config
-from infoclip_mmseg.apis.reading import Limits, Picture, read_pictures
 from infoclip_mmseg.apis.relation_maps import align, dense_embeddings, load_lpam
 from infoclip_mmseg.apis.truth import find_truths, read_truth
 from infoclip_mmseg.apis.words import load_classes, parse_words
@@ -181,7 +181,7 @@ def read_images(args: argparse.Namespace) -> list[Picture]:
     """The first images; says where there are more."""
     if args.limit < 1:
         raise ValueError(f'--limit must be 1 or more, got {args.limit}')
-    pictures = read_pictures(list_sources(args.images), Limits(), lambda picture: None, 'raise')
+    pictures = read_pictures(list_sources(args.images), Limits())
     first = list(itertools.islice(pictures, args.limit + 1))
     if len(first) > args.limit:
         print(f'the first {args.limit} images are drawn; --limit changes that')

@@ -1,26 +1,44 @@
-"""What a user passes as images, to a list of sources."""
+"""What a user passes as images: files, folders, addresses, arrays and videos, to pictures.
+
+Legend: h w pixels.
+"""
 
 from __future__ import annotations
 
 import glob
+import logging
 import os
 import re
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
+from mmengine.logging import print_log
 from PIL import Image
 
-from infoclip_mmseg.apis.web_images import check_scheme, is_url
+from infoclip_mmseg.apis.web_images import MAX_BYTES, check_scheme, fetch
 from infoclip_mmseg.utils.files import first_few
-from infoclip_mmseg.utils.images import SUFFIXES
+from infoclip_mmseg.utils.images import (
+    MAX_PIXELS,
+    RGB,
+    SUFFIXES,
+    ImageError,
+    array_to_rgb,
+    check_pixels,
+    read_image,
+    to_rgb,
+)
 
 VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg', '.wmv')
+UNREADABLE = (ImageError, OSError)
+
+OnError = str | Callable[[str, Exception], None]
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """One input: a file, an address, an array, a Pillow image.
 
     Attributes:
@@ -31,12 +49,40 @@ class Source:
 
     name: str
     stem: str
-    value: Any = field(repr=False)
+    value: Any
 
     @property
     def is_video(self) -> bool:
         """Whether it is a video file."""
         return isinstance(self.value, Path) and self.value.suffix.lower() in VIDEO_SUFFIXES
+
+
+class Picture(NamedTuple):
+    """An image that was read: name and stem as in :class:`Source`, and RGB (h, w, 3), 0..255."""
+
+    name: str
+    stem: str
+    image: RGB
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is read at most.
+
+    Attributes:
+        max_pixels: Height times width of an image.
+        max_bytes: Size of a file that is fetched from the web.
+        frame_step: Every so-manieth frame of a video is read, from the first on.
+    """
+
+    max_pixels: int = MAX_PIXELS
+    max_bytes: int = MAX_BYTES
+    frame_step: int = 1
+
+    def __post_init__(self) -> None:
+        for key, value in vars(self).items():
+            if value < 1:
+                raise ValueError(f'{key} must be 1 or more, got {value}')
 
 
 def list_sources(inputs: Any) -> list[Source]:
@@ -64,13 +110,95 @@ def list_sources(inputs: Any) -> list[Source]:
             f'{first_few(missing)}: no such file or folder, and no file matches it as a '
             f'pattern (working directory {Path.cwd()})'
         )
-    return _name_all(values)
+    sources: list[Source] = []
+    used: set[str] = set()
+    for index, value in enumerate(values):
+        name, stem = _name(value, index)
+        stem = candidate = stem[:120] or 'image'
+        count = 1
+        while candidate.casefold() in used:  # names that differ in case only are alike
+            count += 1
+            candidate = f'{stem}-{count}'
+        used.add(candidate.casefold())
+        sources.append(Source(name, candidate, value))
+    return sources
+
+
+def read_pictures(
+    sources: Sequence[Source],
+    limits: Limits,
+    check: Callable[[Picture], None] = lambda picture: None,
+    on_error: OnError = 'raise',
+) -> Iterator[Picture]:
+    """Read sources one after the other.
+
+    Args:
+        sources: What is read.
+        limits: What is read at most.
+        check: Raises an ImageError for a picture that is not wanted.
+        on_error: 'raise', 'skip' (with a warning), or a function of the source's name and the
+            error. Of a video the frames before the bad one stay.
+    """
+    for source in sources:
+        pictures = open_source(source, limits)
+        while True:
+            try:
+                picture = next(pictures, None)
+                if picture is None:
+                    break
+                check(picture)
+            except UNREADABLE as error:
+                if on_error == 'raise':
+                    raise
+                if callable(on_error):
+                    on_error(source.name, error)
+                else:
+                    print_log(f'skipped: {error}', logger='current', level=logging.WARNING)
+                break
+            yield picture
+
+
+def open_source(source: Source, limits: Limits) -> Iterator[Picture]:
+    """Read a source: one picture, or the frames of a video.
+
+    Raises:
+        ImageError: It cannot be read; see :func:`read_image`.
+    """
+    name, stem, value = source
+    if source.is_video:
+        yield from _frames(source, limits)
+        return
+    if isinstance(value, np.ndarray):
+        height, width = (*value.shape, 1, 1)[:2]
+        check_pixels(height, width, limits.max_pixels, name)
+        image = array_to_rgb(value, name)
+    elif isinstance(value, Image.Image):
+        check_pixels(value.height, value.width, limits.max_pixels, name)
+        image = to_rgb(value, name)
+    else:
+        content = fetch(value, limits.max_bytes) if isinstance(value, str) else value
+        image = read_image(content, limits.max_pixels, name)
+    yield Picture(name, stem, image)
+
+
+def count_pictures(sources: Sequence[Source], frame_step: int = 1) -> int:
+    """How many pictures the sources hold; of videos what their headers say."""
+    total = 0
+    for source in sources:
+        frames = 1
+        if source.is_video:
+            capture = cv2.VideoCapture(str(source.value))
+            frames = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+            capture.release()
+        total += max(1, -(-frames // frame_step))
+    return total
 
 
 def _expand(item: Any, missing: list[str]) -> list[Any]:
+    """The values that an input stands for; what is not there is added to ``missing``."""
     if isinstance(item, (np.ndarray, Image.Image)):
         return [item]
-    if isinstance(item, str) and is_url(item):
+    if isinstance(item, str) and '://' in item:
         check_scheme(item)
         return [item]
     if not isinstance(item, (str, os.PathLike)):
@@ -84,57 +212,66 @@ def _expand(item: Any, missing: list[str]) -> list[Any]:
         return _images_in(path)
     if path.exists():
         return [path]
-    matches = sorted(glob.glob(str(path), recursive=True), key=natural_key)
-    if not matches:
-        missing.append(str(item))
-    files = [Path(name) for name in matches if Path(name).is_file()]
+    matches = sorted(map(Path, glob.glob(str(path), recursive=True)), key=_natural_key)
+    files = [match for match in matches if match.is_file()]
     if matches and not files:
         raise FileNotFoundError(f'{item}: the pattern matches folders only, no images')
+    if not files:
+        missing.append(str(item))
     return files
 
 
 def _images_in(folder: Path) -> list[Path]:
     entries = list(folder.iterdir())
-    files = [
-        e
-        for e in entries
-        if e.suffix.lower() in SUFFIXES and not e.name.startswith('.') and e.is_file()
-    ]
+    images = [e for e in entries if e.suffix.lower() in SUFFIXES and not e.name.startswith('.')]
+    files = [image for image in images if image.is_file()]
     if not files:
         raise FileNotFoundError(
             f'{folder}: the folder has {len(entries)} entries but no image '
             f"({', '.join(SUFFIXES)}); for images in folders below it pass '{folder}/**/*.jpg'"
         )
-    return sorted(files, key=lambda path: natural_key(path.name))
+    return sorted(files, key=_natural_key)
 
 
-def natural_key(name: str) -> list[tuple[int, int, str]]:
+def _natural_key(path: Path) -> list[tuple[int, int, str]]:
     """Sorting key in which 'a10' comes after 'a2'."""
-    parts = re.split(r'([0-9]+)', name)
+    parts = re.split(r'([0-9]+)', str(path))
     return [(1, int(p), p) if i % 2 else (0, 0, p) for i, p in enumerate(parts)]
 
 
-def _name_all(values: list[Any]) -> list[Source]:
-    sources: list[Source] = []
-    used: set[str] = set()
-    for index, value in enumerate(values):
-        if isinstance(value, Path):
-            name, stem = str(value), value.stem
-        elif isinstance(value, str):
-            name, stem = value, Path(value.split('?')[0].split('#')[0].rstrip('/')).stem
-            stem = re.sub(r'[^\w.-]', '_', stem)
-        else:
-            name = getattr(value, 'filename', '') or f'array {index}'
-            stem = Path(name).stem if not name.startswith('array ') else f'{index:08d}'
-        sources.append(Source(name, _unused(stem[:120] or 'image', used), value))
-    return sources
+def _name(value: Any, index: int) -> tuple[str, str]:
+    """Name and stem of a value."""
+    if isinstance(value, Path):
+        return str(value), value.stem
+    if isinstance(value, str):
+        stem = Path(value.split('?')[0].split('#')[0].rstrip('/')).stem
+        return value, re.sub(r'[^\w.-]', '_', stem)
+    file = getattr(value, 'filename', '')
+    return (file, Path(file).stem) if file else (f'array {index}', f'{index:08d}')
 
 
-def _unused(stem: str, used: set[str]) -> str:
-    """The stem, with a number where it was used; names that differ in case only are alike."""
-    candidate, count = stem, 1
-    while candidate.casefold() in used:
-        count += 1
-        candidate = f'{stem}-{count}'
-    used.add(candidate.casefold())
-    return candidate
+def _frames(source: Source, limits: Limits) -> Iterator[Picture]:
+    name, stem, path = source
+    capture = cv2.VideoCapture(str(path))
+    try:
+        if not capture.isOpened():
+            raise ImageError(
+                f'{name}: the video cannot be opened; it is damaged or its codec is unknown to '
+                'OpenCV'
+            )
+        sides = (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH)
+        height, width = (int(capture.get(side)) for side in sides)
+        check_pixels(height, width, limits.max_pixels, name)
+        index = 0
+        while capture.grab():
+            if index % limits.frame_step == 0:
+                good, frame = capture.retrieve()
+                if not good:
+                    break
+                image = array_to_rgb(frame, f'{name}#{index}')
+                yield Picture(f'{name}#{index}', f'{stem}_{index:06d}', image)
+            index += 1
+        if index == 0:
+            raise ImageError(f'{name}: no frame of the video can be read; it is damaged')
+    finally:
+        capture.release()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -17,25 +17,27 @@ import torch
 from mmengine.config import Config
 from numpy.typing import NDArray
 
-from infoclip_mmseg.apis.image_sources import Source, list_sources
-from infoclip_mmseg.apis.loading import build_pipeline, find_config, load_segmentor, pick_device
-from infoclip_mmseg.apis.prediction import (
-    Maps,
-    Prediction,
-    join_maps,
-    name_labels,
-    read_maps,
-    save_prediction,
-)
-from infoclip_mmseg.apis.reading import (
+from infoclip_mmseg.apis.image_sources import (
     UNREADABLE,
     Limits,
     OnError,
     Picture,
-    check_on_error,
+    Source,
+    list_sources,
     read_pictures,
 )
-from infoclip_mmseg.apis.tiles import MAX_ASPECT, Tile, make_tiles
+from infoclip_mmseg.apis.loading import build_pipeline, find_config, load_segmentor, pick_device
+from infoclip_mmseg.apis.prediction import (
+    MAX_ASPECT,
+    Maps,
+    Prediction,
+    Tile,
+    join_maps,
+    make_prediction,
+    make_tiles,
+    read_maps,
+    save_prediction,
+)
 from infoclip_mmseg.apis.words import Background, Words, plan_words, words_key
 from infoclip_mmseg.utils.images import ImageError
 from infoclip_mmseg.visualization.overlay import draw_overlay
@@ -47,8 +49,10 @@ MAX_SCORE_BYTES = 2 << 30
 MAX_LABEL_PIXELS = 16_000_000
 
 
-@dataclass(frozen=True)
-class _Options:
+class _Call(NamedTuple):
+    """Words and options of a call; see :meth:`OpenVocabInferencer.stream`."""
+
+    words: Words
     batch_size: int
     return_scores: bool
     return_vis: bool
@@ -172,13 +176,16 @@ class OpenVocabInferencer:
             raise ValueError(f'batch_size must be 1 or more, got {batch_size}')
         if not 0 <= opacity <= 1:
             raise ValueError(f'opacity must be 0..1, got {opacity}')
-        check_on_error(on_error)
+        if not callable(on_error) and on_error not in ('raise', 'skip'):
+            raise ValueError(f"on_error must be 'raise', 'skip' or a function, got {on_error!r}")
         limits = replace(self.limits, frame_step=frame_step)
         words = self.plan(classes, background)
-        sources = inputs if _are_sources(inputs) else list_sources(inputs)
+        listed = isinstance(inputs, list) and bool(inputs) and isinstance(inputs[0], Source)
+        sources = inputs if listed else list_sources(inputs)
         folder = None if out_dir is None else Path(out_dir)
-        options = _Options(batch_size, return_scores, return_vis, opacity, folder)
-        return self._stream(sources, limits, words, options, on_error)
+        call = _Call(words, batch_size, return_scores, return_vis, opacity, folder)
+        check = partial(self._check, call=call)
+        return self._stream(read_pictures(sources, limits, check, on_error), call)
 
     def plan(self, classes: str | Sequence[str], background: Background = None) -> Words:
         """The words of a call, checked; see :func:`~infoclip_mmseg.apis.words.plan_words`."""
@@ -190,16 +197,7 @@ class OpenVocabInferencer:
         self._planned = (key, result) if key is not None else None
         return result
 
-    def _stream(
-        self,
-        sources: Sequence[Source],
-        limits: Limits,
-        words: Words,
-        options: _Options,
-        on_error: OnError,
-    ) -> Iterator[Prediction]:
-        check = partial(self._check, words=words, options=options)
-        pictures = read_pictures(sources, limits, check, on_error)
+    def _stream(self, pictures: Iterator[Picture], call: _Call) -> Iterator[Prediction]:
         waiting: list[tuple[Picture, list[Tile]]] = []
         failure: Exception | None = None
         while True:
@@ -208,17 +206,17 @@ class OpenVocabInferencer:
             except UNREADABLE as error:  # raised when what was read before is finished
                 picture, failure = None, error
             if picture is not None:
-                size = picture.image.shape
-                waiting.append((picture, make_tiles(size[0], size[1], self.max_aspect)))
-            if picture is None or sum(len(t) for _, t in waiting) >= options.batch_size:
-                yield from self._finish(waiting, words, options)
+                height, width = picture.image.shape[:2]
+                waiting.append((picture, make_tiles(height, width, self.max_aspect)))
+            if picture is None or sum(len(t) for _, t in waiting) >= call.batch_size:
+                yield from self._finish(waiting, call)
                 waiting = []
             if picture is None:
                 break
         if failure is not None:
             raise failure
 
-    def _check(self, picture: Picture, words: Words, options: _Options) -> None:
+    def _check(self, picture: Picture, call: _Call) -> None:
         height, width = picture.image.shape[:2]
         patch = self.model.backbone.patch_size
         if height < patch[0] or width < patch[1]:
@@ -226,59 +224,51 @@ class OpenVocabInferencer:
                 f'{picture.name}: {width} x {height} pixels are less than one patch of {patch[1]} '
                 f'x {patch[0]}; enlarge the image'
             )
-        size = 4 * height * width * len(words.model_names)
-        if options.return_scores and size > MAX_SCORE_BYTES:
+        count = len(call.words.model_names)
+        size = 4 * height * width * count
+        if call.return_scores and size > MAX_SCORE_BYTES:
             raise ImageError(
-                f'{picture.name}: scores of {len(words.model_names)} words at {width} x {height} '
+                f'{picture.name}: scores of {count} words at {width} x {height} '
                 f'pixels need {size >> 20} MiB, the limit is {MAX_SCORE_BYTES >> 20}; use fewer '
                 'words, a smaller image, or return_scores=False'
             )
 
     def _finish(
-        self,
-        waiting: Sequence[tuple[Picture, list[Tile]]],
-        words: Words,
-        options: _Options,
+        self, waiting: Sequence[tuple[Picture, list[Tile]]], call: _Call
     ) -> Iterator[Prediction]:
         """Predict the pictures that wait, draw and write."""
         parts = [(picture, tile) for picture, tiles in waiting for tile in tiles]
         maps: list[Maps] = []
-        for start in range(0, len(parts), options.batch_size):
-            batch = parts[start : start + options.batch_size]
-            maps += self._predict(batch, words, options.return_scores)
+        for start in range(0, len(parts), call.batch_size):
+            maps += self._predict(parts[start : start + call.batch_size], call)
         for picture, tiles in waiting:
             first, maps = maps[: len(tiles)], maps[len(tiles) :]
             joined = join_maps(picture.image.shape[:2], tiles, first)
-            prediction = name_labels(picture, joined, words, options.return_scores)
-            if options.return_vis or options.out_dir is not None:
+            prediction = make_prediction(picture, joined, call.words, call.return_scores)
+            drawn = None
+            if call.return_vis or call.out_dir is not None:
                 shown = (prediction.labels, prediction.names, prediction.palette)
-                drawn = draw_overlay(picture.image, *shown, options.opacity)
-                prediction = replace(prediction, visualization=drawn)
-            if options.out_dir is not None:
-                save_prediction(prediction, options.out_dir)
-            if not options.return_vis:
-                prediction = replace(prediction, visualization=None)
-            yield prediction
+                drawn = draw_overlay(picture.image, *shown, call.opacity)
+            if call.out_dir is not None:
+                save_prediction(replace(prediction, visualization=drawn), call.out_dir)
+            yield replace(prediction, visualization=drawn if call.return_vis else None)
 
-    def _predict(
-        self, parts: Sequence[tuple[Picture, Tile]], words: Words, return_scores: bool
-    ) -> list[Maps]:
+    def _predict(self, parts: Sequence[tuple[Picture, Tile]], call: _Call) -> list[Maps]:
         """Maps of tiles at their own size."""
-        data: dict[str, list[Any]] = dict(inputs=[], data_samples=[])
-        sizes = []
-        for picture, tile in parts:
-            top, bottom, left, right = tile.seen
-            crop = np.ascontiguousarray(picture.image[top:bottom, left:right, ::-1])
-            sizes.append(crop.shape[:2])
-            packed = self._prepare(crop, picture.name)
-            for key, items in data.items():
-                items.append(packed[key])
-        with self._lock, torch.no_grad(), self._precision():
-            self.model.set_vocabulary(words.model_names)
-            limit = len(words.model_names) if return_scores else 0
+        crops = []
+        for picture, (seen, _) in parts:
+            top, bottom, left, right = seen
+            crops.append(np.ascontiguousarray(picture.image[top:bottom, left:right, ::-1]))
+        packed = [self._prepare(crop, picture.name) for crop, (picture, _) in zip(crops, parts)]
+        data = {key: [item[key] for item in packed] for key in ('inputs', 'data_samples')}
+        dtype = torch.float16 if self.device.type == 'cuda' else torch.bfloat16
+        precision = torch.autocast(self.device.type, dtype=dtype) if self.amp else nullcontext()
+        names, scores = call.words.model_names, call.return_scores
+        with self._lock, torch.no_grad(), precision:
+            self.model.set_vocabulary(names)
             batch = self.model.data_preprocessor(data, False)
-            samples = self.model.predict(**batch, max_dense_classes=limit)
-        return [read_maps(sample, size, return_scores) for sample, size in zip(samples, sizes)]
+            samples = self.model.predict(**batch, max_dense_classes=len(names) if scores else 0)
+        return [read_maps(s, crop.shape[:2], scores) for s, crop in zip(samples, crops)]
 
     def _prepare(self, image: NDArray[np.uint8], name: str) -> dict[str, Any]:
         height, width = image.shape[:2]
@@ -290,13 +280,3 @@ class OpenVocabInferencer:
         for step in self.pipeline:
             item = step(item)
         return item
-
-    def _precision(self) -> AbstractContextManager[Any]:
-        if not self.amp:
-            return nullcontext()
-        dtype = torch.float16 if self.device.type == 'cuda' else torch.bfloat16
-        return torch.autocast(self.device.type, dtype=dtype)
-
-
-def _are_sources(inputs: Any) -> bool:
-    return isinstance(inputs, list) and bool(inputs) and isinstance(inputs[0], Source)

@@ -27,9 +27,8 @@ _READING = ('Load', 'CheckInputs', 'InferencerLoader')
 def find_config(name: str | os.PathLike[str]) -> Path:
     """A config file, by path or by name.
 
-    Args:
-        name: A path, or the name of a config of this repository with or without its folder:
-            'infoclip_vitb16_coco-stuff', 'world/zero_shot'.
+    A name is that of a config of this repository, with or without its folder:
+    'infoclip_vitb16_coco-stuff', 'world/zero_shot'.
 
     Raises:
         FileNotFoundError: There is none; alike names are proposed.
@@ -105,7 +104,11 @@ def load_clip(model: Any, weights: str | None = None) -> None:
         FileNotFoundError, CheckpointError: See :func:`load_checkpoint_file`.
     """
     backbone = model.backbone
-    backbone.pretrained = _find_clip(backbone.pretrained) if weights is None else weights
+    weights = weights or backbone.pretrained
+    if weights and is_file_name(weights) and not Path(weights).expanduser().exists():
+        # What a config names relative to the repository is found from any folder.
+        weights = str(ROOT / weights) if (ROOT / weights).is_file() else weights
+    backbone.pretrained = weights
     backbone.init_weights()
 
 
@@ -127,9 +130,8 @@ def load_segmentor(
 
     Args:
         cfg: The config.
-        weights: Checkpoint (.pth or .safetensors). None where the decode head has no weights: then
-            the pretrained CLIP of the config is used; a file with a CLIP's weights may then be
-            given too.
+        weights: Checkpoint (.pth or .safetensors). Where the decode head has no weights: None for
+            the pretrained CLIP of the config, or a file with a CLIP's weights.
         device: Where it goes.
 
     Raises:
@@ -161,12 +163,3 @@ def build_pipeline(cfg: Config) -> list[Any]:
     steps = [s for s in steps or [dict(type='PackSegInputs')] if not s['type'].startswith(_READING)]
     with DefaultScope.overwrite_default_scope('mmseg'):
         return [TRANSFORMS.build(step) for step in steps]
-
-
-def _find_clip(pretrained: str | None) -> str | None:
-    """Weights that a config names relative to the repository are found from any folder."""
-    if pretrained and is_file_name(pretrained) and not Path(pretrained).expanduser().exists():
-        beside = ROOT / pretrained
-        if beside.is_file():
-            return str(beside)
-    return pretrained

@@ -1,21 +1,28 @@
-"""From what the model says of an image, or of its tiles, to a prediction and its files."""
+"""From what the model says of an image, or of its tiles, to a prediction and its files.
+
+Legend: h w pixels of the image as it is seen (EXIF applied), T classes, N names.
+"""
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from infoclip_mmseg.apis.reading import Picture
-from infoclip_mmseg.apis.tiles import Tile
+from infoclip_mmseg.apis.image_sources import Picture
 from infoclip_mmseg.apis.words import Words
 
+MAX_ASPECT = 2.0
+"""Long side over short side beyond which an image is cut."""
+_OVERLAP = 0.25
 # Pixels that are counted at a time.
 _CHUNK = 1 << 22
 
@@ -23,8 +30,6 @@ _CHUNK = 1 << 22
 @dataclass(frozen=True)
 class Prediction:
     """Labels of one image.
-
-    Legend: h w pixels of the image as it is seen (EXIF applied), T classes, N names.
 
     Attributes:
         name: Path or address of the image, 'array 3', or 'clip.mp4#12' for a frame.
@@ -93,55 +98,45 @@ class Prediction:
         )
 
 
-def make_prediction(
-    name: str,
-    stem: str,
-    labels: NDArray,
-    probability: NDArray[np.float32],
-    words: Words,
-    scores: NDArray[np.float32] | None = None,
-    keep_probability: bool = False,
-) -> Prediction:
-    """Count areas and average scores.
+class Tile(NamedTuple):
+    """A part of an image: what the model sees of it, and what is taken from that.
 
-    Args:
-        name, stem: See :class:`Prediction`.
-        labels: (h, w), indices into ``words.names``.
-        probability: (h, w) of the word that won.
-        words: The words of the call.
-        scores: (T, h, w) or None.
-        keep_probability: Whether the result holds ``probability``.
+    Attributes:
+        seen: (top, bottom, left, right).
+        kept: The same of what is kept; tiles of an image keep each pixel once.
     """
-    count = len(words.names)
-    labels = labels.astype(np.uint8 if count <= 256 else np.uint16)
-    areas, total = np.zeros(count, np.int64), np.zeros(count)
-    step = max(1, _CHUNK // labels.shape[1])
-    for top in range(0, len(labels), step):
-        rows = labels[top : top + step].ravel()
-        areas += np.bincount(rows, minlength=count)
-        total += np.bincount(rows, probability[top : top + step].ravel(), minlength=count)
-    means = np.divide(total, areas, out=np.full(count, np.nan), where=areas > 0)
-    return Prediction(
-        name,
-        stem,
-        labels,
-        words.names,
-        words.palette,
-        areas,
-        means,
-        len(words.classes),
-        scores,
-        probability if keep_probability else None,
-    )
+
+    seen: tuple[int, int, int, int]
+    kept: tuple[int, int, int, int]
 
 
-@dataclass(frozen=True)
-class Maps:
+class Maps(NamedTuple):
     """Of an image or tile (h, w): winners and their probabilities, and perhaps all of them."""
 
     winner: NDArray[np.int32]
     probability: NDArray[np.float32]
     dense: NDArray[np.float32] | None
+
+
+def make_tiles(height: int, width: int, max_aspect: float = MAX_ASPECT) -> list[Tile]:
+    """Tiles of an image: squares that overlap by a quarter or more, or one where it is not long.
+
+    Args:
+        height, width: Size in pixels.
+        max_aspect: Long side over short side, above which the image is cut.
+    """
+    short, long = sorted((height, width))
+    if long <= max_aspect * short:
+        whole = (0, height, 0, width)
+        return [Tile(whole, whole)]
+    count = math.ceil((long - short) / max(1, int(short * (1 - _OVERLAP)))) + 1
+    starts = [round(i * (long - short) / (count - 1)) for i in range(count)]
+    seams = [(start + short + after) // 2 for start, after in itertools.pairwise(starts)]
+    tiles = []
+    for start, first, last in zip(starts, [0, *seams], [*seams, long]):
+        parts = ((start, start + short), (first, last))
+        tiles.append(Tile(*((0, height, *p) if width == long else (*p, 0, width) for p in parts)))
+    return tiles
 
 
 def read_maps(sample: Any, size: tuple[int, int], return_scores: bool) -> Maps:
@@ -150,12 +145,10 @@ def read_maps(sample: Any, size: tuple[int, int], return_scores: bool) -> Maps:
     probability = sample.pred_probability.data[0].float().cpu().numpy()
     dense = sample.seg_logits.data.float().cpu().numpy() if return_scores else None
     if winner.shape != tuple(size):
-        rows = np.arange(size[0]) * winner.shape[0] // size[0]
-        columns = np.arange(size[1]) * winner.shape[1] // size[1]
-        grid = np.ix_(rows, columns)
-        winner, probability = winner[grid], probability[grid]
-        if dense is not None:
-            dense = dense[:, rows[:, None], columns]
+        rows, columns = (np.arange(n) * m // n for n, m in zip(size, winner.shape))
+        place = (..., rows[:, None], columns)
+        winner, probability = winner[place], probability[place]
+        dense = None if dense is None else dense[place]
     return Maps(winner, probability, dense)
 
 
@@ -163,47 +156,59 @@ def join_maps(size: tuple[int, int], tiles: Sequence[Tile], maps: Sequence[Maps]
     """Put the maps of tiles together."""
     if len(tiles) == 1:
         return maps[0]
-    first = maps[0].dense
-    winner = np.empty(size, np.int32)
-    probability = np.empty(size, np.float32)
-    dense = None if first is None else np.empty((len(first), *size), np.float32)
-    for tile, part in zip(tiles, maps):
+    whole: list[Any] = [
+        None if part is None else np.empty((*part.shape[:-2], *size), part.dtype)
+        for part in maps[0]
+    ]
+    for tile, parts in zip(tiles, maps):
         top, bottom, left, right = tile.kept
         y, x = tile.seen[0], tile.seen[2]
-        inner = (slice(top - y, bottom - y), slice(left - x, right - x))
-        outer = (slice(top, bottom), slice(left, right))
-        winner[outer], probability[outer] = part.winner[inner], part.probability[inner]
-        if dense is not None and part.dense is not None:
-            dense[(slice(None), *outer)] = part.dense[(slice(None), *inner)]
-    return Maps(winner, probability, dense)
+        inner = (..., slice(top - y, bottom - y), slice(left - x, right - x))
+        for joined, part in zip(whole, parts):
+            if part is not None:
+                joined[..., top:bottom, left:right] = part[inner]
+    return Maps(*whole)
 
 
-def name_labels(picture: Picture, maps: Maps, words: Words, return_scores: bool) -> Prediction:
-    """From the model's words to the names of the results."""
+def make_prediction(picture: Picture, maps: Maps, words: Words, return_scores: bool) -> Prediction:
+    """Go from the model's words to the names of the results, count areas and average scores."""
     winner = maps.winner if len(words.model_names) > 1 else np.zeros_like(maps.winner)
     labels = words.slots.astype(np.uint16)[winner]
     if words.threshold is not None:
         labels[~(maps.probability > words.threshold)] = len(words.classes)
-    scores = None if maps.dense is None else maps.dense[words.owners]
-    return make_prediction(
-        picture.name, picture.stem, labels, maps.probability, words, scores, return_scores
+    count = len(words.names)
+    labels = labels.astype(np.uint8 if count <= 256 else np.uint16)
+    areas, total = np.zeros(count, np.int64), np.zeros(count)
+    step = max(1, _CHUNK // labels.shape[1])
+    for top in range(0, len(labels), step):
+        rows = labels[top : top + step].ravel()
+        areas += np.bincount(rows, minlength=count)
+        total += np.bincount(rows, maps.probability[top : top + step].ravel(), minlength=count)
+    return Prediction(
+        name=picture.name,
+        stem=picture.stem,
+        labels=labels,
+        names=words.names,
+        palette=words.palette,
+        areas=areas,
+        mean_scores=np.divide(total, areas, out=np.full(count, np.nan), where=areas > 0),
+        num_classes=len(words.classes),
+        scores=None if maps.dense is None else maps.dense[words.owners],
+        probability=maps.probability if return_scores else None,
     )
 
 
-def label_image(labels: NDArray, palette: list[list[int]]) -> Image.Image:
-    """Label map (h, w) as an image: indexed with its palette, or 16-bit grey above 256 names."""
-    if labels.dtype == np.uint8:
-        image = Image.fromarray(labels)
-        image.putpalette([value for colour in palette for value in colour])
-        return image
-    return Image.fromarray(labels.astype(np.uint16))
-
-
 def save_prediction(prediction: Prediction, out_dir: Path) -> None:
-    """Write ``pred/STEM.png`` (labels), ``pred/STEM.json`` and, if drawn, ``vis/STEM.jpg``."""
+    """Write ``pred/STEM.png`` (labels), ``pred/STEM.json`` and, if drawn, ``vis/STEM.jpg``.
+
+    Labels are indexed with their palette, or 16-bit grey above 256 names.
+    """
     folder = out_dir / 'pred'
     folder.mkdir(parents=True, exist_ok=True)
-    label_image(prediction.labels, prediction.palette).save(folder / f'{prediction.stem}.png')
+    labels = Image.fromarray(prediction.labels)
+    if prediction.labels.dtype == np.uint8:
+        labels.putpalette([value for colour in prediction.palette for value in colour])
+    labels.save(folder / f'{prediction.stem}.png')
     if prediction.visualization is not None:
         (out_dir / 'vis').mkdir(exist_ok=True)
         picture = Image.fromarray(prediction.visualization)

@@ -22,8 +22,6 @@ from torch import Tensor
 from infoclip_mmseg.utils.checkpoint_files import check_state_dict, load_checkpoint_file
 from infoclip_mmseg.utils.tensors import cosine
 
-_NECK = 'neck.'
-
 
 @dataclass(frozen=True)
 class RelationMaps:
@@ -40,18 +38,11 @@ class RelationMaps:
     relation: NDArray[np.float32] | None = field(default=None, repr=False)
 
 
-def cosine_maps(dense: Tensor, text: Tensor) -> Tensor:
-    """Cosines (B, T, H, W), -1..1, of dense embeddings (B, C, H, W) and text (T, C)."""
-    return relation_maps(cosine, dense, text)
-
-
 def relation_maps(relate: Callable, dense: Tensor, text: Tensor) -> Tensor:
     """Relation (B, T, H, W) of dense embeddings (B, C, H, W) and text (T, C).
 
-    Args:
-        relate: LPAM, or another function of positions (B, N, C) and text to (B, N, T).
-        dense: Dense embeddings.
-        text: Text embeddings.
+    ``relate`` is LPAM, the cosine, or another function of positions (B, N, C) and text to
+    (B, N, T).
     """
     positions = dense.flatten(2).transpose(1, 2)
     return relate(positions, text).transpose(1, 2).unflatten(2, dense.shape[-2:])
@@ -83,10 +74,12 @@ def align(
     model.set_vocabulary(names)
     dense = dense_embeddings(model, image)
     text = model.backbone.embed_prompts(model.prompts).mean(dim=1)
-    relation = None
-    if lpam is not None:
-        relation = relation_maps(lpam, dense, text)[0].float().cpu().numpy()
-    return RelationMaps(tuple(names), cosine_maps(dense, text)[0].cpu().numpy(), relation)
+    maps = [
+        relation_maps(relate, dense, text)[0].float().cpu().numpy()
+        for relate in (cosine, lpam)
+        if relate is not None
+    ]
+    return RelationMaps(tuple(names), *maps)
 
 
 def load_lpam(cfg: Config, weights: str | os.PathLike[str] | None, model: Any) -> Any:
@@ -98,7 +91,7 @@ def load_lpam(cfg: Config, weights: str | os.PathLike[str] | None, model: Any) -
         model: The segmentor that was built from both.
 
     Returns:
-        The module in evaluation, or None where the config has no neck or the checkpoint no weights
+        The module in evaluation; None where the config has no neck, or the checkpoint no weights
         for it.
 
     Raises:
@@ -108,12 +101,12 @@ def load_lpam(cfg: Config, weights: str | os.PathLike[str] | None, model: Any) -
     if not neck or weights is None:
         return None
     state = load_checkpoint_file(weights)
-    state = {key.removeprefix('module.'): v for key, v in state.get('state_dict', state).items()}
-    neck_state = {key.removeprefix(_NECK): v for key, v in state.items() if key.startswith(_NECK)}
-    if not neck_state:
+    parts = {key.removeprefix('module.'): v for key, v in state.get('state_dict', state).items()}
+    weights_of_neck = {k.removeprefix('neck.'): v for k, v in parts.items() if k[:5] == 'neck.'}
+    if not weights_of_neck:
         return None
     with DefaultScope.overwrite_default_scope('mmseg'):
         lpam = MODELS.build({'embed_dim': model.backbone.embed_dim, **neck})
-    check_state_dict(lpam, neck_state)
-    lpam.load_state_dict(neck_state)
+    check_state_dict(lpam, weights_of_neck)
+    lpam.load_state_dict(weights_of_neck)
     return lpam.to(next(model.backbone.parameters()).device).eval().requires_grad_(False)

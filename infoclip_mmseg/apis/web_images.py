@@ -1,20 +1,15 @@
-"""Images from the web, with a limit on their size."""
+"""Pictures from the web."""
 
 from __future__ import annotations
 
 from urllib.parse import urlsplit
 
+import requests
+
 from infoclip_mmseg.utils.images import ImageError
 
-SCHEMES = ('http', 'https')
 MAX_BYTES = 32 << 20
-_HEADERS = {'User-Agent': 'infoclip_mmseg', 'Accept-Encoding': 'identity'}
-_CHUNK = 1 << 16
-
-
-def is_url(text: str) -> bool:
-    """Whether a string is an address ('https://...', also 'ftp://...') and not a path."""
-    return '://' in text
+HEADERS = {'User-Agent': 'infoclip_mmseg', 'Accept-Encoding': 'identity'}
 
 
 def fetch(url: str, max_bytes: int = MAX_BYTES, timeout: float = 20.0) -> bytes:
@@ -28,14 +23,12 @@ def fetch(url: str, max_bytes: int = MAX_BYTES, timeout: float = 20.0) -> bytes:
     Raises:
         ImageError: Another scheme, a file over the limit, or no answer.
     """
-    import requests
-
     check_scheme(url)
     content = bytearray()
     try:
-        with requests.get(url, headers=_HEADERS, stream=True, timeout=timeout) as answer:
+        with requests.get(url, headers=HEADERS, stream=True, timeout=timeout) as answer:
             answer.raise_for_status()
-            for chunk in answer.iter_content(_CHUNK):
+            for chunk in answer.iter_content(1 << 16):
                 content += chunk
                 if len(content) > max_bytes:
                     raise ImageError(
@@ -50,7 +43,7 @@ def fetch(url: str, max_bytes: int = MAX_BYTES, timeout: float = 20.0) -> bytes:
 def check_scheme(url: str) -> None:
     """Raise an ImageError for an address that is neither http nor https."""
     scheme = urlsplit(url).scheme.lower()
-    if scheme not in SCHEMES:
+    if scheme not in ('http', 'https'):
         raise ImageError(
             f'{url}: addresses of scheme {scheme!r} are not opened, only http and https; pass '
             'local files as paths'

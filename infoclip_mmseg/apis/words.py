@@ -39,8 +39,7 @@ class Words:
         threshold: Probability below which a pixel is background, or None.
         names: N names of the results: the classes and, where there is one, the background.
         palette: N colours [r, g, b], 0..255.
-        model_names: M names that the model is asked for: the different ones among classes and
-            background words.
+        model_names: M different names among classes and background words, asked of the model.
         slots: Name (M,) that each of them stands for in the results.
         owners: Of each class its place (T,) in ``model_names``.
         warnings: What was logged about the words.
@@ -87,12 +86,10 @@ def load_classes(classes: str | Sequence[str]) -> list[str]:
             "classes must be a list of words, a string 'cat; dog', a vocabulary's name or a file, "
             f'got {classes!r:.200}'
         )
-    if not isinstance(classes, str):
-        return list(check_names(classes))
-    if ';' in classes or '\n' in classes:
-        return list(check_names(parse_words(classes)))
+    if isinstance(classes, str) and (';' in classes or '\n' in classes):
+        classes = parse_words(classes)
     try:
-        return list(check_names(load_vocabulary(classes)))
+        return list(check_names(load_vocabulary(classes) if isinstance(classes, str) else classes))
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"{error}. Words are passed as a list, ['cat', 'dog'], or as 'cat; dog'"
@@ -124,18 +121,17 @@ def plan_words(classes: str | Sequence[str], background: Background, model: Any)
     if len(results) > MAX_NAMES:
         raise ValueError(f'{len(results)} names are more than the {MAX_NAMES} of a label map')
     asked = [*names, *words]
-    _check_encodable(asked)
     keys, notes = _token_keys(asked, model)
     first: dict[Any, int] = {}
-    for index, key in enumerate(keys):
-        first.setdefault(key, index)
-    kept = list(first.values())
-    if len(kept) < len(asked):
-        again = [asked[i] for i in range(len(asked)) if first[keys[i]] != i]
-        notes.append(_note_duplicates(again))
+    again = [repr(n[:60]) for i, n in enumerate(asked) if first.setdefault(keys[i], i) != i]
+    if again:
+        notes.append(
+            f'{first_few(again)}: the same to CLIP as a word before; the first of equal words gets '
+            'the pixels, the others none'
+        )
     for note in notes:
         _warn(note)
-    place = {index: m for m, index in enumerate(kept)}
+    kept, place = list(first.values()), {key: m for m, key in enumerate(first)}
     return Words(
         classes=tuple(names),
         background=tuple(words),
@@ -144,7 +140,7 @@ def plan_words(classes: str | Sequence[str], background: Background, model: Any)
         palette=make_palette(len(names)) + [list(BACKGROUND_COLOUR)] * (len(results) > len(names)),
         model_names=tuple(asked[index] for index in kept),
         slots=np.minimum(np.array(kept), len(names)),
-        owners=np.array([place[first[key]] for key in keys[: len(names)]]),
+        owners=np.array([place[key] for key in keys[: len(names)]]),
         warnings=tuple(notes),
     )
 
@@ -154,16 +150,16 @@ def words_key(classes: Any, background: Any, model: Any) -> tuple[Any, ...] | No
     if not isinstance(classes, (list, tuple)):
         return None
     ground = tuple(background) if isinstance(background, list) else background
-    words = (model.vocabulary.templates, model.vocabulary.synonyms)
-    reading = (*words, model.decode_head.threshold, model.backbone.tokenizer)
-    return (tuple(classes), type(background), ground, *reading)
+    vocabulary = model.vocabulary
+    reading = (vocabulary.templates, vocabulary.synonyms, model.backbone.tokenizer)
+    return (tuple(classes), type(background), ground, model.decode_head.threshold, *reading)
 
 
 def _read_background(background: Background) -> tuple[list[str], float | None]:
     if background is None:
         return [], None
     if isinstance(background, str):
-        return list(check_names(parse_words(background))), None
+        background = parse_words(background)
     if isinstance(background, bool) or not isinstance(background, (int, float, Sequence)):
         raise TypeError(
             f'background must be None, a list of words or a probability, got {background!r:.200}'
@@ -178,18 +174,11 @@ def _read_background(background: Background) -> tuple[list[str], float | None]:
     return list(check_names(background)), None
 
 
-def _check_encodable(names: Sequence[str]) -> None:
-    for index, name in enumerate(names):
-        try:
-            name.encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(
-                f'word {index}, {name!r}, is no valid text (it was not read as UTF-8)'
-            ) from error
-
-
 def _token_keys(names: Sequence[str], model: Any) -> tuple[list[tuple[bytes, ...]], list[str]]:
     """What the text tower reads of each name, and a note where that is not all of it."""
+    for index, name in enumerate(names):
+        if any('\ud800' <= letter <= '\udfff' for letter in name):
+            raise ValueError(f'word {index}, {name!r}, is no valid text (it was not read as UTF-8)')
     prompts = build_prompts(names, model.vocabulary.templates, model.vocabulary.synonyms)
     tokenizer = model.backbone.tokenizer
     rows = np.asarray(tokenizer(list(prompts.texts)))
@@ -199,7 +188,9 @@ def _token_keys(names: Sequence[str], model: Any) -> tuple[list[tuple[bytes, ...
     for text, owner, row in zip(prompts.texts, prompts.owners, rows):
         index = owner // prompts.num_templates
         keys[index].append(row.tobytes())
-        if row[-1] != 0 and _is_longer(tokenizer, text, len(row)) and names[index] not in cut:
+        encode = getattr(tokenizer, 'encode', None)
+        longer = row[-1] != 0 and (encode is None or len(encode(text)) + 2 > len(row))
+        if longer and names[index] not in cut:
             cut.append(names[index])
     if cut:
         names_cut = [f'{name[:60]!r}{"..." if len(name) > 60 else ""}' for name in cut]
@@ -208,18 +199,6 @@ def _token_keys(names: Sequence[str], model: Any) -> tuple[list[tuple[bytes, ...
             f'{first_few(names_cut, separator="; ")}'
         )
     return [tuple(key) for key in keys], notes
-
-
-def _is_longer(tokenizer: Any, text: str, length: int) -> bool:
-    encode = getattr(tokenizer, 'encode', None)
-    return encode is None or len(encode(text)) + 2 > length
-
-
-def _note_duplicates(names: Sequence[str]) -> str:
-    return (
-        f'{first_few([repr(name[:60]) for name in names])}: the same to CLIP as a word before; the '
-        'first of equal words gets the pixels, the others none'
-    )
 
 
 def _warn(message: str) -> None:

@@ -56,14 +56,15 @@ def read_image(
             Pillow reads wrongly.
     """
     name = name or (str(source) if not isinstance(source, bytes) else 'bytes')
-    if not isinstance(source, bytes):
-        source = _read_bytes(Path(source), name)
-    if not source:
+    content = source if isinstance(source, bytes) else _read_bytes(Path(source), name)
+    if not content:
         raise ImageError(f'{name}: the file is empty (0 bytes); copy or download it again')
+    Image.init()
+    formats = [kind for kind in FORMATS if kind in Image.OPEN]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore', Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(source), formats=_formats()) as image:
+            with Image.open(io.BytesIO(content), formats=formats) as image:
                 check_pixels(image.height, image.width, max_pixels, name)
                 check_tiff(image, name)
                 return to_rgb(image, name)
@@ -76,8 +77,8 @@ def read_image(
         ) from error
     except UnidentifiedImageError as error:
         raise ImageError(
-            f'{name}: no image of a known format ({len(source)} bytes that begin with '
-            f'{source[:12]!r}); known are {", ".join(_formats())}'
+            f'{name}: no image of a known format ({len(content)} bytes that begin with '
+            f'{content[:12]!r}); known are {", ".join(formats)}'
         ) from error
     except Exception as error:  # decoders raise almost anything on damaged bytes
         raise ImageError(
@@ -123,12 +124,13 @@ def array_to_rgb(array: NDArray, name: str = 'array') -> RGB:
             f'{name}: an array must be (h, w), (h, w, 1), (h, w, 3) BGR or (h, w, 4) BGRA, '
             f'got {shape}'
         )
-    array = _to_8_bits(array, name)
+    if array.dtype != np.uint8:
+        array = _to_8_bits(array, name)
     if array.shape[2] == 4:
         alpha = array[..., 3:].astype(np.float32) / 255
         array = np.round(array[..., :3] * alpha + np.array(PAPER) * (1 - alpha)).astype(np.uint8)
     if array.shape[2] == 1:
-        return np.ascontiguousarray(array.repeat(3, axis=2))
+        array = array.repeat(3, axis=2)
     return np.ascontiguousarray(array[..., ::-1])
 
 
@@ -175,16 +177,15 @@ def is_ordinary(image: Image.Image) -> bool:
 
 
 def _to_8_bits(array: NDArray, name: str) -> RGB:
-    if array.dtype == np.uint8:
-        return array
-    if array.dtype.kind in 'iu' and int(array.min()) >= 0 and int(array.max()) <= 65535:
-        if array.dtype.itemsize == 1:
-            return array.astype(np.uint8)
-        return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    raise ImageError(
-        f'{name}: values of dtype {array.dtype} from {array.min()} to {array.max()} have no agreed '
-        'brightness; convert them to unsigned integers of 8 bits (0..255) or 16 bits (0..65535)'
-    )
+    low, high = array.min(), array.max()
+    if array.dtype.kind not in 'iu' or low < 0 or high > 65535:
+        raise ImageError(
+            f'{name}: values of dtype {array.dtype} from {low} to {high} have no agreed '
+            'brightness; convert them to unsigned integers of 8 bits (0..255) or 16 bits (0..65535)'
+        )
+    if array.dtype.itemsize == 1:
+        return array.astype(np.uint8)
+    return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
 def _read_bytes(path: Path, name: str) -> bytes:
@@ -194,8 +195,3 @@ def _read_bytes(path: Path, name: str) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise ImageError(f'{name}: cannot be read ({error.strerror or error})') from error
-
-
-def _formats() -> list[str]:
-    Image.init()
-    return [name for name in FORMATS if name in Image.OPEN]

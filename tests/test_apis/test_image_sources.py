@@ -9,8 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from infoclip_mmseg.apis.image_sources import list_sources
-from infoclip_mmseg.apis.reading import Limits, count_pictures, open_source
+from infoclip_mmseg.apis.image_sources import (
+    Limits,
+    count_pictures,
+    list_sources,
+    open_source,
+)
 from infoclip_mmseg.apis.web_images import fetch
 from infoclip_mmseg.utils.images import ImageError
 

@@ -7,14 +7,15 @@ from mmengine.config import Config
 
 from infoclip_mmseg.apis import OpenVocabInferencer
 from infoclip_mmseg.apis.loading import find_config
-from infoclip_mmseg.apis.relation_maps import align, cosine_maps, load_lpam, relation_maps
+from infoclip_mmseg.apis.relation_maps import align, load_lpam, relation_maps
 from infoclip_mmseg.models import LPAM
 from infoclip_mmseg.utils.checkpoint_files import CheckpointError
+from infoclip_mmseg.utils.tensors import cosine
 
 
 def test_cosine_maps_are_cosines():
     dense = torch.tensor([[[[3.0, 0.0]], [[4.0, -2.0]]]])  # (1, 2, 1, 2)
-    maps = cosine_maps(dense, torch.tensor([[5.0, 0.0], [0.0, 1.0]]))
+    maps = relation_maps(cosine, dense, torch.tensor([[5.0, 0.0], [0.0, 1.0]]))
     assert torch.allclose(maps, torch.tensor([[[[0.6, 0.0]], [[0.8, -1.0]]]]))
 
 

@@ -16,7 +16,7 @@ from mmseg.registry import TRANSFORMS
 from PIL import Image
 
 from infoclip_mmseg.apis.image_sources import list_sources
-from infoclip_mmseg.apis.reading import Limits, open_source
+from infoclip_mmseg.apis.image_sources import Limits, open_source
 from infoclip_mmseg.utils import images
 from infoclip_mmseg.utils.images import ImageError, read_image
 

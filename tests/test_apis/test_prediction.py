@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from infoclip_mmseg.apis.tiles import make_tiles
+from infoclip_mmseg.apis.prediction import make_tiles
 
 
 @pytest.mark.parametrize('size', [(480, 640), (640, 320), (100, 100)])
