@@ -9,6 +9,7 @@ import glob
 import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -212,7 +213,7 @@ def _expand(item: Any, missing: list[str]) -> list[Any]:
         return _images_in(path)
     if path.exists():
         return [path]
-    matches = sorted(map(Path, glob.glob(str(path), recursive=True)), key=_natural_key)
+    matches = sorted(map(Path, _glob(path)), key=_natural_key)
     files = [match for match in matches if match.is_file()]
     if matches and not files:
         raise FileNotFoundError(f'{item}: the pattern matches folders only, no images')
@@ -221,16 +222,37 @@ def _expand(item: Any, missing: list[str]) -> list[Any]:
     return files
 
 
+def _glob(pattern: Path) -> list[str]:
+    """Matches of a pattern; brackets in the name of a folder that is there mean themselves."""
+    base, *rest = pattern.parts
+    while len(rest) > 1 and Path(base, rest[0]).is_dir():
+        base = os.path.join(base, rest.pop(0))
+    if not Path(base).is_dir():
+        return glob.glob(str(pattern), recursive=True)
+    return glob.glob(os.path.join(glob.escape(base), *rest), recursive=True)
+
+
 def _images_in(folder: Path) -> list[Path]:
-    entries = list(folder.iterdir())
-    images = [e for e in entries if e.suffix.lower() in SUFFIXES and not e.name.startswith('.')]
-    files = [image for image in images if image.is_file()]
-    if not files:
+    """Images of a folder; what is left out is said."""
+    entries = [entry for entry in folder.iterdir() if not entry.name.startswith('.')]
+    files = [entry for entry in entries if entry.is_file()]
+    images = [file for file in files if file.suffix.lower() in SUFFIXES]
+    others = Counter(file.suffix.lower() or 'no suffix' for file in set(files) - set(images))
+    left_out = ', '.join(f'{count} {suffix}' for suffix, count in sorted(others.items()))
+    if not images:
         raise FileNotFoundError(
             f'{folder}: the folder has {len(entries)} entries but no image '
-            f"({', '.join(SUFFIXES)}); for images in folders below it pass '{folder}/**/*.jpg'"
+            f'({", ".join(SUFFIXES)}){left_out and f", only {left_out}"}; videos are passed by '
+            f"name, images in folders below as '{folder}/**/*.jpg'"
         )
-    return sorted(files, key=_natural_key)
+    if others:
+        print_log(
+            f'{folder}: {len(images)} images; left out: {left_out}. Videos are passed by name; '
+            'rename .jfif to .jpg, convert .heic',
+            logger='current',
+            level=logging.WARNING,
+        )
+    return sorted(images, key=_natural_key)
 
 
 def _natural_key(path: Path) -> list[tuple[int, int, str]]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import codecs
+import inspect
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mmengine.config import Config
+from mmseg.registry import DATASETS
 
 from infoclip_mmseg.datasets.vocabularies import shipped_vocabularies
+from infoclip_mmseg.datasets.vocabulary_dataset import VocabularyDataset
 
 DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
@@ -69,8 +73,16 @@ def _find_problems(name: str, dataset: Mapping[str, Any]) -> Iterator[str]:
     if root and not os.path.isdir(root) and (uses_root or not any(prefixes.values())):
         yield f'{name}.data_root={root!r}: no such folder'
         return
-    if ann_file and not _is_remote(ann_file) and not os.path.exists(os.path.join(root, ann_file)):
-        yield f'{name}.ann_file={ann_file!r}: no file {os.path.join(root, ann_file)}'
+    own = issubclass(_class_of(dataset), VocabularyDataset)
+    if ann_file and not _is_remote(ann_file):
+        path = os.path.join(root, ann_file)
+        if not os.path.exists(path):
+            yield f'{name}.ann_file={ann_file!r}: no file {path}'
+        elif not own and _has_byte_order_mark(path):
+            yield (
+                f'{name}.ann_file={ann_file!r}: {path} begins with a byte order mark, which would '
+                'become part of the first name; save it as UTF-8 without one'
+            )
     names = dataset.get('vocabulary')
     if prefixes and isinstance(names, str) and names not in shipped_vocabularies():
         path = os.path.join(root, names)
@@ -83,8 +95,17 @@ def _find_problems(name: str, dataset: Mapping[str, Any]) -> Iterator[str]:
             continue
         if not os.path.isdir(folder):
             yield f'{name}.data_prefix.{key}={prefix!r}: no folder {folder}'
-        elif key == 'img_path' and not _has_file(folder, dataset.get('img_suffix', '')):
-            yield f'{name}.data_prefix.{key}={prefix!r}: no image in {folder}'
+        elif key == 'img_path':
+            suffix = dataset.get('img_suffix') or _usual_suffix(dataset)
+            exact, other_case = _count_files(folder, suffix)
+            if not exact + other_case * own:
+                yield f'{name}.data_prefix.{key}={prefix!r}: no image in {folder}'
+            if other_case and not own:
+                yield (
+                    f'{name}.img_suffix={suffix!r}: {other_case} files in {folder} have it in '
+                    'another case and would be left out; rename them, or use a VocabularyDataset, '
+                    'which takes either'
+                )
 
 
 def _is_remote(path: str) -> bool:
@@ -95,10 +116,32 @@ def _is_absolute(path: str) -> bool:
     return os.path.isabs(path) or _is_remote(path)
 
 
-def _has_file(folder: str, suffix: str | Sequence[str]) -> bool:
-    """Whether some file below a folder ends so; hidden files do not count, as in MMEngine."""
-    suffix = suffix if isinstance(suffix, str) else tuple(suffix)
+def _class_of(dataset: Mapping[str, Any]) -> type:
+    kind = DATASETS.get(dataset['type']) if isinstance(dataset.get('type'), str) else None
+    return kind if isinstance(kind, type) else object
+
+
+def _usual_suffix(dataset: Mapping[str, Any]) -> str | Sequence[str]:
+    """Default of a data set's argument img_suffix; '' where it is passed on to a base class."""
+    usual = inspect.signature(_class_of(dataset)).parameters.get('img_suffix')
+    return '' if usual is None else usual.default
+
+
+def _has_byte_order_mark(path: str) -> bool:
+    if not os.path.isfile(path):
+        return False
+    with open(path, 'rb') as file:
+        return file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
+
+
+def _count_files(folder: str, suffix: str | Sequence[str]) -> tuple[int, int]:
+    """Files below a folder that end so, and that do in another case; hidden ones do not count."""
+    suffixes = (suffix,) if isinstance(suffix, str) else tuple(suffix)
+    lower = tuple(s.lower() for s in suffixes)
+    exact = either = 0
     for _, _, names in os.walk(folder, followlinks=True):
-        if any(name.endswith(suffix) and not name.startswith('.') for name in names):
-            return True
-    return False
+        for name in names:
+            if not name.startswith('.'):
+                exact += name.endswith(suffixes)
+                either += name.lower().endswith(lower)
+    return exact, either - exact

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from infoclip_mmseg.apis import image_sources
 from infoclip_mmseg.apis.image_sources import (
     Limits,
     count_pictures,
@@ -43,6 +44,35 @@ def test_folder_and_patterns(folder):
 def test_a_file_whose_name_looks_like_a_pattern(tmp_path):
     (tmp_path / 'a[1].jpg').write_bytes(b'')
     assert names(tmp_path / 'a[1].jpg') == ['a[1].jpg']
+
+
+@pytest.mark.parametrize('name', ['photos [2024]', '[a]', 'x*y', 'a?b'])
+def test_patterns_in_a_folder_with_brackets(tmp_path, name, monkeypatch):
+    below = tmp_path / name / 'day [1]'
+    below.mkdir(parents=True)
+    (below / '1.jpg').write_bytes(b'')
+    (tmp_path / name / '2.jpg').write_bytes(b'')
+    assert names(str(tmp_path / name / '*.jpg')) == ['2.jpg']
+    assert names(str(tmp_path / name / '**' / '*.jpg')) == ['2.jpg', '1.jpg']
+    assert names(str(below / '[0-9].jpg')) == ['1.jpg']
+    monkeypatch.chdir(tmp_path)
+    assert names(f'{name}/*.jpg') == ['2.jpg']
+    assert names('*/*.jpg') == ['2.jpg']
+
+
+def test_what_a_folder_holds_besides_images_is_said(folder, monkeypatch):
+    for name in ('a.heic', 'b.HEIC', 'c.jfif', 'd.mp4'):
+        (folder / name).write_bytes(b'')
+    said = []
+    monkeypatch.setattr(image_sources, 'print_log', lambda text, **options: said.append(text))
+    assert names(folder) == ['a2.PNG', 'a10.jpg']
+    (text,) = said
+    assert '2 images; left out: 2 .heic, 1 .jfif, 1 .mp4, 1 .txt.' in text
+    for path in folder.glob('*.[jPp]*g'):
+        path.unlink()
+    (folder / 'a2.PNG').unlink()
+    with pytest.raises(FileNotFoundError, match=r'no image .*only 2 \.heic, 1 \.jfif'):
+        list_sources(folder)
 
 
 def test_wrong_inputs(folder, tmp_path):

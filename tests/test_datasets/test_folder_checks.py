@@ -99,3 +99,23 @@ def test_remote_data_is_not_looked_at(root):
     check_dataloader_cfg(cfg(dataset('gone', backend_args=dict(backend='petrel'))))
     prefix = dict(img_path='s3://bucket/images')
     check_dataloader_cfg(cfg(dict(type='BaseSegDataset', data_prefix=prefix)))
+
+
+def test_suffixes_in_another_case_are_named(root):
+    (root / 'images/training/b.JPG').touch()
+    text = error_of(cfg(dataset(root)))
+    assert "img_suffix='.jpg': 1 files in" in text and 'would be left out' in text
+    assert error_of(cfg(dataset(root, img_suffix='.jpg'))) == text
+    own = dict(type='VocabularyDataset', vocabulary='ade150')
+    for suffix in ({}, dict(img_suffix='.jpg'), dict(img_suffix=['.JPG', '.png'])):
+        check_dataloader_cfg(cfg({**dataset(root), **own, **suffix}))
+    (root / 'images/training/a.jpg').unlink()
+    assert 'no image in' in error_of(cfg(dataset(root)))
+    check_dataloader_cfg(cfg({**dataset(root), **own, 'img_suffix': '.jpg'}))
+
+
+def test_a_byte_order_mark_is_named_where_it_does_harm(root):
+    (root / 'lists/train.txt').write_text('\ufeffa\n', encoding='utf-8')
+    config = dataset(root, ann_file='lists/train.txt')
+    assert 'begins with a byte order mark' in error_of(cfg(config))
+    check_dataloader_cfg(cfg({**config, 'type': 'VocabularyDataset', 'vocabulary': 'ade150'}))

@@ -15,8 +15,7 @@ from mmengine.config import Config
 from mmseg.registry import TRANSFORMS
 from PIL import Image
 
-from infoclip_mmseg.apis.image_sources import list_sources
-from infoclip_mmseg.apis.image_sources import Limits, open_source
+from infoclip_mmseg.apis.image_sources import Limits, list_sources, open_source
 from infoclip_mmseg.utils import images
 from infoclip_mmseg.utils.images import ImageError, read_image
 
