@@ -8,7 +8,6 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from functools import partial
 from importlib.resources import files
-from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -20,8 +19,7 @@ from infoclip_mmseg.datasets.benchmarks import BENCHMARKS
 from infoclip_mmseg.datasets.prepare.label_files import (
     PrepareError,
     check_same_size,
-    encode_label,
-    write_bytes,
+    write_image,
 )
 from infoclip_mmseg.datasets.prepare.parallel import Task
 from infoclip_mmseg.datasets.vocabularies import load_vocabulary
@@ -31,9 +29,27 @@ A847 = BENCHMARKS['ade847']
 LAYOUT, IGNORED = A847.made, A847.ignore_index
 INDEX_FILE = Path(LAYOUT.folder, 'index_ade20k.pkl')
 SHORT_SIDE = 512
-JPEG_QUALITY = 75
 MAX_UNNAMED = 50
 """Classes that may be missing by name in the index before it counts as another release."""
+
+
+def _encode_latin1(text: str, encoding: str) -> bytes:
+    """Stands for `_codecs.encode`, by which pickles of protocol 2 hold bytes."""
+    if encoding not in ('latin1', 'latin-1'):
+        raise RefusedNameError(f'the codec {encoding!r}')
+    return text.encode('latin1')
+
+
+_FROM_BUFFER: Any = np.zeros(1).__reduce_ex__(5)[0]
+ALLOWED: dict[str, Any] = {
+    **numpy_names(),
+    'numpy.core.numeric._frombuffer': _FROM_BUFFER,
+    'numpy._core.numeric._frombuffer': _FROM_BUFFER,
+    'collections.OrderedDict': OrderedDict,
+    '_codecs.encode': _encode_latin1,
+    '__builtin__.bytes': bytes,  # as pickles of protocol 2 hold the empty string of bytes
+}
+"""What a dict of lists, strings and arrays needs, by the names of NumPy 1 and 2."""
 
 
 def read_index(path: Path, fields: tuple[str, ...]) -> dict[str, list[str]]:
@@ -42,26 +58,17 @@ def read_index(path: Path, fields: tuple[str, ...]) -> dict[str, list[str]]:
     The file holds a dict of lists, strings and NumPy arrays. Any other class or function that it
     refers to is refused before it is looked up.
 
-    Args:
-        path: The file.
-        fields: Names of columns.
-
-    Returns:
-        Those columns, as lists of strings.
-
     Raises:
         PrepareError: The file is damaged, refers to something else, or lacks a column.
     """
     try:
         with open(path, 'rb') as file:
-            index = allow_list_unpickler(_allowed())(file).load()
+            index = allow_list_unpickler(ALLOWED)(file).load()
     except RefusedNameError as error:
         raise PrepareError(
             f'{path} refers to {error.name}, which the index of ADE20K does not contain: refused, '
             'nothing was run. Take the file from the official archive.'
         ) from None
-    except PrepareError as error:
-        raise PrepareError(f'{path} {error}') from None
     except FileNotFoundError as error:
         raise PrepareError(f'{path} is missing; it belongs to the full release') from error
     except Exception as error:  # damaged bytes make the unpickler raise almost anything
@@ -120,14 +127,9 @@ def number_classes(
 
 
 def label_table(numbers: Sequence[int], num_objects: int) -> np.ndarray:
-    """New label of each object number.
+    """New label of each object number, (num_objects + 1,), uint16.
 
-    Args:
-        numbers: The number of each class, in label order.
-        num_objects: Objects of the index.
-
-    Returns:
-        (num_objects + 1,), uint16: 0..846, or 65535 for objects outside of the 847 and for 0.
+    0..846 in the order of the classes' numbers, 65535 for other objects and for 0.
     """
     table = np.full(num_objects + 1, IGNORED, np.uint16)
     table[list(numbers)] = np.arange(len(numbers))
@@ -135,13 +137,9 @@ def label_table(numbers: Sequence[int], num_objects: int) -> np.ndarray:
 
 
 def decode_objects(colours: np.ndarray) -> np.ndarray:
-    """Object numbers from the colours of a `_seg.png`: R / 10 * 256 + G; B tells instances.
+    """Object numbers (H, W), int32, from the colours (H, W, 3), uint8, of a `_seg.png`.
 
-    Args:
-        colours: (H, W, 3), uint8.
-
-    Returns:
-        (H, W), int32; 0 is no object.
+    R / 10 * 256 + G; B tells instances. 0 is no object.
     """
     red, green = colours[..., 0].astype(np.int32), colours[..., 1].astype(np.int32)
     return red // 10 * 256 + green
@@ -184,10 +182,8 @@ def convert_image(image: Path, outputs: tuple[Path, Path], table: np.ndarray) ->
     if (height, width) != label.shape:
         pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)
         label = cv2.resize(label, (width, height), interpolation=cv2.INTER_NEAREST)
-    buffer = BytesIO()
-    Image.fromarray(pixels).save(buffer, 'JPEG', quality=JPEG_QUALITY)
-    write_bytes(outputs[0], buffer.getvalue())
-    write_bytes(outputs[1], encode_label(label, '.tif'))
+    write_image(outputs[0], pixels)
+    write_image(outputs[1], label)
 
 
 def find_tasks(root: Path) -> list[Task]:
@@ -225,28 +221,3 @@ def _read_rgb(path: Path, role: str) -> np.ndarray:
         raise ValueError(f'{role} {path} is missing; unpack the archive again') from error
     except (OSError, SyntaxError) as error:
         raise ValueError(f'{role} {path} is damaged ({error}); unpack it again') from error
-
-
-def _encode_latin1(text: str, encoding: str) -> bytes:
-    """Stands for `_codecs.encode`, by which pickles of protocol 2 hold bytes."""
-    if encoding not in ('latin1', 'latin-1'):
-        raise PrepareError(f'asks for the codec {encoding!r}, which this index never holds')
-    return text.encode('latin1')
-
-
-def _empty_bytes() -> bytes:
-    """Stands for `bytes`, by which pickles of protocol 2 hold the empty string of bytes."""
-    return b''
-
-
-def _allowed() -> dict[str, Any]:
-    """What a dict of lists, strings and arrays needs; NumPy moved its functions in version 2."""
-    rebuild_from_buffer: Any = np.zeros(1).__reduce_ex__(5)[0]
-    return {
-        **numpy_names(),
-        'numpy.core.numeric._frombuffer': rebuild_from_buffer,
-        'numpy._core.numeric._frombuffer': rebuild_from_buffer,
-        'collections.OrderedDict': OrderedDict,
-        '_codecs.encode': _encode_latin1,
-        '__builtin__.bytes': _empty_bytes,
-    }

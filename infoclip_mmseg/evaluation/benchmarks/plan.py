@@ -12,6 +12,7 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 
 from infoclip_mmseg.datasets.benchmarks import (
+    METRIC,
     Benchmark,
     describe_absence,
     find_layout,
@@ -73,7 +74,7 @@ def make_plans(
             Plan(
                 benchmark,
                 dataloader,
-                dict(benchmark.metric, prefix=benchmark.key),
+                dict(METRIC, prefix=benchmark.key),
                 len(files),
                 hash_listing(path for pair in files for path in pair),
             )

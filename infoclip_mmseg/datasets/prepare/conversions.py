@@ -1,0 +1,255 @@
+"""What the label maps of COCO-Stuff, PASCAL VOC and PASCAL Context become.
+
+- COCO-Stuff 164k: stuffthingmaps to MMSegmentation's labelTrainIds.
+- PASCAL VOC 2012: PAS-20 (background ignored) and PAS-20b (background is class 20).
+- PASCAL Context on VOC 2010: PC-459 from .mat files, PC-59 from trainval_merged.json.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.io import loadmat
+
+from infoclip_mmseg.datasets.benchmarks import BENCHMARKS, COCO_SPLITS, VOC2010, VOC2012, Layout
+from infoclip_mmseg.datasets.prepare.label_files import (
+    PrepareError,
+    check_same_size,
+    convert_label,
+    map_labels,
+    read_indices,
+    read_list,
+    write_image,
+)
+from infoclip_mmseg.datasets.prepare.parallel import Task
+from infoclip_mmseg.datasets.vocabularies import load_vocabulary
+
+IGNORED = 255
+COCO_VALUES = 182
+COCO_UNUSED = (11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90)
+"""Values of the 182 that no image has; 171 classes remain."""
+VOC_CLASSES = 20
+VOC_FOLDERS = ('SegmentationClass', 'SegmentationClassAug')
+PC459, PC59 = BENCHMARKS['pc459'], BENCHMARKS['pc59']
+PC459_TABLE = {0: 459, **{number: number - 1 for number in range(1, 461)}}
+"""New label of each value: 0 and 460 have no label."""
+PC59_TO_PC459 = {'diningtable': 'table'}
+"""The one class that the two lists name differently."""
+JSON_FILE = 'trainval_merged.json'
+Annotations = list[tuple[int, Any]]
+"""Category and COCO run-length mask of each, in the file's order."""
+
+
+def coco_stuff_table() -> dict[int, int]:
+    """New label of each value of a stuffthingmap: the used ones in order, 255 stays."""
+    used = [value for value in range(COCO_VALUES) if value not in COCO_UNUSED]
+    return {**{value: label for label, value in enumerate(used)}, IGNORED: IGNORED}
+
+
+def voc_table(background: int) -> dict[int, int]:
+    """New label of each of VOC's values: 1..20 become 0..19, 255 stays, 0 as is said."""
+    return {0: background, **{k + 1: k for k in range(VOC_CLASSES)}, IGNORED: IGNORED}
+
+
+def pc59_table() -> dict[int, int]:
+    """New label of each category number of trainval_merged.json: 0..58, and 255 for 0.
+
+    The categories count as PC-459 does, from 1, so the two vocabularies define the table.
+    """
+    numbers = {name: number for number, name in enumerate(load_vocabulary(PC459.vocabulary), 1)}
+    names = [PC59_TO_PC459.get(name, name) for name in load_vocabulary(PC59.vocabulary)]
+    return {0: IGNORED, **{numbers[name]: label for label, name in enumerate(names)}}
+
+
+def read_label_map(path: Path) -> np.ndarray:
+    """`LabelMap` of a .mat file, (H, W), int64: 1..459, 0 and 460 where nothing is labelled.
+
+    Raises:
+        ValueError: It is damaged, or holds other values.
+    """
+    try:
+        values = loadmat(str(path), variable_names=['LabelMap'])['LabelMap']
+    except Exception as error:  # damaged bytes make the reader raise almost anything
+        raise ValueError(
+            f'label map {path} is damaged or has no LabelMap ({type(error).__name__}: {error}); '
+            'unpack it again'
+        ) from error
+    if values.ndim != 2 or not np.array_equal(values, values.astype(np.int64)):
+        raise ValueError(f'label map {path}: LabelMap must be a matrix (H, W) of whole numbers')
+    if values.min() < 0 or values.max() > max(PC459_TABLE):
+        raise ValueError(
+            f'label map {path} holds {values.min()}..{values.max()}; expected 0..460. It is '
+            'damaged or belongs to another data set.'
+        )
+    return values.astype(np.int64)
+
+
+def decode_mask(segmentation: Any) -> np.ndarray:
+    """A mask (H, W), bool, from COCO's `{'size': [H, W], 'counts': ...}`.
+
+    Args:
+        segmentation: Compressed (string) or uncompressed (list) counts, column by column, the first
+            run is background.
+
+    Raises:
+        ValueError: The runs do not fill the mask, or it is something else (a polygon).
+    """
+    from pycocotools import mask as coco_mask
+
+    if not isinstance(segmentation, Mapping) or not {'size', 'counts'} <= segmentation.keys():
+        raise ValueError(f'a mask is {str(segmentation)[:60]}; expected a run-length encoded one')
+    height, width = segmentation['size']
+    counts = segmentation['counts']
+    try:
+        if not isinstance(counts, (str, bytes)):
+            counts = coco_mask.frPyObjects(dict(segmentation), height, width)['counts']
+        mask = coco_mask.decode(dict(size=[height, width], counts=counts))
+    except (ValueError, OverflowError) as error:
+        raise ValueError(
+            f'runs of a mask are damaged or more than its {height} x {width} pixels ({error})'
+        ) from error
+    # Missing runs are not noticed by pycocotools; too many are, so one pixel less must be too few.
+    try:
+        coco_mask.decode(dict(size=[height * width - 1, 1], counts=counts))
+    except ValueError:
+        return mask.astype(bool)
+    raise ValueError(f'runs of a mask do not fill its {height} x {width} pixels')
+
+
+def draw_masks(height: int, width: int, annotations: Annotations) -> np.ndarray:
+    """Category numbers (H, W), int64, of an image; 0 where there is no mask.
+
+    A later mask covers an earlier one, as in the `detail` API.
+
+    Raises:
+        ValueError: A mask is damaged or has another size.
+    """
+    values = np.zeros((height, width), np.int64)
+    for category, segmentation in annotations:
+        mask = decode_mask(segmentation)
+        if mask.shape != values.shape:
+            raise ValueError(f'a mask is {mask.shape}, its image {values.shape} (height, width)')
+        values[mask] = category
+    return values
+
+
+def convert_annotations(
+    image: Path,
+    size: tuple[int, int],
+    annotations: Annotations,
+    output: Path,
+    table: Mapping[int, int],
+) -> None:
+    """Convert the annotations of one image, whose height and width the JSON file tells.
+
+    Raises:
+        ValueError: They are damaged, do not fit the image, or a category is not of the 59.
+    """
+    source = Path(f'{JSON_FILE}:{image.stem}')
+    check_same_size(size, source, image)
+    try:
+        values = draw_masks(*size, annotations)
+    except ValueError as error:
+        raise ValueError(f'{source}: {error}; fetch the file again') from error
+    write_image(output, map_labels(values, table, source))
+
+
+def read_annotations(path: Path) -> dict[str, tuple[tuple[int, int], Annotations]]:
+    """Sizes and annotations of the validation images of trainval_merged.json, by file stem.
+
+    Raises:
+        PrepareError: The file is missing, cut short or of another format.
+    """
+    try:
+        data = json.loads(path.read_bytes())
+        stems = {
+            item['image_id']: (Path(item['file_name']).stem, (item['height'], item['width']))
+            for item in data['images']
+            if item['phase'] == 'val'
+        }
+        annotations: dict[Any, Annotations] = {number: [] for number in stems}
+        for item in data['annos_segmentation']:
+            if item['image_id'] in stems:
+                annotations[item['image_id']].append((item['category_id'], item['segmentation']))
+    except FileNotFoundError as error:
+        raise PrepareError(f'{path} is missing') from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise PrepareError(
+            f'{path} ({path.stat().st_size} bytes) is cut short, damaged or of another format '
+            f'({type(error).__name__}: {error}); fetch it again'
+        ) from error
+    return {stem: (size, annotations[number]) for number, (stem, size) in stems.items()}
+
+
+def find_coco_stuff_tasks(root: Path) -> list[Task]:
+    """The conversions of all images below a data root."""
+    tasks = []
+    for layout in (split.made for split in COCO_SPLITS):
+        names, places = layout.image_names(root), [layout.label_folder(root)]
+        tasks += _label_tasks(layout, root, names, places, coco_stuff_table())
+    return tasks
+
+
+def find_voc_tasks(key: str, root: Path) -> list[Task]:
+    """The conversions of 'voc20' or 'voc20b' below a data root."""
+    layout = BENCHMARKS[key].made
+    background = IGNORED if layout.num_values == VOC_CLASSES else VOC_CLASSES
+    names, places = read_list(layout.listing_files(root)), [root / VOC2012 / f for f in VOC_FOLDERS]
+    return _label_tasks(layout, root, names, places, voc_table(background))
+
+
+def find_pc459_tasks(root: Path) -> list[Task]:
+    """The conversions of PC-459 below a data root.
+
+    Raises:
+        PrepareError: There is no list of the validation images.
+    """
+    layout, places = PC459.made, [root / VOC2010 / 'trainval']
+    names = read_list(layout.listing_files(root))
+    return _label_tasks(layout, root, names, places, PC459_TABLE, '.mat', read_label_map)
+
+
+def find_pc59_tasks(root: Path) -> list[Task]:
+    """The conversions of PC-59 below a data root.
+
+    Raises:
+        PrepareError: The list of the validation images or the JSON file can't be used.
+    """
+    layout, path, table = PC59.made, root / VOC2010 / JSON_FILE, pc59_table()
+    names, annotations = read_list(layout.listing_files(root)), read_annotations(path)
+    unknown = [name for name in names if name not in annotations]
+    if unknown:
+        raise PrepareError(
+            f'{path} has no validation image {unknown[0]} ({len(unknown)} such); it is another '
+            'file than expected, fetch it again'
+        )
+    tasks = []
+    for name in names:
+        image, output = layout.image_file(name, root), layout.label_file(name, root)
+        function = partial(convert_annotations, image, *annotations[name], output, table)
+        tasks.append(Task((output,), function))
+    return tasks
+
+
+def _label_tasks(
+    layout: Layout,
+    root: Path,
+    names: Iterable[str],
+    places: Sequence[Path],
+    table: Mapping[int, int],
+    suffix: str = '.png',
+    read: Callable[[Path], np.ndarray] = read_indices,
+) -> list[Task]:
+    """A conversion for each name, of its file in the first of the places that has one."""
+    tasks = []
+    for name in names:
+        image, output = layout.image_file(name, root), layout.label_file(name, root)
+        sources = [place / f'{name}{suffix}' for place in places]
+        source = next(filter(Path.is_file, sources), sources[0])
+        tasks.append(Task((output,), partial(convert_label, image, source, output, table, read)))
+    return tasks
