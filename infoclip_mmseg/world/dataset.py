@@ -18,7 +18,6 @@ from infoclip_mmseg.utils.palette import make_palette
 from infoclip_mmseg.world.attributes import (
     WorldSpec,
     distractor_names,
-    make_spec,
     seen_classes,
     seen_compositions,
     world_palette,
@@ -83,7 +82,7 @@ class ComposedWorldDataset(BaseSegDataset):
             raise ValueError(f'size must be (height, width) of 16 pixels or more, got {size}')
         self.length, self.split, self.seed = length, split, seed
         self.size, self.domain = (int(size[0]), int(size[1])), DOMAINS[domain]
-        self.spec = make_spec(spec)
+        self.spec = WorldSpec(**(spec or {}))
         self.compositions = seen_compositions(self.spec) if objects == 'seen' else None
         every, seen = self.spec.classes, seen_classes(self.spec)
         classes = seen if vocabulary == 'seen' else every
@@ -148,17 +147,10 @@ class ComposedWorldDataset(BaseSegDataset):
 
 
 def export_world(dataset: ComposedWorldDataset, folder: Path | str) -> Path:
-    """Write a data set as files in mmseg's layout.
+    """Write a data set as files in mmseg's layout; returns the folder.
 
-    ``images/<split>/000000.png`` and ``annotations/<split>/000000.png`` below the folder, and
+    ``images/<split>/000000.png`` and ``annotations/<split>/000000.png`` below it, and
     ``classes.txt``, one name a line. ``BaseSegDataset`` with these classes reads the same.
-
-    Args:
-        dataset: What to write.
-        folder: Where to.
-
-    Returns:
-        The folder.
     """
     folder = Path(folder)
     images, annotations = (folder / kind / dataset.split for kind in ('images', 'annotations'))

@@ -12,10 +12,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from infoclip_mmseg.world.attributes import COLOURS, GROUNDS, SHAPES, WorldSpec
-from infoclip_mmseg.world.patterns import ground_pattern, inside, object_pattern
+from infoclip_mmseg.world.attributes import (
+    COLOURS,
+    GROUNDS,
+    SHAPES,
+    TEXTURES,
+    Floats,
+    WorldSpec,
+)
 
-Floats = NDArray[np.float32]
 Range = tuple[float, float]
 
 
@@ -143,10 +148,34 @@ def _draw_grounds(
     for index, mask in zip(rng.permutation(len(spec.grounds))[:2], (~second, second)):
         name = spec.grounds[index]
         colour = _jittered(rng, GROUNDS[name], domain)
-        pattern = ground_pattern(rng, name, y, x)
+        pattern = _ground_pattern(rng, name, y, x)
         np.copyto(canvas, colour * (1 + pattern[..., None]), where=mask[..., None])
         labels[mask] = index
     return canvas, labels
+
+
+def _ground_pattern(rng: np.random.Generator, name: str, y: Floats, x: Floats) -> Floats:
+    """Relative change of a ground's brightness, (h, w), at coordinates (h, w) in pixels."""
+    a, b = rng.uniform(0, 6.28, 2)
+    grain = rng.standard_normal(y.shape, dtype=np.float32)
+    if name == 'bricks':
+        row = np.floor(y / 5)
+        joint = (y % 5 < 1) | ((x + 5 * (row % 2)) % 10 < 1)
+        return np.where(joint, 0.45, 0.06 * grain).astype(np.float32)
+    if name == 'sand':
+        return np.float32(0.13) * grain
+    if name == 'grass':
+        blades = grain + np.roll(grain, 1, 0) + np.roll(grain, 2, 0) + np.roll(grain, 3, 0)
+        return np.float32(0.11) * blades
+    if name == 'water':
+        return (0.16 * np.sin(0.9 * y + 1.5 * np.sin(0.25 * x + a) + b)).astype(np.float32)
+    if name == 'heather':
+        blots = grain + np.roll(grain, 1, 0) + np.roll(grain, 1, 1) + np.roll(grain, 1, (0, 1))
+        return np.where(blots > 1, 0.35, -0.1).astype(np.float32)
+    # Snow.
+    drifts = 0.07 * np.sin(0.2 * x + a) * np.sin(0.17 * y + b) - 0.03
+    pits = grain + np.roll(grain, 1, 0) > 1.8  # a plain white object has none
+    return np.where(pits, drifts - 0.2, drifts).astype(np.float32)
 
 
 def _draw_object(
@@ -162,7 +191,7 @@ def _draw_object(
     """Draw one object over what is there; returns its class index."""
     colour, texture, shape = spec.compositions[composition]
     if shape is None:
-        shape = SHAPES[int(rng.integers(len(SHAPES)))]
+        shape = tuple(SHAPES)[int(rng.integers(len(SHAPES)))]
     height, width = labels.shape
     radius = rng.uniform(*domain.radius)
     cy, cx = rng.uniform(0.04, 0.96, 2) * (height, width)
@@ -173,7 +202,7 @@ def _draw_object(
     dy, dx = (y + (top - cy)).astype(np.float32), (x + (left - cx)).astype(np.float32)
     turn = rng.uniform(0, 2 * np.pi)
     cos, sin = np.cos(turn) / radius, np.sin(turn) / radius
-    mask = inside(shape, cos * dx + sin * dy, cos * dy - sin * dx)
+    mask = SHAPES[shape](cos * dx + sin * dy, cos * dy - sin * dx)
 
     base = _jittered(rng, COLOURS[colour], domain)
     accent = base + rng.uniform(*domain.contrast) * (_accent(rng, base) - base)
@@ -183,6 +212,25 @@ def _draw_object(
     labels[cut][mask] = label
     owners[cut][mask] = number
     return label
+
+
+def object_pattern(
+    rng: np.random.Generator, texture: str, y: Floats, x: Floats, period: float
+) -> NDArray[np.bool_]:
+    """Where the second colour of a texture goes, (h, w).
+
+    Args:
+        rng: For the angle and the phase.
+        texture: A name from ``TEXTURES``.
+        y, x: Coordinates in pixels, (h, 1) and (1, w).
+        period: In pixels.
+    """
+    angle = rng.uniform(0, np.pi)
+    offset_p, offset_q = rng.uniform(0, 1, 2)
+    cos, sin = np.cos(angle) / period, np.sin(angle) / period
+    p = (cos * x + sin * y + offset_p) % 1
+    q = (cos * y - sin * x + offset_q) % 1
+    return TEXTURES[texture](p, q)
 
 
 def _accent(rng: np.random.Generator, colour: Floats) -> Floats:
