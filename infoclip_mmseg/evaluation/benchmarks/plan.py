@@ -18,8 +18,7 @@ from infoclip_mmseg.datasets.benchmarks import (
     find_layout,
     make_dataloader_cfg,
 )
-from infoclip_mmseg.evaluation.benchmarks.results import hash_listing
-from infoclip_mmseg.utils.files import first_few
+from infoclip_mmseg.utils.files import first_few, value_digest
 
 
 class Plan(NamedTuple):
@@ -70,15 +69,9 @@ def make_plans(
         dataloader = make_dataloader_cfg(layout, data_root, pipeline, template)
         dataset = DATASETS.build({**dataloader['dataset'], 'pipeline': []})
         files = check_files(dataset, benchmark)
-        plans.append(
-            Plan(
-                benchmark,
-                dataloader,
-                dict(METRIC, prefix=benchmark.key),
-                len(files),
-                hash_listing(path for pair in files for path in pair),
-            )
-        )
+        evaluator = dict(METRIC, prefix=benchmark.key)
+        data = hash_listing([path for pair in files for path in pair])
+        plans.append(Plan(benchmark, dataloader, evaluator, len(files), data))
     if not plans:
         raise FileNotFoundError('\n  '.join(['none of the benchmarks is there:', *absent]))
     return plans, absent
@@ -102,6 +95,11 @@ def check_files(dataset: Any, benchmark: Benchmark) -> list[tuple[str, str]]:
     return files
 
 
+def hash_listing(paths: Sequence[str | os.PathLike[str]]) -> str:
+    """SHA-256 of the names and sizes of files, in this order, wherever their folder is."""
+    return value_digest([[Path(path).name, os.path.getsize(path)] for path in paths])
+
+
 def evaluation_pipeline(cfg: Config) -> list[dict]:
     """The pipeline with which a config evaluates.
 
@@ -111,8 +109,7 @@ def evaluation_pipeline(cfg: Config) -> list[dict]:
     for key in ('test_dataloader', 'val_dataloader'):
         dataset = (cfg.get(key) or {}).get('dataset')
         while dataset is not None and 'pipeline' not in dataset:
-            inner = dataset.get('datasets') or [dataset.get('dataset')]
-            dataset = inner[0]
+            dataset = (dataset.get('datasets') or [dataset.get('dataset')])[0]
         if dataset is not None:
             return dataset['pipeline']
     raise ValueError(

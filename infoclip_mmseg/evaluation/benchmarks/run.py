@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Sequence
@@ -13,11 +14,10 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.runner import Runner, TestLoop
 
 from infoclip_mmseg.evaluation.benchmarks.plan import Plan
-from infoclip_mmseg.evaluation.benchmarks.published import published_rows
-from infoclip_mmseg.evaluation.benchmarks.results import load_result, save_result
 from infoclip_mmseg.evaluation.benchmarks.table import (
     make_notes,
     make_rows,
+    published_rows,
     to_csv,
     to_json,
     to_markdown,
@@ -27,6 +27,8 @@ from infoclip_mmseg.version import __version__
 
 FOLDER = 'benchmarks'
 """Folder of the results below the working folder."""
+SHOWN = 12
+"""Characters of a fingerprint in a file name."""
 
 
 def evaluate_plan(runner: Runner, plan: Plan, fp16: bool = False) -> dict[str, float]:
@@ -40,10 +42,9 @@ def evaluate_plan(runner: Runner, plan: Plan, fp16: bool = False) -> dict[str, f
     """
     usual_loop = runner._test_loop
     try:
-        loop = TestLoop(runner, plan.dataloader, [plan.evaluator], fp16=fp16)
         # Hooks look for the data set and the number of batches in the runner.
-        runner._test_loop = loop
-        return loop.run()
+        runner._test_loop = TestLoop(runner, plan.dataloader, [plan.evaluator], fp16=fp16)
+        return runner._test_loop.run()
     finally:
         runner._test_loop = usual_loop
 
@@ -59,8 +60,28 @@ def fingerprint_of(cfg: Config, plan: Plan, checkpoint: str | None) -> str:
     dataset = {k: v for k, v in plan.dataloader['dataset'].items() if k != 'data_root'}
     fp16 = bool(cfg.test_cfg.get('fp16', False))
     metric = {k: v for k, v in plan.evaluator.items() if k != 'output_dir'}
-    version = __version__
-    return value_digest([version, weights, model, dataset, plan.data, metric, fp16])
+    return value_digest([__version__, weights, model, dataset, plan.data, metric, fp16])
+
+
+def load_result(folder: Path, key: str, fingerprint: str) -> dict[str, Any] | None:
+    """A finished result, or None where there is none of this fingerprint or it is damaged."""
+    try:
+        result = json.loads(_result_path(folder, key, fingerprint).read_text(encoding='utf-8'))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    fits = isinstance(result, dict) and result.get('fingerprint') == fingerprint
+    return result if fits and isinstance(result.get('figures'), dict) else None
+
+
+def save_result(folder: Path, result: dict[str, Any]) -> Path:
+    """Write a result, which has a `key` and a `fingerprint`; whole or not at all."""
+    path = _result_path(folder, result['key'], result['fingerprint'])
+    write_text(path, json.dumps(result, indent=1) + '\n')
+    return path
+
+
+def _result_path(folder: Path, key: str, fingerprint: str) -> Path:
+    return folder / f'{key}_{fingerprint[:SHOWN]}.json'
 
 
 def run_benchmarks(
@@ -111,7 +132,8 @@ def run_benchmarks(
     runner.call_hook('after_run')
     results = {plan.benchmark.key: results[plan.benchmark.key] for plan in plans}
     model = runner.cfg.model
-    rows = make_rows(name, results, published_rows(model.get('module', model).backbone.model_name))
+    rows = make_rows(name, results)
+    rows += published_rows(model.get('module', model).backbone.model_name)
     notes = make_notes(results, absent)
     table = to_markdown(rows, results, notes)
     if is_main_process():
