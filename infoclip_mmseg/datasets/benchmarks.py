@@ -91,11 +91,8 @@ class Layout(NamedTuple):
 
     def is_there(self, root: str | Path) -> bool:
         """Whether its folders are below the root of the data, and label maps in them."""
-        images, labels = self.image_folder(root), self.label_folder(root)
-        there = (images, labels, Path(root, self.folder, self.ann_file))
-        if not all(path.exists() for path in there):
-            return False
-        return any(path.suffix in ('.png', '.tif') for path in labels.iterdir())
+        there = (self.image_folder(root), Path(root, self.folder, self.ann_file))
+        return all(path.exists() for path in there) and bool(self.label_names(root))
 
 
 class Benchmark(NamedTuple):
@@ -233,8 +230,7 @@ BENCHMARKS: dict[str, Benchmark] = {benchmark.key: benchmark for benchmark in _S
 def select_benchmarks(keys: str | Iterable[str]) -> list[Benchmark]:
     """Benchmarks by their keys, in the order of the papers' tables.
 
-    Args:
-        keys: Keys as a list or in one string with commas; 'all' stands for all six.
+    Keys come as a list or in one string with commas; 'all' stands for all six.
 
     Raises:
         ValueError: A key is unknown, or there is none.
@@ -261,13 +257,10 @@ def describe_absence(benchmark: Benchmark, data_root: str | Path) -> str:
 
 
 def make_dataset_cfg(layout: Layout, data_root: str | Path, pipeline: Sequence[Cfg]) -> Cfg:
-    """Config of a benchmark's data set.
+    """Config of a benchmark's data set, of a layout from :func:`find_layout`.
 
-    Args:
-        layout: From :func:`find_layout`.
-        data_root: Folder of all data.
-        pipeline: Test pipeline; mmseg's `LoadAnnotations` in it is replaced by
-            :class:`~infoclip_mmseg.datasets.LoadLabelMap`.
+    mmseg's `LoadAnnotations` in the test pipeline is replaced by
+    :class:`~infoclip_mmseg.datasets.LoadLabelMap`.
     """
     return dict(
         copy.deepcopy(layout.dataset),

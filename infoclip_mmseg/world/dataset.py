@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -25,7 +24,6 @@ from infoclip_mmseg.world.attributes import (
 from infoclip_mmseg.world.render import DOMAINS, Scene, render_scene, scene_rng
 
 IGNORED = 255
-SPLITS = ('train', 'val', 'test')
 LOADING_STEPS = ('LoadImageFromFile', 'LoadAnnotations', 'LoadLabelMap', 'CheckInputs')
 
 
@@ -72,12 +70,18 @@ class ComposedWorldDataset(BaseSegDataset):
         domain: str = 'base',
         seed: int = 0,
         spec: dict | None = None,
+        metainfo: dict | None = None,
+        pipeline: Sequence[Any] = (),
         **kwargs: Any,
     ) -> None:
-        _check('split', split, SPLITS)
-        _check('objects', objects, ('all', 'seen'))
-        _check('vocabulary', vocabulary, ('all', 'seen', 'distractors'))
-        _check('domain', domain, tuple(DOMAINS))
+        for option, value, known in (
+            ('split', split, ('train', 'val', 'test')),
+            ('objects', objects, ('all', 'seen')),
+            ('vocabulary', vocabulary, ('all', 'seen', 'distractors')),
+            ('domain', domain, tuple(DOMAINS)),
+        ):
+            if value not in known:
+                raise ValueError(f'{option} must be one of {known}, got {value!r}')
         if len(size) != 2 or min(size) < 16:
             raise ValueError(f'size must be (height, width) of 16 pixels or more, got {size}')
         self.length, self.split, self.seed = length, split, seed
@@ -95,18 +99,15 @@ class ComposedWorldDataset(BaseSegDataset):
         palette = [
             colours.get(name, other) for name, other in zip(classes, make_palette(len(classes)))
         ]
-        metainfo = dict(classes=classes, palette=palette, seen_classes=seen)
-        pipeline = [
+        meta = dict(classes=classes, palette=palette, seen_classes=seen)
+        steps = [
             step
-            for step in copy.deepcopy(list(kwargs.pop('pipeline', [])))
+            for step in pipeline
             if not (isinstance(step, dict) and step.get('type') in LOADING_STEPS)
         ]
-        kwargs.setdefault('data_prefix', dict(img_path='', seg_map_path=''))
-        kwargs.setdefault('img_suffix', '.png')
+        usual = dict(data_prefix=dict(img_path='', seg_map_path=''), img_suffix='.png')
         super().__init__(
-            metainfo={**metainfo, **(kwargs.pop('metainfo', None) or {})},
-            pipeline=pipeline,
-            **kwargs,
+            metainfo={**meta, **(metainfo or {})}, pipeline=steps, **{**usual, **kwargs}
         )
 
     @classmethod
@@ -163,8 +164,3 @@ def export_world(dataset: ComposedWorldDataset, folder: Path | str) -> Path:
         Image.fromarray(info['img'][..., ::-1]).save(images / name)
         Image.fromarray(info['gt_seg_map']).save(annotations / name)
     return folder
-
-
-def _check(option: str, value: str, known: Sequence[str]) -> None:
-    if value not in known:
-        raise ValueError(f'{option} must be one of {tuple(known)}, got {value!r}')

@@ -225,7 +225,7 @@ def test_bad_labels_of_ade_full(program, tmp_path, capsys):
     write_zip(tmp_path / 'downloads/ADE20K_2021_17_01.zip', members)
     assert program('ade847', '--root', str(tmp_path)) == 2
     error = capsys.readouterr().err
-    assert '3 of 3 could not be converted' in error and f'holds object {OUTSIDE}' in error
+    assert '3 of 3 could not be converted' in error and f'holds [{OUTSIDE}]' in error
     assert 'is 601 x 799 pixels (height x width)' in error and '90 x 130' in error
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
@@ -19,6 +19,7 @@ from infoclip_mmseg.datasets.benchmarks import BENCHMARKS
 from infoclip_mmseg.datasets.prepare.label_files import (
     PrepareError,
     check_same_size,
+    map_labels,
     write_image,
 )
 from infoclip_mmseg.datasets.prepare.parallel import Task
@@ -107,7 +108,7 @@ def number_classes(
     Args:
         object_names: The index's column 'objectnames'.
         class_names: The vocabulary, in label order.
-        numbers: The published numbers, in label order.
+        numbers: The published numbers, likewise.
 
     Raises:
         PrepareError: The index belongs to another release.
@@ -126,14 +127,10 @@ def number_classes(
     return [m[0] if len(m) == 1 else number for m, number in zip(by_name, numbers)]
 
 
-def label_table(numbers: Sequence[int], num_objects: int) -> np.ndarray:
-    """New label of each object number, (num_objects + 1,), uint16.
-
-    0..846 in the order of the classes' numbers, 65535 for other objects and for 0.
-    """
-    table = np.full(num_objects + 1, IGNORED, np.uint16)
-    table[list(numbers)] = np.arange(len(numbers))
-    return table
+def label_table(numbers: Sequence[int], num_objects: int) -> dict[int, int]:
+    """New label of each object number: the class of that number, 65535 for others and for 0."""
+    table = dict.fromkeys(range(num_objects + 1), IGNORED)
+    return {**table, **{number: label for label, number in enumerate(numbers)}}
 
 
 def decode_objects(colours: np.ndarray) -> np.ndarray:
@@ -147,14 +144,13 @@ def decode_objects(colours: np.ndarray) -> np.ndarray:
 
 def resized_shape(height: int, width: int) -> tuple[int, int]:
     """Height and width after the benchmark's reduction to a short side of 512 pixels."""
-    if min(height, width) <= SHORT_SIDE:
+    short = min(height, width)
+    if short <= SHORT_SIDE:
         return height, width
-    if width >= height:
-        return SHORT_SIDE, round(width / height * SHORT_SIDE)
-    return round(height / width * SHORT_SIDE), SHORT_SIDE
+    return round(height / short * SHORT_SIDE), round(width / short * SHORT_SIDE)
 
 
-def convert_image(image: Path, outputs: tuple[Path, Path], table: np.ndarray) -> None:
+def convert_image(image: Path, outputs: tuple[Path, Path], table: Mapping[int, int]) -> None:
     """Convert one image and its label map.
 
     As published: image by OpenCV's bilinear and label by its nearest-neighbour interpolation, where
@@ -169,15 +165,9 @@ def convert_image(image: Path, outputs: tuple[Path, Path], table: np.ndarray) ->
         ValueError: A file is missing or damaged, sizes differ, or an object number is too large.
     """
     source = image.with_name(f'{image.stem}_seg.png')
-    colours, pixels = _read_rgb(source, 'label map'), _read_rgb(image, 'image')
+    colours, pixels = _read_rgb(source), _read_rgb(image)
     check_same_size(colours.shape[:2], source, image)
-    objects = decode_objects(colours)
-    if objects.max() >= len(table):
-        raise ValueError(
-            f'label map {source} holds object {objects.max()}; the index lists {len(table) - 1}. '
-            'The two belong to different releases, or the file is damaged.'
-        )
-    label = table[objects]
+    label = map_labels(decode_objects(colours), table, source)
     height, width = resized_shape(*label.shape)
     if (height, width) != label.shape:
         pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)
@@ -212,12 +202,12 @@ def _plain(name: str) -> str:
     return re.sub('[^a-z0-9]', '', name.lower())
 
 
-def _read_rgb(path: Path, role: str) -> np.ndarray:
+def _read_rgb(path: Path) -> np.ndarray:
     """(H, W, 3), uint8."""
     try:
         with Image.open(path) as image:
             return np.asarray(image.convert('RGB'))
     except FileNotFoundError as error:
-        raise ValueError(f'{role} {path} is missing; unpack the archive again') from error
+        raise ValueError(f'{path} is missing; unpack the archive again') from error
     except (OSError, SyntaxError) as error:
-        raise ValueError(f'{role} {path} is damaged ({error}); unpack it again') from error
+        raise ValueError(f'{path} is damaged ({error}); unpack it again') from error

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -80,7 +80,7 @@ class Source:
 
 
 def fetch(source: Source, root: Path, update: Update) -> Path:
-    """Download a source to the folder of downloads below a data root.
+    """Download a source to the folder of downloads; returns the file, complete and verified.
 
     What arrived is kept in `NAME.part`; the next call asks only for the rest.
 
@@ -88,9 +88,6 @@ def fetch(source: Source, root: Path, update: Update) -> Path:
         source: Its addresses are tried in order.
         root: The data root.
         update: Told the size and the bytes that arrived, those of an earlier call first.
-
-    Returns:
-        The file, complete and verified.
 
     Raises:
         PrepareError: No address delivered it, it is another file than expected, or the disk is
@@ -124,7 +121,18 @@ def _fetch_rest(url: str, part: Path, known: int | None, update: Update) -> None
         ConnectionError: The connection ended early.
     """
     start = part.stat().st_size if part.is_file() else 0
-    response = None if start and start == known else _open(url, start)
+    headers = {'User-Agent': 'infoclip_mmseg', **({'Range': f'bytes={start}-'} if start else {})}
+    request = urllib.request.Request(url, headers=headers)
+    try:
+        done = start > 0 and start == known
+        response = None if done else urllib.request.urlopen(request, timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if not start or error.code != 416:
+            raise
+        if error.headers.get('Content-Range') != f'bytes */{start}':  # the part is too long
+            part.unlink()
+            return _fetch_rest(url, part, known, update)
+        response = None
     if response is None:
         update(total=start, advance=start)
         return
@@ -141,21 +149,6 @@ def _fetch_rest(url: str, part: Path, known: int | None, update: Update) -> None
     got = part.stat().st_size
     if size is not None and got < size:
         raise ConnectionError(f'the connection ended after {got:,} of {size:,} bytes')
-
-
-def _open(url: str, start: int) -> HTTPResponse | None:
-    """Ask for a file from a position on; None where the server says that it ends there."""
-    headers = {'User-Agent': 'infoclip_mmseg'}
-    if start:
-        headers['Range'] = f'bytes={start}-'
-    try:
-        return urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
-    except urllib.error.HTTPError as error:
-        if not start or error.code != 416:
-            raise
-        if error.headers.get('Content-Range') == f'bytes */{start}':
-            return None
-        return _open(url, 0)
 
 
 def _verify(source: Source, path: Path) -> None:
@@ -179,12 +172,6 @@ def unpack(source: Source, archive: Path, root: Path, update: Update) -> None:
 
     Members appear complete and stay inside the folder. Those that are there with their full size
     are left alone, so that an interrupted call is finished by the next one.
-
-    Args:
-        source: What the archive is.
-        archive: Its file.
-        root: The data root.
-        update: Told of each byte of the members.
 
     Raises:
         PrepareError: It is cut short, damaged, unsafe, lacks what it should provide, or the disk is

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,9 @@ from scipy.io import loadmat
 from infoclip_mmseg.datasets.benchmarks import BENCHMARKS, COCO_SPLITS, VOC2010, VOC2012, Layout
 from infoclip_mmseg.datasets.prepare.label_files import (
     PrepareError,
-    check_same_size,
     convert_label,
-    map_labels,
     read_indices,
     read_list,
-    write_image,
 )
 from infoclip_mmseg.datasets.prepare.parallel import Task
 from infoclip_mmseg.datasets.vocabularies import load_vocabulary
@@ -74,6 +71,8 @@ def read_label_map(path: Path) -> np.ndarray:
     """
     try:
         values = loadmat(str(path), variable_names=['LabelMap'])['LabelMap']
+    except FileNotFoundError:
+        raise
     except Exception as error:  # damaged bytes make the reader raise almost anything
         raise ValueError(
             f'label map {path} is damaged or has no LabelMap ({type(error).__name__}: {error}); '
@@ -121,61 +120,47 @@ def decode_mask(segmentation: Any) -> np.ndarray:
     raise ValueError(f'runs of a mask do not fill its {height} x {width} pixels')
 
 
-def draw_masks(height: int, width: int, annotations: Annotations) -> np.ndarray:
+def draw_masks(height: int, width: int, annotations: Annotations, source: Path) -> np.ndarray:
     """Category numbers (H, W), int64, of an image; 0 where there is no mask.
 
     A later mask covers an earlier one, as in the `detail` API.
 
     Raises:
-        ValueError: A mask is damaged or has another size.
+        ValueError: A mask is damaged or has another size; the source is named.
     """
     values = np.zeros((height, width), np.int64)
-    for category, segmentation in annotations:
-        mask = decode_mask(segmentation)
-        if mask.shape != values.shape:
-            raise ValueError(f'a mask is {mask.shape}, its image {values.shape} (height, width)')
-        values[mask] = category
+    try:
+        for category, segmentation in annotations:
+            mask = decode_mask(segmentation)
+            if mask.shape != values.shape:
+                raise ValueError(
+                    f'a mask is {mask.shape}, its image {values.shape} (height, width)'
+                )
+            values[mask] = category
+    except ValueError as error:
+        raise ValueError(f'{source}: {error}; fetch the file again') from error
     return values
 
 
-def convert_annotations(
-    image: Path,
-    size: tuple[int, int],
-    annotations: Annotations,
-    output: Path,
-    table: Mapping[int, int],
-) -> None:
-    """Convert the annotations of one image, whose height and width the JSON file tells.
-
-    Raises:
-        ValueError: They are damaged, do not fit the image, or a category is not of the 59.
-    """
-    source = Path(f'{JSON_FILE}:{image.stem}')
-    check_same_size(size, source, image)
-    try:
-        values = draw_masks(*size, annotations)
-    except ValueError as error:
-        raise ValueError(f'{source}: {error}; fetch the file again') from error
-    write_image(output, map_labels(values, table, source))
-
-
-def read_annotations(path: Path) -> dict[str, tuple[tuple[int, int], Annotations]]:
-    """Sizes and annotations of the validation images of trainval_merged.json, by file stem.
+def read_annotations(path: Path) -> dict[str, tuple[int, int, Annotations]]:
+    """Height, width and annotations of the validation images of trainval_merged.json, by stem.
 
     Raises:
         PrepareError: The file is missing, cut short or of another format.
     """
     try:
         data = json.loads(path.read_bytes())
-        stems = {
-            item['image_id']: (Path(item['file_name']).stem, (item['height'], item['width']))
-            for item in data['images']
-            if item['phase'] == 'val'
+        masks: dict[Any, Annotations] = {
+            item['image_id']: [] for item in data['images'] if item['phase'] == 'val'
         }
-        annotations: dict[Any, Annotations] = {number: [] for number in stems}
         for item in data['annos_segmentation']:
-            if item['image_id'] in stems:
-                annotations[item['image_id']].append((item['category_id'], item['segmentation']))
+            if item['image_id'] in masks:
+                masks[item['image_id']].append((item['category_id'], item['segmentation']))
+        return {
+            Path(item['file_name']).stem: (item['height'], item['width'], masks[item['image_id']])
+            for item in data['images']
+            if item['image_id'] in masks
+        }
     except FileNotFoundError as error:
         raise PrepareError(f'{path} is missing') from error
     except (ValueError, KeyError, TypeError) as error:
@@ -183,15 +168,15 @@ def read_annotations(path: Path) -> dict[str, tuple[tuple[int, int], Annotations
             f'{path} ({path.stat().st_size} bytes) is cut short, damaged or of another format '
             f'({type(error).__name__}: {error}); fetch it again'
         ) from error
-    return {stem: (size, annotations[number]) for number, (stem, size) in stems.items()}
 
 
 def find_coco_stuff_tasks(root: Path) -> list[Task]:
     """The conversions of all images below a data root."""
     tasks = []
     for layout in (split.made for split in COCO_SPLITS):
-        names, places = layout.image_names(root), [layout.label_folder(root)]
-        tasks += _label_tasks(layout, root, names, places, coco_stuff_table())
+        names, folder = layout.image_names(root), layout.label_folder(root)
+        sources = [(name, folder / f'{name}.png', read_indices) for name in names]
+        tasks += _label_tasks(layout, root, coco_stuff_table(), sources)
     return tasks
 
 
@@ -199,8 +184,11 @@ def find_voc_tasks(key: str, root: Path) -> list[Task]:
     """The conversions of 'voc20' or 'voc20b' below a data root."""
     layout = BENCHMARKS[key].made
     background = IGNORED if layout.num_values == VOC_CLASSES else VOC_CLASSES
-    names, places = read_list(layout.listing_files(root)), [root / VOC2012 / f for f in VOC_FOLDERS]
-    return _label_tasks(layout, root, names, places, voc_table(background))
+    sources = []
+    for name in read_list(layout.listing_files(root)):
+        paths = [root / VOC2012 / folder / f'{name}.png' for folder in VOC_FOLDERS]
+        sources.append((name, next(filter(Path.is_file, paths), paths[0]), read_indices))
+    return _label_tasks(layout, root, voc_table(background), sources)
 
 
 def find_pc459_tasks(root: Path) -> list[Task]:
@@ -209,9 +197,9 @@ def find_pc459_tasks(root: Path) -> list[Task]:
     Raises:
         PrepareError: There is no list of the validation images.
     """
-    layout, places = PC459.made, [root / VOC2010 / 'trainval']
-    names = read_list(layout.listing_files(root))
-    return _label_tasks(layout, root, names, places, PC459_TABLE, '.mat', read_label_map)
+    names, folder = read_list(PC459.made.listing_files(root)), root / VOC2010 / 'trainval'
+    sources = [(name, folder / f'{name}.mat', read_label_map) for name in names]
+    return _label_tasks(PC459.made, root, PC459_TABLE, sources)
 
 
 def find_pc59_tasks(root: Path) -> list[Task]:
@@ -220,36 +208,30 @@ def find_pc59_tasks(root: Path) -> list[Task]:
     Raises:
         PrepareError: The list of the validation images or the JSON file can't be used.
     """
-    layout, path, table = PC59.made, root / VOC2010 / JSON_FILE, pc59_table()
-    names, annotations = read_list(layout.listing_files(root)), read_annotations(path)
+    path, names = root / VOC2010 / JSON_FILE, read_list(PC59.made.listing_files(root))
+    annotations = read_annotations(path)
     unknown = [name for name in names if name not in annotations]
     if unknown:
         raise PrepareError(
             f'{path} has no validation image {unknown[0]} ({len(unknown)} such); it is another '
             'file than expected, fetch it again'
         )
-    tasks = []
-    for name in names:
-        image, output = layout.image_file(name, root), layout.label_file(name, root)
-        function = partial(convert_annotations, image, *annotations[name], output, table)
-        tasks.append(Task((output,), function))
-    return tasks
+    sources = [
+        (name, Path(f'{JSON_FILE}:{name}'), partial(draw_masks, *annotations[name]))
+        for name in names
+    ]
+    return _label_tasks(PC59.made, root, pc59_table(), sources)
 
 
 def _label_tasks(
     layout: Layout,
     root: Path,
-    names: Iterable[str],
-    places: Sequence[Path],
     table: Mapping[int, int],
-    suffix: str = '.png',
-    read: Callable[[Path], np.ndarray] = read_indices,
+    sources: Iterable[tuple[str, Path, Callable[[Path], np.ndarray]]],
 ) -> list[Task]:
-    """A conversion for each name, of its file in the first of the places that has one."""
+    """A conversion for each name, source and what reads it."""
     tasks = []
-    for name in names:
+    for name, source, read in sources:
         image, output = layout.image_file(name, root), layout.label_file(name, root)
-        sources = [place / f'{name}{suffix}' for place in places]
-        source = next(filter(Path.is_file, sources), sources[0])
         tasks.append(Task((output,), partial(convert_label, image, source, output, table, read)))
     return tasks

@@ -76,12 +76,9 @@ def read_indices(path: Path) -> np.ndarray:
 
 
 def check_same_size(label: tuple[int, ...], label_path: Path, image_path: Path) -> None:
-    """Check that a label map has the size of its image, which is not turned by its EXIF entry.
+    """Check that a label map has the height and width of its image, by the image's header.
 
-    Args:
-        label: Height and width of the label map in pixels.
-        label_path: Its file, for the message.
-        image_path: The image, of which the header is read.
+    The image is not turned by its EXIF entry: the label maps of the public data sets are not.
 
     Raises:
         ValueError: Sizes differ, or the image can't be read.
@@ -117,7 +114,8 @@ def map_labels(values: np.ndarray, table: Mapping[int, int], path: Path) -> np.n
     Raises:
         ValueError: A value has no label.
     """
-    wrong = [value for value in np.unique(values).tolist() if value not in table]
+    seen = np.flatnonzero(np.bincount(values.ravel())).tolist()
+    wrong = [value for value in seen if value not in table]
     if wrong:
         raise ValueError(
             f'label map {path} holds {wrong[:5]}, which no class of this data set has; it is '
@@ -138,18 +136,18 @@ def convert_label(
     """Convert one label map.
 
     Args:
-        image: Its image.
-        source: Its file.
-        output: The file to write.
+        image: Its image, which must have the same size.
+        source, output: Its file, and the file to write.
         table: Label of each value that may occur.
         read: Reads the source to values (H, W).
 
     Raises:
         ValueError: It is missing, damaged, of another size, or holds an unknown class.
     """
-    if not source.is_file():
-        raise ValueError(f'label map {source} is missing; unpack the archive again')
-    values = read(source)
+    try:
+        values = read(source)
+    except FileNotFoundError as error:
+        raise ValueError(f'label map {source} is missing; unpack the archive again') from error
     check_same_size(values.shape, source, image)
     write_image(output, map_labels(values, table, source))
 

@@ -25,10 +25,6 @@ from infoclip_mmseg.datasets.prepare.parallel import run_tasks
 from infoclip_mmseg.datasets.prepare.recipes import Recipe
 
 
-class MissingSourceError(PrepareError):
-    """Something has to be fetched first."""
-
-
 @contextmanager
 def progress_bar(console: Console, what: str, in_bytes: bool = False) -> Iterator[Update]:
     """A progress bar; it is drawn once, at its end, where the output is no terminal."""
@@ -41,16 +37,11 @@ def progress_bar(console: Console, what: str, in_bytes: bool = False) -> Iterato
 def prepare(recipe: Recipe, root: Path, download: bool, workers: int, console: Console) -> None:
     """Bring a data set below a data root into the layout that the configs read.
 
-    Args:
-        recipe: The data set.
-        root: The data root.
-        download: Fetch what is missing.
-        workers: Processes.
-        console: Shows what is being done.
+    With `download` what is missing is fetched; conversion runs in `workers` processes.
 
     Raises:
-        MissingSourceError: Something has to be fetched; the message says what and from where.
-        PrepareError: A file is damaged or of another release, or the disk is full.
+        PrepareError: Something has to be fetched (the message says what and from where), a file is
+            damaged or of another release, or the disk is full.
     """
     say = partial(console.out, highlight=False)
     if recipe.is_complete(root):
@@ -74,8 +65,8 @@ def provide_sources(recipe: Recipe, root: Path, download: bool, console: Console
     """Fetch (if asked to) and unpack what a data set is made from.
 
     Raises:
-        MissingSourceError: Something is neither there nor can be fetched.
-        PrepareError: An archive is damaged, or the disk is full.
+        PrepareError: Something is neither there nor can be fetched, an archive is damaged, or the
+            disk is full.
     """
     missing = []
     for source in recipe.sources:
@@ -92,7 +83,7 @@ def provide_sources(recipe: Recipe, root: Path, download: bool, console: Console
         parts = '\n'.join(f'  {source.describe(root)}' for source in missing)
         can_fetch = not download and any(source.urls for source in missing)
         hint = '\nWith --download what has an address is fetched.' if can_fetch else ''
-        raise MissingSourceError(f'{recipe.name} needs:\n{parts}{hint}')
+        raise PrepareError(f'{recipe.name} needs:\n{parts}{hint}')
 
 
 def _unpack_once(source: Source, archive: Path, root: Path, console: Console) -> None:

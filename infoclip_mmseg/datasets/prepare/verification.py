@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from infoclip_mmseg.datasets.benchmarks import Benchmark, Layout
 from infoclip_mmseg.datasets.prepare.label_files import (
@@ -18,7 +17,7 @@ from infoclip_mmseg.datasets.prepare.label_files import (
     read_list,
 )
 from infoclip_mmseg.datasets.prepare.parallel import map_parallel
-from infoclip_mmseg.datasets.transforms import has_end_marker
+from infoclip_mmseg.datasets.transforms import check_image_file
 from infoclip_mmseg.utils.files import first_few
 
 SHOWN = 3
@@ -38,12 +37,7 @@ class Verdict(NamedTuple):
 def check_data_set(data_set: Benchmark, root: Path, workers: int, update: Update) -> list[Verdict]:
     """Check a data set's images and label maps; each label map is decoded.
 
-    Args:
-        data_set: Its record. Of the accepted layouts the first whose label maps are there is
-            checked.
-        root: The data root.
-        workers: Processes.
-        update: Told of each pair.
+    Of the accepted layouts the first whose label maps are there is checked.
 
     Returns:
         Verdicts on count, pairs, sizes and label values.
@@ -92,7 +86,7 @@ def inspect_pair(layout: Layout, root: Path, name: str) -> tuple[str, str]:
     try:
         values = read_indices(label)
         check_same_size(values.shape, label, image)
-        _check_end(image)
+        check_image_file(image)
     except (ValueError, OSError) as error:
         return str(error), ''
     if layout.bits == 16 and values.dtype == np.uint8:
@@ -109,16 +103,6 @@ def _pair_up(layout: Layout, root: Path, names: list[str]) -> tuple[list[str], l
     wanted = set(names) if layout.listings else labelled.union(names)
     missing += [str(layout.image_file(name)) for name in wanted - pictured]
     return [name for name in names if name in labelled and name in pictured], missing
-
-
-def _check_end(image: Path) -> None:
-    """Decode an image without end marker, to tell a cut one from harmless trailing bytes."""
-    if has_end_marker(image) is False:
-        try:
-            with Image.open(image) as opened:
-                opened.load()
-        except (OSError, SyntaxError) as error:
-            raise ValueError(f'image {image} is cut short ({error})') from error
 
 
 def _judge(key: str, good: str, bad: str, problems: list[str]) -> Verdict:

@@ -71,10 +71,10 @@ def test_another_release_is_refused():
 def test_table_keeps_255_and_300():
     numbers = ade_numbers()
     table = ade847.label_table(numbers, 3688)
-    assert table.dtype == np.uint16 and len(table) == 3689
+    assert len(table) == 3689
     assert table[0] == table[7] == 65535
     assert [table[numbers[k]] for k in (0, 255, 256, 300, 846)] == [0, 255, 256, 300, 846]
-    assert (table != 65535).sum() == 847
+    assert sum(label != 65535 for label in table.values()) == 847
 
 
 def test_objects_from_colours():

@@ -1,5 +1,7 @@
 """Tables of values of VOC, COCO-Stuff and PASCAL Context against independent lists; masks."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from original_archives import compress, run_lengths
@@ -79,8 +81,8 @@ def test_bad_json(tmp_path):
 
 
 def test_masks_must_fit_the_image():
-    with pytest.raises(ValueError, match='its image'):
-        conversions.draw_masks(3, 4, [(2, dict(size=[4, 3], counts=[12]))])
+    with pytest.raises(ValueError, match='x.json:a: .* its image'):
+        conversions.draw_masks(3, 4, [(2, dict(size=[4, 3], counts=[12]))], Path('x.json:a'))
 
 
 # Masks
