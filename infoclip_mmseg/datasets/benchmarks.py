@@ -38,7 +38,6 @@ class Layout(NamedTuple):
         num_values: Label maps hold 0..num_values - 1,
         ignored: and these values, which are no class.
         label_suffix: What follows an image's name in the name of its label map.
-        image_suffix: What follows it in the name of the image.
         ann_file: File with the images' names below the folder, as of ``BaseSegDataset``; '' takes
             all files.
         listings: Files below the folder any of which tells the names of the images when the set is
@@ -52,7 +51,6 @@ class Layout(NamedTuple):
     num_values: int
     ignored: tuple[int, ...] = ()
     label_suffix: str = '.png'
-    image_suffix: str = '.jpg'
     ann_file: str = ''
     listings: tuple[str, ...] = ()
 
@@ -71,7 +69,7 @@ class Layout(NamedTuple):
 
     def image_file(self, name: str, root: str | Path = '') -> Path:
         """Image of a name."""
-        return self.image_folder(root) / f'{name}{self.image_suffix}'
+        return self.image_folder(root) / f'{name}.jpg'
 
     def label_file(self, name: str, root: str | Path = '') -> Path:
         """Label map of a name."""
@@ -79,7 +77,7 @@ class Layout(NamedTuple):
 
     def image_names(self, root: str | Path) -> list[str]:
         """Names of the images that are there."""
-        return _stems(self.image_folder(root), self.image_suffix)
+        return _stems(self.image_folder(root), '.jpg')
 
     def label_names(self, root: str | Path) -> list[str]:
         """Names of the label maps that are there."""

@@ -1,14 +1,6 @@
 """The composed world: scenes of objects that are compositions of colour, texture and shape."""
 
-from infoclip_mmseg.world.attributes import (
-    WorldSpec,
-    caption,
-    caption_words,
-    compose,
-    distractor_names,
-    seen_classes,
-    seen_compositions,
-)
+from infoclip_mmseg.world.attributes import WorldSpec, caption, caption_words
 from infoclip_mmseg.world.dataset import ComposedWorldDataset, export_world
 from infoclip_mmseg.world.render import DOMAINS, render_scene, scene_rng
 
@@ -18,11 +10,7 @@ __all__ = [
     'WorldSpec',
     'caption',
     'caption_words',
-    'compose',
-    'distractor_names',
     'export_world',
     'render_scene',
     'scene_rng',
-    'seen_classes',
-    'seen_compositions',
 ]

@@ -195,16 +195,16 @@ def caption(
 
     Args:
         rng: Chooses the wording.
-        labels: Label map (h, w) of the window.
+        labels: Label map (h, w) of the window; what covers less than a fiftieth is not named.
         spec: The world.
-        max_named: Names at most so many classes; what covers less than a fiftieth of the window is
-            not named.
+        max_named: Classes that are named at most.
     """
     classes, grounds = spec.classes, len(spec.grounds)
     area = np.bincount(labels.ravel(), minlength=len(classes))
     order = [int(i) for i in np.argsort(-area, kind='stable') if area[i] * 50 >= labels.size]
     named = order[:max_named]
-    objects = [f'{_article(classes[i])} {classes[i]}' for i in named if i >= grounds]
+    names = [classes[i] for i in named if i >= grounds]
+    objects = [f'{"an" if name[0] in "aeiou" else "a"} {name}' for name in names]
     floor = [classes[i] for i in named if i < grounds]
     template = CAPTIONS[int(rng.integers(len(CAPTIONS)))]
     return template.format(' on '.join(_listed(names) for names in (objects, floor) if names))
@@ -213,10 +213,6 @@ def caption(
 def caption_words(spec: WorldSpec) -> list[str]:
     """Texts that together hold every word that captions of this world can hold."""
     return [*(template.format('a an and on') for template in CAPTIONS), ',', *spec.classes]
-
-
-def _article(name: str) -> str:
-    return 'an' if name[0] in 'aeiou' else 'a'
 
 
 def _listed(names: list[str]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +156,7 @@ class ContrastiveCLIP(BaseModel):
         self.backbone = MODELS.build(backbone)
         self.backbone.clip.logit_scale.requires_grad_(True)
         self.contrast = ClipLoss()
-        self._token_cache: dict[str, Tensor] = {}
+        self._tokens = lru_cache(CACHED_CAPTIONS)(self._tokenize)
 
     def forward(
         self, images: dict[str, Tensor], texts: dict[str, list[str]], mode: str = 'loss'
@@ -176,7 +177,7 @@ class ContrastiveCLIP(BaseModel):
         # Small views share many captions; each goes through the text tower once.
         different = sorted({text for captions in texts.values() for text in captions})
         place = {text: row for row, text in enumerate(different)}
-        tokens = self._tokenize(different).to(scale.device)
+        tokens = torch.stack([self._tokens(text) for text in different]).to(scale.device)
         embeddings = F.normalize(self.backbone.encode_text(tokens).float(), dim=-1)
         losses = {}
         for size, views in images.items():
@@ -185,14 +186,9 @@ class ContrastiveCLIP(BaseModel):
             losses[f'loss_{size}'] = self.contrast(image, text, scale.exp())
         return losses
 
-    def _tokenize(self, texts: list[str]) -> Tensor:
-        """Captions to token ids (n, L); those of captions seen lately are at hand."""
-        if len(self._token_cache) > CACHED_CAPTIONS:
-            self._token_cache.clear()
-        new = sorted(set(texts) - self._token_cache.keys())
-        if new:
-            self._token_cache.update(zip(new, self.backbone.tokenizer(new)))
-        return torch.stack([self._token_cache[text] for text in texts])
+    def _tokenize(self, text: str) -> Tensor:
+        """A caption to token ids (L,)."""
+        return self.backbone.tokenizer([text])[0]
 
 
 @torch.no_grad()

@@ -3,14 +3,14 @@ import itertools
 import numpy as np
 import pytest
 
-from infoclip_mmseg.world import (
-    WorldSpec,
+from infoclip_mmseg.world import WorldSpec
+from infoclip_mmseg.world.attributes import (
     compose,
     distractor_names,
     seen_classes,
     seen_compositions,
+    world_palette,
 )
-from infoclip_mmseg.world.attributes import world_palette
 
 SHAPED = dict(shapes=('disc', 'cross', 'triangle'))
 

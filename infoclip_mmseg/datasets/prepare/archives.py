@@ -34,7 +34,7 @@ class Source:
         filename: Name in the folder of downloads.
         urls: Addresses, the first is the official one; empty where a registration is needed.
         folder: Where it is unpacked (or moved, if it is no archive), relative to the data root.
-        provides: Files and folders that are there afterwards, relative to the data root.
+        provides: Files and folders that are there afterwards, relative to that folder.
         about: Size as people read it.
         members: Regular expression of the archive members that are needed, from their start.
         num_bytes: Exact size, where known.
@@ -56,10 +56,13 @@ class Source:
 
     def is_there(self, root: Path) -> bool:
         """Whether all that it provides exists below a data root; folders must hold something."""
-        paths = [root / name for name in self.provides]
-        return (bool(self.instead) and (root / self.instead).is_file()) or all(
-            path.is_file() or (path.is_dir() and any(path.iterdir())) for path in paths
+        return (bool(self.instead) and (root / self.folder / self.instead).is_file()) or all(
+            path.is_file() or (path.is_dir() and any(path.iterdir())) for path in self.paths(root)
         )
+
+    def paths(self, root: Path) -> list[Path]:
+        """What it provides below a data root."""
+        return [root / self.folder / name for name in self.provides]
 
     def find(self, root: Path) -> Path | None:
         """The downloaded file, in the folder of downloads or in the data root itself."""
@@ -75,7 +78,7 @@ class Source:
         lines += [f'from  {url}' for url in self.urls]
         lines += self.registration.splitlines()
         lines += [f'to    {root / DOWNLOADS / self.filename}']
-        lines += [f'or have {" and ".join(str(root / path) for path in self.provides)} already']
+        lines += [f'or have {" and ".join(map(str, self.paths(root)))} already']
         return '\n    '.join(lines)
 
 
@@ -197,7 +200,7 @@ def unpack(source: Source, archive: Path, root: Path, update: Update) -> None:
             'far is complete. Delete the archive and fetch it again.'
         ) from error
     if not source.is_there(root):
-        missing = [str(root / path) for path in source.provides if not (root / path).exists()]
+        missing = [str(path) for path in source.paths(root) if not path.exists()]
         raise PrepareError(
             f'{archive} did not contain {missing}; expected the original {source.filename}. '
             'Delete it and fetch that one.'

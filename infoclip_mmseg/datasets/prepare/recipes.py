@@ -48,7 +48,7 @@ _COCO_IMAGES = tuple(
         f'{split}.zip',
         (f'http://images.cocodataset.org/zips/{split}.zip',),
         f'{folders.COCO_STUFF}/images',
-        (f'{folders.COCO_STUFF}/images/{split}',),
+        (split,),
         about,
         rf'{split}/[^/]+\.jpg$',
         num_bytes,
@@ -66,7 +66,7 @@ _COCO_LABELS = Source(
         'stuffthingmaps_trainval2017.zip',
     ),
     f'{folders.COCO_STUFF}/annotations',
-    (f'{folders.COCO_STUFF}/annotations/train2017', f'{folders.COCO_STUFF}/annotations/val2017'),
+    ('train2017', 'val2017'),
     '0.7 GB',
     r'(train|val)2017/[^/]+\.png$',
 )
@@ -74,7 +74,7 @@ _ADE_CHALLENGE = Source(
     'ADEChallengeData2016.zip',
     ('http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip',),
     'ade',
-    (f'{folders.ADE150}/images/validation', f'{folders.ADE150}/annotations/validation'),
+    tuple(f'ADEChallengeData2016/{kind}/validation' for kind in ('images', 'annotations')),
     '0.9 GB',
     r'ADEChallengeData2016/((images|annotations)/validation/[^/]+\.(jpg|png)|[^/]+\.txt)$',
     digest=('md5', '7328b3957e407ddae1d3cbf487f149ef'),
@@ -123,7 +123,7 @@ _CONTEXT_MAT = Source(
         'https://cs.stanford.edu/~roozbeh/pascal-context/trainval.tar.gz',
     ),
     folders.VOC2010,
-    (f'{folders.VOC2010}/trainval',),
+    ('trainval',),
     '31 MB',
     r'(trainval/[^/]+\.mat|[^/]+\.txt)$',
 )
@@ -131,7 +131,7 @@ _CONTEXT_JSON = Source(
     'trainval_merged.json',
     ('https://codalabuser.blob.core.windows.net/public/trainval_merged.json',),
     folders.VOC2010,
-    (f'{folders.VOC2010}/trainval_merged.json',),
+    ('trainval_merged.json',),
     'some hundred MB',
     digest=('sha1', '169325d9f7e9047537fedca7b04de4dddf10b881'),
 )
@@ -139,10 +139,10 @@ _CONTEXT_LIST = Source(
     'pascalcontext_val.txt',
     ('https://raw.githubusercontent.com/cvlab-kaist/CAT-Seg/main/datasets/pascalcontext_val.txt',),
     folders.VOC2010,
-    (f'{folders.VOC2010}/pascalcontext_val.txt',),
+    ('pascalcontext_val.txt',),
     '61 kB, the 5,104 names',
     num_bytes=61247,
-    instead=f'{folders.VOC2010}/ImageSets/SegmentationContext/val.txt',
+    instead='ImageSets/SegmentationContext/val.txt',
 )
 
 _BENCHMARKS: dict[str, tuple[tuple[Source, ...], FindTasks | None]] = {

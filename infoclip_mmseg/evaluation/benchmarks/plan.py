@@ -47,11 +47,7 @@ def make_plans(
 ) -> tuple[list[Plan], list[str]]:
     """Find the benchmarks below a folder and check that all of their files are there.
 
-    Args:
-        benchmarks: The wanted ones.
-        data_root: Folder of all data.
-        pipeline: Test pipeline.
-        template: Data loader config for all but the data set.
+    `pipeline` and `template` as in :func:`make_dataloader_cfg`.
 
     Returns:
         Plans of those that are there, and for each of the others where it was looked for.

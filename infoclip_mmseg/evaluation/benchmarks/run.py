@@ -14,14 +14,7 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.runner import Runner, TestLoop
 
 from infoclip_mmseg.evaluation.benchmarks.plan import Plan
-from infoclip_mmseg.evaluation.benchmarks.table import (
-    make_notes,
-    make_rows,
-    published_rows,
-    to_csv,
-    to_json,
-    to_markdown,
-)
+from infoclip_mmseg.evaluation.benchmarks.table import make_tables
 from infoclip_mmseg.utils.files import file_digest, value_digest, write_text
 from infoclip_mmseg.version import __version__
 
@@ -99,8 +92,7 @@ def run_benchmarks(
 
     Args:
         runner: Runner of the model; it loads its checkpoint here.
-        plans: What to evaluate, from :func:`make_plans`.
-        absent: What is not there, for the notes.
+        plans, absent: From :func:`make_plans`.
         checkpoint: File of the weights; None where the model has pretrained ones.
         name: Of the checkpoint in the table.
         redo: Evaluate again what is finished.
@@ -132,15 +124,11 @@ def run_benchmarks(
     runner.call_hook('after_run')
     results = {plan.benchmark.key: results[plan.benchmark.key] for plan in plans}
     model = runner.cfg.model
-    rows = make_rows(name, results)
-    rows += published_rows(model.get('module', model).backbone.model_name)
-    notes = make_notes(results, absent)
-    table = to_markdown(rows, results, notes)
-    if is_main_process():
-        write_text(folder / 'table1.md', table)
-        write_text(folder / 'table1.csv', to_csv(rows))
-        write_text(folder / 'table1.json', to_json(rows, results, notes))
-    return table
+    backbone = model.get('module', model).backbone.model_name
+    tables = make_tables(name, backbone, results, absent)
+    for file, text in tables.items() if is_main_process() else ():
+        write_text(folder / file, text)
+    return tables['table1.md']
 
 
 def _evaluate(
@@ -151,11 +139,10 @@ def _evaluate(
     runner.logger.info(f'{benchmark.title}: {plan.images} images')
     fp16 = bool(runner.cfg.test_cfg.get('fp16', False))
     figures = evaluate_plan(runner, plan, fp16)
-    prefix = f'{benchmark.key}/'
     return dict(
         key=benchmark.key,
         title=benchmark.title,
-        figures={k.removeprefix(prefix): float(v) for k, v in figures.items()},
+        figures={k.removeprefix(f'{benchmark.key}/'): float(v) for k, v in figures.items()},
         images=plan.images,
         seconds=round(time.perf_counter() - start, 1),
         checkpoint=checkpoint,

@@ -100,6 +100,26 @@ def to_json(rows: Sequence[Row], results: Results, notes: Sequence[str]) -> str:
     return json.dumps(dict(table=table, results=dict(results), notes=list(notes)), indent=1) + '\n'
 
 
+def make_tables(
+    name: str, model_name: object, results: Results, absent: Sequence[str]
+) -> dict[str, str]:
+    """The table of a checkpoint beside the published rows of its backbone, by file name.
+
+    Args:
+        name: Of the checkpoint.
+        model_name: Of its backbone, as open_clip's.
+        results: By benchmark key.
+        absent: What is not there, for the notes.
+    """
+    rows = [*make_rows(name, results), *published_rows(model_name)]
+    notes = make_notes(results, absent)
+    return {
+        'table1.md': to_markdown(rows, results, notes),
+        'table1.csv': to_csv(rows),
+        'table1.json': to_json(rows, results, notes),
+    }
+
+
 def _cell(row: Row, key: str, results: Results) -> str:
     if key not in row.values:
         return MISSING

@@ -196,7 +196,7 @@ def test_disk_full_keeps_what_arrived(server, tmp_path, monkeypatch):
 
 # Unpacking
 
-SOURCE = Source('a.zip', (), 'top', ('top/d/1.png',), 'small', r'd/[^/]+\.png$')
+SOURCE = Source('a.zip', (), 'top', ('d/1.png',), 'small', r'd/[^/]+\.png$')
 MEMBERS = {f'd/{n}.png': bytes([n]) * (700 + n) for n in range(6)} | {'d/1.txt': b'x'}
 WRITERS = {'a.zip': write_zip, 'a.tar': write_tar}
 
