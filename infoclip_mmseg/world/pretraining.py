@@ -96,11 +96,11 @@ class CaptionedViewsDataset(Dataset):
     ) -> tuple[int, int]:
         """Top and left of a view; every other one is laid around an object."""
         room = self.size[0] - side, self.size[1] - side
-        visible = [item for item in scene.objects if item.visible]
-        if number % 2 or not visible:
+        visible = np.unique(scene.owners[scene.owners >= 0])
+        if number % 2 or not len(visible):
             return int(rng.integers(room[0] + 1)), int(rng.integers(room[1] + 1))
-        top, left, bottom, right = visible[int(rng.integers(len(visible)))].box
-        middle = (top + bottom - side) // 2, (left + right - side) // 2
+        places = np.nonzero(scene.owners == visible[int(rng.integers(len(visible)))])
+        middle = [(int(p.min()) + int(p.max()) + 1 - side) // 2 for p in places]
         return min(max(middle[0], 0), room[0]), min(max(middle[1], 0), room[1])
 
 
