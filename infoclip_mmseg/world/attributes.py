@@ -193,11 +193,8 @@ def caption(
 ) -> str:
     """A sentence that names what is in a window, the largest object first, the ground last.
 
-    Args:
-        rng: Chooses the wording.
-        labels: Label map (h, w) of the window; what covers less than a fiftieth is not named.
-        spec: The world.
-        max_named: Classes that are named at most.
+    What covers less than a fiftieth of its labels (h, w) is not named, nor more classes than
+    ``max_named``.
     """
     classes, grounds = spec.classes, len(spec.grounds)
     area = np.bincount(labels.ravel(), minlength=len(classes))

@@ -49,8 +49,7 @@ class CaptionedViewsDataset(Dataset):
         size: Height and width of a scene, pixels.
         named: Side of a view to how many classes its caption names at most; 4 where it is not
             given. Captions of close-ups name their one subject.
-        spec: Overrides of the world's attributes, see
-            :func:`~infoclip_mmseg.world.WorldSpec`.
+        spec: Overrides of the world's attributes, see :class:`~infoclip_mmseg.world.WorldSpec`.
 
     Raises:
         ValueError: A view is larger than the scene.
@@ -136,15 +135,11 @@ class ViewPreprocessor(BaseDataPreprocessor):
         return dict(images=images, texts=data['texts'])
 
 
-@MODELS.register_module()
-class ContrastiveCLIP(BaseModel):
-    """CLIP's contrastive loss (open_clip's), one for each size of views.
-
-    Views of one size are contrasted among each other only: a patch and a whole scene with the
-    same object in them are not negatives of each other.
+class ViewsModel(BaseModel):
+    """A CLIP that learns from views of several sizes; a base of the two stages.
 
     Args:
-        backbone: Config of a :class:`~infoclip_mmseg.models.CLIPDualEncoder` that trains in full.
+        backbone: Config of a :class:`~infoclip_mmseg.models.CLIPDualEncoder`.
         data_preprocessor: Config of a :class:`ViewPreprocessor`.
         init_cfg: See ``mmengine.model.BaseModel``.
     """
@@ -154,24 +149,36 @@ class ContrastiveCLIP(BaseModel):
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         self.backbone = MODELS.build(backbone)
-        self.backbone.clip.logit_scale.requires_grad_(True)
-        self.contrast = ClipLoss()
-        self._tokens = lru_cache(CACHED_CAPTIONS)(self._tokenize)
+
+    def loss(self, images: dict[str, Tensor], texts: dict[str, list[str]]) -> dict[str, Tensor]:
+        """Losses of a batch: size to normalised views (n, 3, h, w), size to their n captions."""
+        raise NotImplementedError
 
     def forward(
         self, images: dict[str, Tensor], texts: dict[str, list[str]], mode: str = 'loss'
     ) -> dict[str, Tensor]:
-        """Losses of a batch.
+        """:meth:`loss`; another mode is a ValueError."""
+        if mode != 'loss':
+            raise ValueError(f"{type(self).__name__} only knows mode='loss', got {mode!r}")
+        return self.loss(images, texts)
 
-        Args:
-            images: Size to normalised views (n, 3, h, w).
-            texts: Size to their n captions.
-            mode: 'loss' only.
 
-        Raises:
-            ValueError: Another mode.
-        """
-        _check_mode(self, mode)
+@MODELS.register_module()
+class ContrastiveCLIP(ViewsModel):
+    """CLIP's contrastive loss (open_clip's), one for each size of views; everything trains.
+
+    Views of one size are contrasted among each other only: a patch and a whole scene with the
+    same object in them are not negatives of each other. Arguments as of :class:`ViewsModel`.
+    """
+
+    def __init__(self, backbone: dict, **kwargs: Any) -> None:
+        super().__init__(backbone, **kwargs)
+        self.backbone.clip.logit_scale.requires_grad_(True)
+        self.contrast = ClipLoss()
+        self._tokens = lru_cache(CACHED_CAPTIONS)(self._tokenize)
+
+    def loss(self, images: dict[str, Tensor], texts: dict[str, list[str]]) -> dict[str, Tensor]:
+        """One contrastive loss a size."""
         scale = self.backbone.clip.logit_scale
         scale.data.clamp_(max=MAX_LOGIT_SCALE)
         # Small views share many captions; each goes through the text tower once.
@@ -197,9 +204,9 @@ def window_embeddings(encoder: CLIPDualEncoder, images: Tensor, windows: Sequenc
 
     Args:
         encoder: The model that looks at the windows.
-        images: Normalised images (B, 3, h, w).
+        images: Normalised images (B, 3, h, w). Beyond an edge its last pixels are repeated.
         windows: Sides of the windows in pixels, multiples of the patch; the embeddings of a
-            position's windows are averaged. Beyond the image's edge its last pixels are repeated.
+            position's windows are averaged.
 
     Returns:
         Unit vectors (B, C, H, W).
@@ -219,7 +226,7 @@ def window_embeddings(encoder: CLIPDualEncoder, images: Tensor, windows: Sequenc
 
 
 @MODELS.register_module()
-class SelfDistilledCLIP(Student, BaseModel):
+class SelfDistilledCLIP(Student, ViewsModel):
     """Dense embeddings learn to say what the pooled embedding says of the same place, cut out.
 
     As CLIPSelf (arXiv 2310.01403): windows of the image are cut out and a frozen copy of the model
@@ -227,43 +234,30 @@ class SelfDistilledCLIP(Student, BaseModel):
     their cosine). The text tower does not train, and neither captions nor labels are read.
 
     Args:
-        backbone: Config of a :class:`~infoclip_mmseg.models.CLIPDualEncoder` with pretrained
-            weights; its ``dense_mode`` is the reading that learns.
+        backbone: Config of an encoder with pretrained weights; its ``dense_mode`` is the reading
+            that learns.
         windows: Sides in pixels of the windows of the teacher, see :func:`window_embeddings`.
-        data_preprocessor: Config of a :class:`ViewPreprocessor`.
-        init_cfg: See ``mmengine.model.BaseModel``.
+        **kwargs: As of :class:`ViewsModel`.
     """
 
-    def __init__(
-        self,
-        backbone: dict,
-        windows: tuple[int, ...] = (8,),
-        data_preprocessor: dict | None = None,
-        init_cfg: dict | None = None,
-    ) -> None:
-        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
-        self.backbone = MODELS.build(backbone)
+    def __init__(self, backbone: dict, windows: tuple[int, ...] = (8,), **kwargs: Any) -> None:
+        super().__init__(backbone, **kwargs)
         patch = max(self.backbone.patch_size)
         if not windows or any(side < patch or side % patch for side in windows):
             raise ValueError(
                 f'windows must be multiples of the patch of {patch} pixels, got {windows}'
             )
-        clip: Any = self.backbone.clip
-        clip.requires_grad_(False)
-        clip.visual.requires_grad_(True)
+        self.backbone.clip.requires_grad_(False)
+        self.backbone.clip.visual.requires_grad_(True)
         self.windows = tuple(windows)
         self.distiller = Distiller(self.backbone)
 
-    def forward(
-        self, images: dict[str, Tensor], texts: dict[str, list[str]], mode: str = 'loss'
-    ) -> dict[str, Tensor]:
-        """Losses of a batch; see :meth:`ContrastiveCLIP.forward`. ``texts`` are not read.
+    def loss(self, images: dict[str, Tensor], texts: dict[str, list[str]]) -> dict[str, Tensor]:
+        """One minus the cosine, a size; ``texts`` are not read.
 
         Raises:
-            ValueError: Another mode than 'loss'.
             RuntimeError: There is no teacher.
         """
-        _check_mode(self, mode)
         if self.teacher is None:
             raise RuntimeError("no teacher: add dict(type='FrozenTeacherHook') to custom_hooks")
         losses = {}
@@ -285,12 +279,9 @@ def export_clip(
 
     Args:
         encoder: The pretrained model.
-        path: File to write.
+        path: File to write, which is returned.
         texts: Everything that the model was trained to read, word by word at least.
         metadata: Strings that are kept in the file's header.
-
-    Returns:
-        ``path``.
     """
     rows = torch.unique(torch.as_tensor(encoder.tokenizer(sorted(set(texts)))))
     state = {key: value.detach().cpu() for key, value in encoder.clip.state_dict().items()}
@@ -300,8 +291,3 @@ def export_clip(
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(state, str(path), metadata=metadata)
     return path
-
-
-def _check_mode(model: BaseModel, mode: str) -> None:
-    if mode != 'loss':
-        raise ValueError(f"{type(model).__name__} only knows mode='loss', got {mode!r}")

@@ -103,12 +103,7 @@ def number_classes(
 
     A class is looked up by its name in the index (case and punctuation do not count: the
     vocabulary writes 'crt screen' and 'c p u '). Where that name is missing or not unique,
-    the published number decides.
-
-    Args:
-        object_names: The index's column 'objectnames'.
-        class_names: The vocabulary, in label order.
-        numbers: The published numbers, likewise.
+    the published number decides. Class names and published numbers come in label order.
 
     Raises:
         PrepareError: The index belongs to another release.
@@ -154,12 +149,8 @@ def convert_image(image: Path, outputs: tuple[Path, Path], table: Mapping[int, i
     """Convert one image and its label map.
 
     As published: image by OpenCV's bilinear and label by its nearest-neighbour interpolation, where
-    the short side is longer than 512; every image saved as JPEG of Pillow's quality 75.
-
-    Args:
-        image: The .jpg; its `_seg.png` lies beside it.
-        outputs: Files of the new image and of the new label map.
-        table: See :func:`label_table`.
+    the short side is longer than 512; every image saved as JPEG of Pillow's quality 75. The
+    `_seg.png` lies beside the image; the table is that of :func:`label_table`.
 
     Raises:
         ValueError: A file is missing or damaged, sizes differ, or an object number is too large.

@@ -85,12 +85,8 @@ class Source:
 def fetch(source: Source, root: Path, update: Update) -> Path:
     """Download a source to the folder of downloads; returns the file, complete and verified.
 
-    What arrived is kept in `NAME.part`; the next call asks only for the rest.
-
-    Args:
-        source: Its addresses are tried in order.
-        root: The data root.
-        update: Told the size and the bytes that arrived, those of an earlier call first.
+    Its addresses are tried in order. What arrived is kept in `NAME.part`; the next call asks only
+    for the rest. `update` is told the size and the bytes, those of an earlier call first.
 
     Raises:
         PrepareError: No address delivered it, it is another file than expected, or the disk is

@@ -91,9 +91,7 @@ def read_label_map(path: Path) -> np.ndarray:
 def decode_mask(segmentation: Any) -> np.ndarray:
     """A mask (H, W), bool, from COCO's `{'size': [H, W], 'counts': ...}`.
 
-    Args:
-        segmentation: Compressed (string) or uncompressed (list) counts, column by column, the first
-            run is background.
+    Counts are compressed (string) or not (list), column by column; the first run is background.
 
     Raises:
         ValueError: The runs do not fill the mask, or it is something else (a polygon).

@@ -45,11 +45,7 @@ def explain_full_disk(path: Path) -> Iterator[None]:
 
 
 def write_image(path: Path, pixels: np.ndarray) -> None:
-    """Write a picture or a label map in one step, in the format that its suffix tells.
-
-    Args:
-        path: The file: .png, .tif or .jpg.
-        pixels: (H, W), uint8 or uint16, or (H, W, 3), uint8.
+    """Write (H, W), uint8 or uint16, or (H, W, 3), uint8, as .png, .tif or .jpg in one step.
 
     Raises:
         PrepareError: The disk is full.
@@ -101,18 +97,13 @@ def check_same_size(label: tuple[int, ...], label_path: Path, image_path: Path) 
 
 
 def map_labels(values: np.ndarray, table: Mapping[int, int], path: Path) -> np.ndarray:
-    """Replace each value by its label.
-
-    Args:
-        values: (H, W), non-negative integers.
-        table: Label of each value that may occur.
-        path: The file that the values come from, for the message.
+    """Replace each value, (H, W), non-negative integers, by its label in a table.
 
     Returns:
         (H, W), uint8 where that is enough for all labels, else uint16.
 
     Raises:
-        ValueError: A value has no label.
+        ValueError: A value has no label; the path is that of the file that holds it.
     """
     seen = np.flatnonzero(np.bincount(values.ravel())).tolist()
     wrong = [value for value in seen if value not in table]
