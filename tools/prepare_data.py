@@ -21,9 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from rich.console import Console
 
-from infoclip_mmseg.datasets.prepare import RECIPES, PrepareError, Recipe
-from infoclip_mmseg.datasets.prepare.pipeline import prepare, progress_bar
-from infoclip_mmseg.datasets.prepare.verification import Verdict, check_data_set
+from infoclip_mmseg.datasets.prepare import RECIPES, PrepareError
+from infoclip_mmseg.datasets.prepare.pipeline import check, prepare
 
 MAX_WORKERS = 8
 
@@ -39,15 +38,6 @@ def build_parser() -> argparse.ArgumentParser:
     workers = min(MAX_WORKERS, os.cpu_count() or 1)
     add('--workers', type=int, default=workers, help=f'processes (default here: {workers})')
     return parser
-
-
-def check(recipe: Recipe, root: Path, workers: int, console: Console) -> list[Verdict]:
-    """Verdicts on every part of a prepared data set."""
-    verdicts = []
-    for part in recipe.parts:
-        with progress_bar(console, f'check {part.key}') as update:
-            verdicts += check_data_set(part, root, workers, update)
-    return verdicts
 
 
 def main(argv: Sequence[str] | None = None) -> int:

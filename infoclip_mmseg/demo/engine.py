@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,7 +71,7 @@ class Outcome:
         seconds: Time that the model took.
     """
 
-    image: NDArray[np.uint8] = field(repr=False)
+    image: NDArray[np.uint8]
     original: tuple[int, int]
     words: Words
     prediction: Prediction
@@ -118,11 +118,6 @@ class DemoEngine:
         names, others = self._read_words(words, background)
         if path is None:
             raise PageError('There is no image yet: drop one, or take an example.')
-        size = path.stat().st_size
-        if size > self.limits.max_bytes:
-            raise PageError(
-                f'The file has {size} bytes, the limit of this page is {self.limits.max_bytes}.'
-            )
         picture = read_image(path, self.limits.max_pixels, name=path.name)
         image = reduce_image(picture, self.limits.work_pixels)
         source = Source(path.name, 'image', image[..., ::-1])

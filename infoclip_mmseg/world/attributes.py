@@ -127,18 +127,18 @@ def world_palette(spec: WorldSpec) -> list[list[int]]:
     Grounds are greyed. Objects have their colour, made lighter or darker by texture and shape, so
     that a picture of labels tells the two apart.
     """
-    grounds = [_mixed(GROUNDS[name], 70, 0.55) for name in spec.grounds]
+
+    def mixed(colour: Sequence[int], grey: int, share: float) -> list[int]:
+        return [round((1 - share) * channel + share * grey) for channel in colour]
+
+    grounds = [mixed(GROUNDS[name], 70, 0.55) for name in spec.grounds]
     kinds = list(itertools.product(spec.textures, spec.shapes or (None,)))
     shades = np.linspace(0.45, -0.55, len(kinds)).tolist()  # towards white if positive, else black
     objects = []
     for colour, texture, shape in spec.compositions:
         shade = shades[kinds.index((texture, shape))]
-        objects.append(_mixed(COLOURS[colour], 255 if shade > 0 else 0, abs(shade)))
+        objects.append(mixed(COLOURS[colour], 255 if shade > 0 else 0, abs(shade)))
     return grounds + objects
-
-
-def _mixed(colour: Sequence[int], grey: int, share: float) -> list[int]:
-    return [round((1 - share) * channel + share * grey) for channel in colour]
 
 
 def seen_compositions(spec: WorldSpec) -> list[int]:

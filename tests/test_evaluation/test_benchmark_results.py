@@ -11,8 +11,7 @@ from miniatures import SIX
 
 from infoclip_mmseg.datasets.benchmarks import BENCHMARKS
 from infoclip_mmseg.evaluation.benchmarks import table
-from infoclip_mmseg.evaluation.benchmarks.plan import hash_listing
-from infoclip_mmseg.evaluation.benchmarks.run import load_result, save_result
+from infoclip_mmseg.evaluation.benchmarks.run import hash_listing, load_result, save_result
 from infoclip_mmseg.evaluation.benchmarks.table import (
     PUBLISHED,
     make_notes,
