@@ -89,8 +89,8 @@ class Layout(NamedTuple):
 
     def is_there(self, root: str | Path) -> bool:
         """Whether its folders are below the root of the data, and label maps in them."""
-        there = (self.image_folder(root), Path(root, self.folder, self.ann_file))
-        return all(path.exists() for path in there) and bool(self.label_names(root))
+        names = Path(root, self.folder, self.ann_file)
+        return self.image_folder(root).exists() and names.exists() and bool(self.label_names(root))
 
 
 class Benchmark(NamedTuple):
@@ -280,7 +280,7 @@ def make_dataloader_cfg(
     Of the config `template` of a data loader all but the data set is taken.
     """
     rest = {key: value for key, value in (template or {}).items() if key != 'dataset'}
-    loader = {**copy.deepcopy(LOADER_DEFAULTS), **copy.deepcopy(rest)}
+    loader = copy.deepcopy({**LOADER_DEFAULTS, **rest})
     return dict(loader, dataset=make_dataset_cfg(layout, data_root, pipeline))
 
 

@@ -69,7 +69,8 @@ def map_parallel(
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # a process that is forked beside OpenCV's threads can wait for ever
     try:
-        with ProcessPoolExecutor(workers, initializer=_leave_interrupts) as pool:
+        answer = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+        with ProcessPoolExecutor(workers, initializer=signal.signal, initargs=answer) as pool:
             try:
                 yield from pool.map(function, items, chunksize=chunk)
             finally:
@@ -90,8 +91,3 @@ def _attempt(task: Task) -> str | None:
     except (ValueError, OSError) as error:
         return str(error)
     return None
-
-
-def _leave_interrupts() -> None:
-    """Ctrl-C is the parent's to answer."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

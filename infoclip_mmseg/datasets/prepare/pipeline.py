@@ -9,17 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import rich.progress as bars
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 
 from infoclip_mmseg.datasets.benchmarks import Benchmark, Layout
 from infoclip_mmseg.datasets.prepare.archives import Source, fetch, unpack
@@ -42,9 +33,12 @@ SHOWN = 3
 @contextmanager
 def progress_bar(console: Console, what: str, in_bytes: bool = False) -> Iterator[Update]:
     """A progress bar; it is drawn once, at its end, where the output is no terminal."""
-    columns: list[ProgressColumn] = [TextColumn('{task.description}'), BarColumn()]
-    columns += [DownloadColumn(), TransferSpeedColumn()] if in_bytes else [MofNCompleteColumn()]
-    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+    columns: list[bars.ProgressColumn] = [bars.TextColumn('{task.description}'), bars.BarColumn()]
+    if in_bytes:
+        columns += [bars.DownloadColumn(), bars.TransferSpeedColumn()]
+    else:
+        columns.append(bars.MofNCompleteColumn())
+    with bars.Progress(*columns, bars.TimeRemainingColumn(), console=console) as progress:
         yield partial(progress.update, progress.add_task(what, total=None))
 
 
