@@ -16,9 +16,8 @@ from infoclip_mmseg.evaluation.benchmarks.table import (
     PUBLISHED,
     make_notes,
     make_rows,
+    make_tables,
     published_rows,
-    to_csv,
-    to_json,
     to_markdown,
 )
 
@@ -87,10 +86,12 @@ def test_table_as_markdown(monkeypatch):
 
 
 def test_table_as_csv_and_json():
-    rows = [*make_rows('run', RESULTS), *published_rows('ViT-B-16')]
-    lines = list(csv.DictReader(io.StringIO(to_csv(rows))))
+    tables = make_tables('run', 'ViT-B-16', RESULTS, ['PC-59 not found'])
+    lines = list(csv.DictReader(io.StringIO(tables['table1.csv'])))
     assert [row['published'] for row in lines] == ['False', 'False', 'True', 'True']
     assert lines[0]['ade150'] == '31.5' and lines[0]['pc59'] == ''
-    data = json.loads(to_json(rows, RESULTS, ['note']))
+    data = json.loads(tables['table1.json'])
     assert data['table'][1]['values'] == dict(ade150=30.123, voc20=90.0)
-    assert data['results']['voc20']['images'] == 3 and data['notes'] == ['note']
+    assert (
+        data['results']['voc20']['images'] == 3 and data['notes'][-1] == 'Skipped: PC-59 not found'
+    )

@@ -75,31 +75,20 @@ def make_plans(
             continue
         dataloader = make_dataloader_cfg(layout, data_root, pipeline, template)
         dataset = DATASETS.build({**dataloader['dataset'], 'pipeline': []})
-        files = check_files(dataset, benchmark)
+        infos = [dataset.get_data_info(index) for index in range(len(dataset))]
+        missing = [i['seg_map_path'] for i in infos if not os.path.isfile(i['seg_map_path'])]
+        if missing or not infos:
+            raise FileNotFoundError(
+                f'{benchmark.title}: {len(missing)} of {len(infos)} label maps are missing in '
+                f'{dataset.data_prefix["seg_map_path"]}: {first_few(missing, 3, rest=" ...")}. '
+                'Make them again, or take their images out.'
+            )
         evaluator = dict(METRIC, prefix=benchmark.key)
-        data = hash_listing([path for pair in files for path in pair])
-        plans.append(Plan(benchmark, dataloader, evaluator, len(files), data))
+        files = [info[key] for info in infos for key in ('img_path', 'seg_map_path')]
+        plans.append(Plan(benchmark, dataloader, evaluator, len(infos), hash_listing(files)))
     if not plans:
         raise FileNotFoundError('\n  '.join(['none of the benchmarks is there:', *absent]))
     return plans, absent
-
-
-def check_files(dataset: Any, benchmark: Benchmark) -> list[tuple[str, str]]:
-    """Paths of each image and label map of a data set.
-
-    Raises:
-        FileNotFoundError: The data set is empty, or a label map is missing.
-    """
-    infos = [dataset.get_data_info(index) for index in range(len(dataset))]
-    files = [(info['img_path'], info['seg_map_path']) for info in infos]
-    missing = [label for _, label in files if not os.path.isfile(label)]
-    if missing or not files:
-        raise FileNotFoundError(
-            f'{benchmark.title}: {len(missing)} of {len(files)} label maps are missing in '
-            f'{dataset.data_prefix["seg_map_path"]}: {first_few(missing, 3, rest=" ...")}. Make '
-            'them again, or take their images out.'
-        )
-    return files
 
 
 def hash_listing(paths: Sequence[str | os.PathLike[str]]) -> str:

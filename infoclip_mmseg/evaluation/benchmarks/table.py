@@ -85,25 +85,13 @@ def to_markdown(rows: Sequence[Row], results: Results, notes: Sequence[str]) -> 
     return '\n\n'.join([table, *notes]) + '\n'
 
 
-def to_csv(rows: Sequence[Row]) -> str:
-    """The table with one column a benchmark key; empty cells where there is no figure."""
-    file = io.StringIO()
-    writer = csv.DictWriter(file, [*Row._fields[:3], *BENCHMARKS], lineterminator='\n')
-    writer.writeheader()
-    writer.writerows({**dict(zip(Row._fields[:3], row)), **row.values} for row in rows)
-    return file.getvalue()
-
-
-def to_json(rows: Sequence[Row], results: Results, notes: Sequence[str]) -> str:
-    """The table, all figures of each data set, and the notes."""
-    table = [row._asdict() for row in rows]
-    return json.dumps(dict(table=table, results=dict(results), notes=list(notes)), indent=1) + '\n'
-
-
 def make_tables(
     name: str, model_name: object, results: Results, absent: Sequence[str]
 ) -> dict[str, str]:
     """The table of a checkpoint beside the published rows of its backbone, by file name.
+
+    Markdown; CSV with one column a benchmark key, empty where there is no figure; JSON with all
+    figures of each data set and the notes.
 
     Args:
         name: Of the checkpoint.
@@ -113,10 +101,17 @@ def make_tables(
     """
     rows = [*make_rows(name, results), *published_rows(model_name)]
     notes = make_notes(results, absent)
+    table = [row._asdict() for row in rows]
+    content = dict(table=table, results=dict(results), notes=notes)
+    file = io.StringIO()
+    columns = [*Row._fields[:-1], *BENCHMARKS]
+    writer = csv.DictWriter(file, columns, extrasaction='ignore', lineterminator='\n')
+    writer.writeheader()
+    writer.writerows({**cells, **cells['values']} for cells in table)
     return {
         'table1.md': to_markdown(rows, results, notes),
-        'table1.csv': to_csv(rows),
-        'table1.json': to_json(rows, results, notes),
+        'table1.csv': file.getvalue(),
+        'table1.json': json.dumps(content, indent=1) + '\n',
     }
 
 
