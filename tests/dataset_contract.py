@@ -23,12 +23,12 @@ from PIL import Image
 
 from infoclip_mmseg.datasets.benchmarks import (
     Benchmark,
+    Layout,
     describe_absence,
     find_layout,
     make_dataset_cfg,
 )
-from infoclip_mmseg.datasets.layout import Layout
-from infoclip_mmseg.datasets.prepare.verification import check_data_set
+from infoclip_mmseg.datasets.prepare.pipeline import check_data_set
 from infoclip_mmseg.datasets.vocabularies import load_vocabulary
 from infoclip_mmseg.evaluation.benchmarks import make_plans
 
@@ -175,4 +175,4 @@ def load(layout: Layout, root: Path) -> list[int]:
 
 def check(record: Benchmark, root: Path, count: int) -> list:
     """Verdicts of tools/prepare_data.py --check."""
-    return check_data_set(record, root, count, 1, lambda number: None)
+    return check_data_set(record._replace(num_images=count), root, 1, lambda **done: None)

@@ -13,7 +13,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 from mmengine.registry import init_default_scope
-from mmseg.datasets import COCOStuffDataset
 
 import infoclip_mmseg  # noqa: F401  (registers the modules)
 from infoclip_mmseg.models.decode_heads.cat_seg_checkpoint import Conversion, convert_catseg

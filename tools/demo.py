@@ -22,8 +22,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from infoclip_mmseg.apis.inferencer import DEFAULT_CONFIG
-from infoclip_mmseg.demo.engine import DemoEngine, PageLimits
-from infoclip_mmseg.demo.examples import draw_examples
+from infoclip_mmseg.demo.engine import DemoEngine, PageLimits, draw_examples
 from infoclip_mmseg.engine.launch import keep_freed_memory
 from infoclip_mmseg.utils.checkpoint_files import CheckpointError
 
@@ -83,7 +82,7 @@ def serve(args: argparse.Namespace, folder: Path) -> None:
     limits = PageLimits(args.max_upload << 20, args.max_pixels, args.max_words)
     engine = DemoEngine(args.config, args.weights, args.device, args.amp, limits)
     page = build_page(engine, draw_examples(folder))
-    url = launch(page, engine, args.host, port, block=False)
+    url = launch(page, engine, args.host, port)
     print(f'serving at {url} (Ctrl+C stops)', flush=True)
     page.block_thread()
 

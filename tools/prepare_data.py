@@ -14,24 +14,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 
 from infoclip_mmseg.datasets.prepare import RECIPES, PrepareError
 from infoclip_mmseg.datasets.prepare.pipeline import check, prepare
@@ -52,47 +40,8 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-class RichBar:
-    """A progress bar of rich."""
-
-    def __init__(self, progress: Progress, task: TaskID) -> None:
-        self.progress, self.task = progress, task
-
-    def total(self, number: int | None) -> None:
-        """Set the end."""
-        self.progress.update(self.task, total=number)
-
-    def advance(self, number: int) -> None:
-        """Move on."""
-        self.progress.update(self.task, advance=number)
-
-
-class RichDisplay:
-    """Shows progress bars and lines on the terminal."""
-
-    def __init__(self) -> None:
-        self.console = Console()
-
-    @contextmanager
-    def bar(self, what: str, in_bytes: bool = False) -> Iterator[RichBar]:
-        """Open a progress bar; it disappears where the output is no terminal."""
-        columns: list[ProgressColumn] = [TextColumn('{task.description}'), BarColumn()]
-        columns += [DownloadColumn(), TransferSpeedColumn()] if in_bytes else [MofNCompleteColumn()]
-        progress = Progress(*columns, TimeRemainingColumn(), console=self.console)
-        with progress:
-            yield RichBar(progress, progress.add_task(what, total=None))
-
-    def say(self, line: str) -> None:
-        """Show a line."""
-        self.console.out(line, highlight=False)
-
-
-def main(argv: Sequence[str] | None = None, counts: Mapping[str, int] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the program.
-
-    Args:
-        argv: The command line.
-        counts: Numbers of images by key of a data set, in place of the published ones.
 
     Returns:
         0, or 1 after a failed check, or 2 where something is missing, damaged or full.
@@ -103,23 +52,24 @@ def main(argv: Sequence[str] | None = None, counts: Mapping[str, int] | None = N
         parser.error('--check changes nothing: run --download first, then --check')
     if args.workers < 1:
         parser.error(f'--workers {args.workers}: expected at least 1')
-    display, status = RichDisplay(), 0
+    console, status = Console(), 0
     for recipe in RECIPES.values() if args.dataset == 'all' else [RECIPES[args.dataset]]:
         try:
             if args.check:
-                verdicts = check(recipe, args.root, args.workers, display, counts or {})
+                verdicts = check(recipe, args.root, args.workers, console)
                 for verdict in verdicts:
-                    display.say(str(verdict))
+                    console.out(verdict, highlight=False)
                 status = max(status, 0 if all(v.ok for v in verdicts) else 1)
             else:
-                prepare(recipe, args.root, args.download, args.workers, display, counts or {})
+                prepare(recipe, args.root, args.download, args.workers, console)
         except PrepareError as error:
             print(f'{parser.prog}: error: {error}', file=sys.stderr)
             status = 2
         except KeyboardInterrupt:
             parser.exit(130, f'{parser.prog}: stopped; start it again to go on\n')
     if not args.check and status == 0:
-        display.say(f'verify with: python tools/prepare_data.py {args.dataset} --check')
+        command = f'python tools/prepare_data.py {args.dataset} --check'
+        console.out(f'verify with: {command}', highlight=False)
     return status
 
 

@@ -24,7 +24,7 @@ from safetensors import safe_open
 from infoclip_mmseg.engine.cfg_options import CfgOptions
 from infoclip_mmseg.engine.launch import check_file, keep_freed_memory
 from infoclip_mmseg.utils.checkpoint_files import install_safe_loader
-from infoclip_mmseg.world import caption_words, make_spec
+from infoclip_mmseg.world import WorldSpec, caption_words
 from infoclip_mmseg.world.pretraining import export_clip
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -75,7 +75,7 @@ def run_stage(config: str, folder: Path, start: Path | None, args: argparse.Name
     began = time.monotonic()
     runner = Runner.from_cfg(cfg)
     model = runner.train()
-    spec = make_spec(cfg.train_dataloader.dataset.get('spec'))
+    spec = WorldSpec(**(cfg.train_dataloader.dataset.get('spec') or {}))
     note = dict(
         config=Path(config).stem,
         seed=args.seed,

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from infoclip_mmseg.datasets.label_maps import IGNORED_8, IGNORED_16
-from infoclip_mmseg.datasets.layout import Cfg, Layout
+
+Cfg = dict[str, Any]
 
 COCO_STUFF, ADE150, ADE847 = 'coco_stuff164k', 'ade/ADEChallengeData2016', 'ADE20K_2021_17_01'
 VOC2010, VOC2012 = 'VOCdevkit/VOC2010', 'VOCdevkit/VOC2012'
@@ -24,6 +25,72 @@ METRIC: Cfg = dict(type='OpenVocabIoUMetric', iou_metrics=['mIoU'])
 LOADER_DEFAULTS = dict(
     batch_size=1, num_workers=2, sampler=dict(type='DefaultSampler', shuffle=False)
 )
+
+
+class Layout(NamedTuple):
+    """One way in which a data set may lie below the root of the data.
+
+    Attributes:
+        folder: Its folder below the root.
+        images: Folder of the images below that.
+        labels: Folder of the label maps below that.
+        dataset: Config of the data set that reads it, without paths and pipeline.
+        num_values: Label maps hold 0..num_values - 1,
+        ignored: and these values, which are no class.
+        label_suffix: What follows an image's name in the name of its label map.
+        ann_file: File with the images' names below the folder, as of ``BaseSegDataset``; '' takes
+            all files.
+        listings: Files below the folder any of which tells the names of the images when the set is
+            prepared and checked; a single one has to be there. None: all images.
+    """
+
+    folder: str
+    images: str
+    labels: str
+    dataset: Cfg
+    num_values: int
+    ignored: tuple[int, ...] = ()
+    label_suffix: str = '.png'
+    ann_file: str = ''
+    listings: tuple[str, ...] = ()
+
+    @property
+    def bits(self) -> int:
+        """Bits of a pixel that the label maps need: 8 or 16."""
+        return 8 if max(self.num_values - 1, *self.ignored, 0) < 1 << 8 else 16
+
+    def image_folder(self, root: str | Path = '') -> Path:
+        """Folder of the images below the root of the data."""
+        return Path(root, self.folder, self.images)
+
+    def label_folder(self, root: str | Path = '') -> Path:
+        """Folder of the label maps below the root of the data."""
+        return Path(root, self.folder, self.labels)
+
+    def image_file(self, name: str, root: str | Path = '') -> Path:
+        """Image of a name."""
+        return self.image_folder(root) / f'{name}.jpg'
+
+    def label_file(self, name: str, root: str | Path = '') -> Path:
+        """Label map of a name."""
+        return self.label_folder(root) / f'{name}{self.label_suffix}'
+
+    def image_names(self, root: str | Path) -> list[str]:
+        """Names of the images that are there."""
+        return _stems(self.image_folder(root), '.jpg')
+
+    def label_names(self, root: str | Path) -> list[str]:
+        """Names of the label maps that are there."""
+        return _stems(self.label_folder(root), self.label_suffix)
+
+    def listing_files(self, root: str | Path = '') -> list[Path]:
+        """Where lists of the names may be."""
+        return [Path(root, self.folder, name) for name in self.listings]
+
+    def is_there(self, root: str | Path) -> bool:
+        """Whether its folders are below the root of the data, and label maps in them."""
+        names = Path(root, self.folder, self.ann_file)
+        return self.image_folder(root).exists() and names.exists() and bool(self.label_names(root))
 
 
 class Benchmark(NamedTuple):
@@ -37,7 +104,6 @@ class Benchmark(NamedTuple):
         layouts: Ways in which it may lie on disk; the first that is there is taken.
         prepared: Which of them tools/prepare_data.py accepts; it makes the first of these.
         ignore_index: Value of pixels without a label, once loaded.
-        metric: Config of its metric.
     """
 
     key: str
@@ -47,7 +113,6 @@ class Benchmark(NamedTuple):
     layouts: tuple[Layout, ...]
     prepared: tuple[int, ...] = (0,)
     ignore_index: int = IGNORED_8
-    metric: Cfg = METRIC
 
     @property
     def accepted(self) -> tuple[Layout, ...]:
@@ -60,19 +125,16 @@ class Benchmark(NamedTuple):
         return self.accepted[0]
 
 
+def _stems(folder: Path, suffix: str) -> list[str]:
+    """Names in a folder that end so, without that end; hidden files do not count."""
+    names = (path.name for path in folder.iterdir()) if folder.is_dir() else ()
+    return sorted(n.removesuffix(suffix) for n in names if n.endswith(suffix) and n[0] != '.')
+
+
 def _coco_stuff(split: str, num_images: int) -> Benchmark:
     folders, dataset = (f'images/{split}', f'annotations/{split}'), dict(type='COCOStuffDataset')
     layout = Layout(COCO_STUFF, *folders, dataset, 171, (255,), '_labelTrainIds.png')
     return Benchmark(f'coco-stuff {split}', 'COCO-Stuff', num_images, 'coco', (layout,))
-
-
-def _ade150(folder: str) -> tuple[Layout, Layout]:
-    images, ade = 'images/validation', dict(type='ADE20KDataset')
-    plain, shifted = dict(ade, reduce_zero_label=True), dict(ade, reduce_zero_label=False)
-    return (
-        Layout(folder, images, 'annotations/validation', plain, 151),
-        Layout(folder, images, 'annotations_detectron2/validation', shifted, 150, (255,)),
-    )
 
 
 def _ade847(folder: str) -> Layout:
@@ -81,12 +143,12 @@ def _ade847(folder: str) -> Layout:
     return Layout(folder, *folders, dataset, 847, (IGNORED_16,), '.tif')
 
 
-def _context(
-    labels: str, dataset: Cfg, num_values: int, ignored: tuple[int, ...], **rest: Any
-) -> Layout:
-    lists = ('pascalcontext_val.txt', 'ImageSets/SegmentationContext/val.txt')
-    return Layout(
-        VOC2010, 'JPEGImages', labels, dataset, num_values, ignored, **rest, listings=lists
+def _ade150(folder: str) -> tuple[Layout, Layout]:
+    images, ade = 'images/validation', dict(type='ADE20KDataset')
+    plain, shifted = dict(ade, reduce_zero_label=True), dict(ade, reduce_zero_label=False)
+    return (
+        Layout(folder, images, 'annotations/validation', plain, 151),
+        Layout(folder, images, 'annotations_detectron2/validation', shifted, 150, (255,)),
     )
 
 
@@ -102,91 +164,71 @@ def _voc(folder: str, plain: Cfg, shifted: Cfg, num_values: int) -> tuple[Layout
     return (original, *others)
 
 
+def _context(labels: str, dataset: Cfg, num_values: int, **rest: Any) -> Layout:
+    lists = ('pascalcontext_val.txt', _CONTEXT_MMSEG)
+    return Layout(VOC2010, 'JPEGImages', labels, dataset, num_values, listings=lists, **rest)
+
+
+def _benchmark(key: str, title: str, num_images: int, *layouts: Layout, **rest: Any) -> Benchmark:
+    return Benchmark(key, title, num_images, key, layouts, **rest)
+
+
+_CONTEXT_MMSEG = 'ImageSets/SegmentationContext/val.txt'
 _PC59 = dict(type='VocabularyDataset', vocabulary='pc59')
+_PC59_PLAIN, _PC59_SHIFTED = dict(_PC59, reduce_zero_label=True), dict(_PC59, listing='labels')
+_PC459 = dict(type='PascalContext459Dataset', listing='labels')
 _PAS20, _PAS20B = dict(type='PascalVOC20Dataset'), dict(type='PascalVOC20bDataset')
 
 COCO_SPLITS = (_coco_stuff('train2017', 118287), _coco_stuff('val2017', 5000))
 """What is trained on; not among the benchmarks."""
-BENCHMARKS: dict[str, Benchmark] = {
-    benchmark.key: benchmark
-    for benchmark in (
-        Benchmark(
-            key='ade847',
-            title='A-847',
-            num_images=2000,
-            vocabulary='ade847',
-            layouts=(_ade847(ADE847), _ade847(f'ade/{ADE847}')),
-            ignore_index=IGNORED_16,
+_SIX = (
+    _benchmark(
+        'ade847', 'A-847', 2000, _ade847(ADE847), _ade847(f'ade/{ADE847}'), ignore_index=IGNORED_16
+    ),
+    _benchmark(
+        'pc459',
+        'PC-459',
+        5104,
+        _context(
+            'annotations_detectron2/pc459_val',
+            _PC459,
+            459,
+            ignored=(459, IGNORED_16),
+            label_suffix='.tif',
         ),
-        Benchmark(
-            key='pc459',
-            title='PC-459',
-            num_images=5104,
-            vocabulary='pc459',
-            layouts=(
-                _context(
-                    'annotations_detectron2/pc459_val',
-                    dict(type='PascalContext459Dataset', listing='labels'),
-                    459,
-                    (459, IGNORED_16),
-                    label_suffix='.tif',
-                ),
-            ),
-            ignore_index=IGNORED_16,
-        ),
-        Benchmark(
-            key='ade150',
-            title='A-150',
-            num_images=2000,
-            vocabulary='ade150',
-            layouts=(*_ade150(ADE150), *_ade150('ADEChallengeData2016')),
-        ),
-        Benchmark(
-            key='pc59',
-            title='PC-59',
-            num_images=5104,
-            vocabulary='pc59',
-            layouts=(
-                _context(
-                    'SegmentationClassContext',
-                    dict(_PC59, reduce_zero_label=True),
-                    60,
-                    (),
-                    ann_file='ImageSets/SegmentationContext/val.txt',
-                ),
-                _context(
-                    'annotations_detectron2/pc59_val', dict(_PC59, listing='labels'), 59, (255,)
-                ),
-            ),
-            prepared=(1, 0),
-        ),
-        Benchmark(
-            key='voc20',
-            title='PAS-20',
-            num_images=1449,
-            vocabulary='voc20',
-            layouts=_voc(
-                'annotations_detectron2', _PAS20, dict(_PAS20, reduce_zero_label=False), 20
-            ),
-            prepared=(2,),
-        ),
-        Benchmark(
-            key='voc20b',
-            title='PAS-20b',
-            num_images=1449,
-            vocabulary='voc20b',
-            layouts=_voc('annotations_detectron2_bg', _PAS20B, dict(_PAS20B, label_map=None), 21),
-            prepared=(2,),
-        ),
-    )
-}
+        ignore_index=IGNORED_16,
+    ),
+    _benchmark('ade150', 'A-150', 2000, *_ade150(ADE150), *_ade150('ADEChallengeData2016')),
+    _benchmark(
+        'pc59',
+        'PC-59',
+        5104,
+        _context('SegmentationClassContext', _PC59_PLAIN, 60, ann_file=_CONTEXT_MMSEG),
+        _context('annotations_detectron2/pc59_val', _PC59_SHIFTED, 59, ignored=(255,)),
+        prepared=(1, 0),
+    ),
+    _benchmark(
+        'voc20',
+        'PAS-20',
+        1449,
+        *_voc('annotations_detectron2', _PAS20, dict(_PAS20, reduce_zero_label=False), 20),
+        prepared=(2,),
+    ),
+    _benchmark(
+        'voc20b',
+        'PAS-20b',
+        1449,
+        *_voc('annotations_detectron2_bg', _PAS20B, dict(_PAS20B, label_map=None), 21),
+        prepared=(2,),
+    ),
+)
+BENCHMARKS: dict[str, Benchmark] = {benchmark.key: benchmark for benchmark in _SIX}
 
 
 def select_benchmarks(keys: str | Iterable[str]) -> list[Benchmark]:
     """Benchmarks by their keys, in the order of the papers' tables.
 
-    Args:
-        keys: Keys as a list or in one string with commas; 'all' stands for all six.
+    Keys come as a list or in one string with commas; 'all' stands for all six.
 
     Raises:
         ValueError: A key is unknown, or there is none.
@@ -213,13 +255,10 @@ def describe_absence(benchmark: Benchmark, data_root: str | Path) -> str:
 
 
 def make_dataset_cfg(layout: Layout, data_root: str | Path, pipeline: Sequence[Cfg]) -> Cfg:
-    """Config of a benchmark's data set.
+    """Config of a benchmark's data set, of a layout from :func:`find_layout`.
 
-    Args:
-        layout: From :func:`find_layout`.
-        data_root: Folder of all data.
-        pipeline: Test pipeline; mmseg's `LoadAnnotations` in it is replaced by
-            :class:`~infoclip_mmseg.datasets.LoadLabelMap`.
+    mmseg's `LoadAnnotations` in the test pipeline is replaced by
+    :class:`~infoclip_mmseg.datasets.LoadLabelMap`.
     """
     return dict(
         copy.deepcopy(layout.dataset),
@@ -236,16 +275,12 @@ def make_dataloader_cfg(
     pipeline: Sequence[Cfg],
     template: Mapping[str, Any] | None = None,
 ) -> Cfg:
-    """Config of a benchmark's data loader.
+    """Config of a benchmark's data loader; arguments of :func:`make_dataset_cfg`.
 
-    Args:
-        layout: From :func:`find_layout`.
-        data_root: Folder of all data.
-        pipeline: Test pipeline, see :func:`make_dataset_cfg`.
-        template: A data loader's config, of which all but the data set is taken.
+    Of the config `template` of a data loader all but the data set is taken.
     """
     rest = {key: value for key, value in (template or {}).items() if key != 'dataset'}
-    loader = {**copy.deepcopy(LOADER_DEFAULTS), **copy.deepcopy(rest)}
+    loader = copy.deepcopy({**LOADER_DEFAULTS, **rest})
     return dict(loader, dataset=make_dataset_cfg(layout, data_root, pipeline))
 
 

@@ -14,11 +14,9 @@ from mmengine.logging import print_log
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from infoclip_mmseg.demo.encoding import escape
-from infoclip_mmseg.demo.engine import DemoEngine, PageError
-from infoclip_mmseg.demo.examples import Example
+from infoclip_mmseg.demo.engine import DemoEngine, Example, PageError
 from infoclip_mmseg.demo.guard import Guard
-from infoclip_mmseg.demo.result import render_error, render_result
+from infoclip_mmseg.demo.result import escape, render_error, render_result
 from infoclip_mmseg.utils.images import ImageError
 
 ASSETS = Path(__file__).parent / 'assets'
@@ -119,15 +117,8 @@ def build_page(engine: DemoEngine, examples: Sequence[Example]) -> gr.Blocks:
     return page
 
 
-def launch(page: gr.Blocks, engine: DemoEngine, host: str, port: int, block: bool = True) -> str:
-    """Serve the page and return its address; with ``block`` until it is stopped.
-
-    Args:
-        page: From :func:`build_page`.
-        engine: Its engine, for the limits.
-        host: Address to bind to.
-        port: Port to bind to.
-        block: Whether to return only at the end.
+def launch(page: gr.Blocks, engine: DemoEngine, host: str, port: int) -> str:
+    """Serve the page of :func:`build_page` and its engine; returns the address.
 
     Raises:
         OSError: The port is taken.
@@ -141,7 +132,7 @@ def launch(page: gr.Blocks, engine: DemoEngine, host: str, port: int, block: boo
     _, url, _ = page.launch(
         server_name=host,
         server_port=port,
-        prevent_thread_lock=not block,
+        prevent_thread_lock=True,
         share=False,
         inbrowser=False,
         show_error=False,

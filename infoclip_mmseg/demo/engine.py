@@ -8,14 +8,15 @@ from __future__ import annotations
 import os
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from mmengine.config import Config
 from numpy.typing import NDArray
+from PIL import Image
 
 from infoclip_mmseg.apis.image_sources import Source
 from infoclip_mmseg.apis.inferencer import DEFAULT_CONFIG, OpenVocabInferencer
@@ -24,9 +25,14 @@ from infoclip_mmseg.apis.prediction import Prediction
 from infoclip_mmseg.apis.relation_maps import RelationMaps, align, load_lpam
 from infoclip_mmseg.apis.words import Words, parse_words
 from infoclip_mmseg.utils.images import read_image
+from infoclip_mmseg.world import WorldSpec, render_scene, scene_rng
 
 MAX_SCORED_WORDS = 64
 """Probabilities of all words are kept up to this many words: they need 4 bytes a word and pixel."""
+SCENES = (1, 4, 7, 12)
+"""Of the composed world, as examples."""
+SIDE, ENLARGED = 64, 6
+"""Pixels: the size at which the small CLIP has learned its objects; what makes it visible."""
 
 
 class PageError(ValueError):
@@ -65,7 +71,7 @@ class Outcome:
         seconds: Time that the model took.
     """
 
-    image: NDArray[np.uint8] = field(repr=False)
+    image: NDArray[np.uint8]
     original: tuple[int, int]
     words: Words
     prediction: Prediction
@@ -112,28 +118,27 @@ class DemoEngine:
         names, others = self._read_words(words, background)
         if path is None:
             raise PageError('There is no image yet: drop one, or take an example.')
-        picture = self._read_image(path)
+        picture = read_image(path, self.limits.max_pixels, name=path.name)
         image = reduce_image(picture, self.limits.work_pixels)
+        source = Source(path.name, 'image', image[..., ::-1])
         with self._lock:
-            plan = self._plan(names, others)
+            try:
+                plan = self.inferencer.plan(names, others or None)
+            except ValueError as error:
+                raise PageError(str(error)) from error
             start = time.perf_counter()
             scored = len(plan.model_names) <= MAX_SCORED_WORDS
-            (prediction,) = self.inferencer(
-                [Source(path.name, 'image', image[..., ::-1])],
-                names,
-                others or None,
-                return_scores=scored,
-            )
+            (prediction,) = self.inferencer([source], names, others or None, return_scores=scored)
             alignment = align(self.inferencer.model, image, plan.model_names, self.lpam)
             seconds = time.perf_counter() - start
         return Outcome(image, picture.shape[:2], plan, prediction, alignment, seconds)
 
     def _read_words(self, words: str, background: str) -> tuple[list[str], list[str]]:
-        limits = self.limits
-        if len(words) + len(background) > limits.max_characters:
+        limits, characters = self.limits, len(words) + len(background)
+        if characters > limits.max_characters:
             raise PageError(
-                f'The words have {len(words) + len(background)} characters, the limit of this page '
-                f'is {limits.max_characters}.'
+                f'The words have {characters} characters, the limit of this page is '
+                f'{limits.max_characters}.'
             )
         names, others = parse_words(words), parse_words(background)
         if not names:
@@ -145,20 +150,6 @@ class DemoEngine:
             )
         return names, others
 
-    def _plan(self, names: list[str], others: list[str]) -> Words:
-        try:
-            return self.inferencer.plan(names, others or None)
-        except ValueError as error:
-            raise PageError(str(error)) from error
-
-    def _read_image(self, path: Path) -> Any:
-        size = path.stat().st_size
-        if size > self.limits.max_bytes:
-            raise PageError(
-                f'The file has {size} bytes, the limit of this page is {self.limits.max_bytes}.'
-            )
-        return read_image(path, self.limits.max_pixels, name=path.name)
-
 
 def reduce_image(image: NDArray[np.uint8], pixels: int) -> NDArray[np.uint8]:
     """An image (h, w, 3) averaged down to at most so many pixels; itself where it has fewer."""
@@ -168,3 +159,26 @@ def reduce_image(image: NDArray[np.uint8], pixels: int) -> NDArray[np.uint8]:
         return image
     size = (max(1, int(width * scale)), max(1, int(height * scale)))
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+class Example(NamedTuple):
+    """An image file and the words for it, one a line."""
+
+    path: Path
+    words: str
+
+
+def draw_examples(folder: Path) -> list[Example]:
+    """Draw scenes into a folder as PNG, with the names of all that they hold and two more."""
+    spec = WorldSpec()
+    examples = []
+    for number, index in enumerate(SCENES):
+        scene = render_scene(scene_rng(5, 'test', index), (SIDE, SIDE), spec)
+        image = Image.fromarray(scene.image)
+        image = image.resize((SIDE * ENLARGED, SIDE * ENLARGED), Image.Resampling.NEAREST)
+        path = folder / f'scene_{number + 1}.png'
+        image.save(path)
+        present = sorted({int(label) for label in scene.labels.ravel()})
+        absent = [i for i in range(len(spec.classes)) if i not in present][::7][:2]
+        examples.append(Example(path, '\n'.join(spec.classes[i] for i in [*present, *absent])))
+    return examples

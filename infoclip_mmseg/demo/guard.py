@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import PlainTextResponse
+
 MAX_JSON_BYTES = 2 << 20
 _OVERHEAD = 1 << 20
 """Bytes of an upload beside the file."""
@@ -14,17 +17,16 @@ _READ = re.compile(
     r'|heartbeat/[\w.-]+|file=.*)'
 )
 _WRITE = re.compile(r'/gradio_api/(queue/join/?|upload/?|cancel/?|reset/?)')
-_HEADERS = (
-    (
-        b'content-security-policy',
-        b"default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
-        b"style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
-        b"media-src 'self' data: blob:; worker-src 'self' blob:; object-src 'none'; "
-        b"base-uri 'self'; form-action 'self'; frame-ancestors 'none'",
+_HEADERS = {
+    'content-security-policy': (
+        "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
+        "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
+        "media-src 'self' data: blob:; worker-src 'self' blob:; object-src 'none'; "
+        "base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
     ),
-    (b'x-content-type-options', b'nosniff'),
-    (b'referrer-policy', b'no-referrer'),
-)
+    'x-content-type-options': 'nosniff',
+    'referrer-policy': 'no-referrer',
+}
 
 
 class Guard:
@@ -46,70 +48,48 @@ class Guard:
         """Answer or pass on a request; see ASGI."""
         if scope['type'] == 'lifespan':
             await self.app(scope, receive, send)
-            return
-        if scope['type'] != 'http':
-            return
-        problem = self._check(scope)
-        if problem is not None:
-            await _refuse(send, *problem)
-            return
-        limit = self._limit(scope['path'])
-        counted = _Counted(receive, limit)
+        elif scope['type'] == 'http':
+            limit = self.max_bytes + _OVERHEAD if '/upload' in scope['path'] else MAX_JSON_BYTES
+            problem = _check(scope, limit) or await self._pass_on(scope, receive, send, limit)
+            if problem is not None:
+                status, text = problem
+                await PlainTextResponse(text, status, _HEADERS)(scope, receive, send)
+
+    async def _pass_on(
+        self, scope: Any, receive: Any, send: Any, limit: int
+    ) -> tuple[int, str] | None:
+        """Pass on a request; its body may not tell its length, and is cut off at the limit."""
+        left = limit
+
+        async def receive_counted() -> Any:
+            nonlocal left
+            message = await receive()
+            left -= len(message.get('body', b''))
+            return message if left >= 0 else {'type': 'http.disconnect'}
+
+        async def send_with_headers(message: Any) -> None:
+            if left < 0:
+                return
+            if message['type'] == 'http.response.start':
+                MutableHeaders(scope=message).update(_HEADERS)
+            await send(message)
+
         try:
-            await self.app(scope, counted, _with_headers(send, counted))
+            await self.app(scope, receive_counted, send_with_headers)
         except Exception:
-            if not counted.exceeded:
+            if left >= 0:
                 raise
-        if counted.exceeded:
-            await _refuse(send, 413, f'the request is larger than {limit} bytes')
-
-    def _limit(self, path: str) -> int:
-        return self.max_bytes + _OVERHEAD if '/upload' in path else MAX_JSON_BYTES
-
-    def _check(self, scope: Any) -> tuple[int, str] | None:
-        """Status and text of a refusal."""
-        allowed = {'GET': _READ, 'HEAD': _READ, 'POST': _WRITE}.get(scope['method'])
-        if allowed is None or not allowed.fullmatch(scope['path']):
-            return 404, 'there is no such page'
-        headers = {key.lower(): value for key, value in scope['headers']}
-        length = headers.get(b'content-length', b'0')
-        limit = self._limit(scope['path'])
-        if not length.isdigit() or int(length) > limit:
-            return 413, f'the request is larger than {limit} bytes'
-        return None
+        return None if left >= 0 else _too_large(limit)
 
 
-class _Counted:
-    """``receive`` that hangs up at a limit, for bodies that do not tell their length."""
-
-    def __init__(self, receive: Any, limit: int) -> None:
-        self.receive, self.left = receive, limit
-        self.exceeded = False
-
-    async def __call__(self) -> Any:
-        message = await self.receive()
-        self.left -= len(message.get('body', b''))
-        if self.left >= 0:
-            return message
-        self.exceeded = True
-        return {'type': 'http.disconnect'}
+def _check(scope: Any, limit: int) -> tuple[int, str] | None:
+    """Status and text of a refusal."""
+    allowed = {'GET': _READ, 'HEAD': _READ, 'POST': _WRITE}.get(scope['method'])
+    if allowed is None or not allowed.fullmatch(scope['path']):
+        return 404, 'there is no such page'
+    length = Headers(scope=scope).get('content-length', '0')
+    return None if length.isdigit() and int(length) <= limit else _too_large(limit)
 
 
-def _with_headers(send: Any, counted: _Counted) -> Any:
-    replaced = {key for key, _ in _HEADERS}
-
-    async def wrapped(message: Any) -> None:
-        if counted.exceeded:
-            return
-        if message['type'] == 'http.response.start':
-            kept = [h for h in message.get('headers', []) if h[0].lower() not in replaced]
-            message = {**message, 'headers': [*kept, *_HEADERS]}
-        await send(message)
-
-    return wrapped
-
-
-async def _refuse(send: Any, status: int, text: str) -> None:
-    headers = [(b'content-type', b'text/plain; charset=utf-8'), *_HEADERS]
-    await send({'type': 'http.response.start', 'status': status, 'headers': headers})
-    await send({'type': 'http.response.body', 'body': text.encode()})
+def _too_large(limit: int) -> tuple[int, str]:
+    return 413, f'the request is larger than {limit} bytes'

@@ -1,27 +1,82 @@
-"""The HTML of a result: picture, legend, heat maps.
+"""The HTML of a result: picture, legend, heat maps (pure functions).
 
 Legend: h w pixels, E entries of the legend.
 """
 
 from __future__ import annotations
 
+import base64
+import html
+import io
 import json
+from typing import NamedTuple
 
 import cv2
 import numpy as np
+from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
 
-from infoclip_mmseg.demo.encoding import Heat, base64_bytes, colour_bar, data_uri, escape, heat_map
 from infoclip_mmseg.demo.engine import MAX_SCORED_WORDS, Outcome
 from infoclip_mmseg.utils.palette import colour_labels
 from infoclip_mmseg.visualization.legend import Entry, rank_entries
 
 MAX_ENTRIES = 40
 GRID_SIDE = 192
+MAP_SIDE = 160
+"""Longer side of a heat map at most, pixels."""
 NO_ENTRY = 255
 NO_LPAM = 'No trained LPAM is loaded: this needs an InfoCLIP config and its checkpoint.'
 TOO_MANY = f'Probability maps are made for up to {MAX_SCORED_WORDS} words.'
+COLOURS: NDArray[np.uint8] = colormaps['magma'](np.arange(256), bytes=True)[:, :3]
+"""Of heat maps, from the least to the largest value, (256, 3)."""
+_TEMPLATE_SIGNS = str.maketrans({sign: f'&#{ord(sign)};' for sign in '{}$`\\'})
+
+
+class Heat(NamedTuple):
+    """A heat map: its picture as a data URI, and the values of its darkest and brightest colour."""
+
+    uri: str
+    low: float
+    high: float
+
+
+def escape(text: str) -> str:
+    """A user's text for HTML, between tags and in attributes.
+
+    The signs of Gradio's templates are escaped too, so that no text is read as one.
+    """
+    text = ''.join(c if c.isprintable() else ' ' for c in text)
+    return html.escape(text, quote=True).translate(_TEMPLATE_SIGNS)
+
+
+def data_uri(image: Image.Image, form: str = 'PNG', **options: int) -> str:
+    """A picture as 'data:image/...;base64,...'."""
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return f'data:image/{form.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}'
+
+
+def heat_map(values: NDArray[np.floating]) -> Heat:
+    """Finite values (h, w) in colours from their least to their largest one.
+
+    Larger maps than ``MAP_SIDE`` are averaged down.
+    """
+    scale = MAP_SIDE / max(values.shape)
+    if scale < 1:
+        size = (max(1, round(values.shape[1] * scale)), max(1, round(values.shape[0] * scale)))
+        values = np.asarray(cv2.resize(values, size, interpolation=cv2.INTER_AREA))
+    low, high = float(values.min()), float(values.max())
+    levels = np.round((values - low) / max(high - low, 1e-12) * 255).astype(np.uint8)
+    image = Image.fromarray(levels)
+    image.putpalette(COLOURS.tobytes())
+    return Heat(data_uri(image), low, high)
+
+
+def colour_bar() -> str:
+    """The colours of :func:`heat_map` as a CSS gradient from left to right."""
+    stops = ', '.join(f'#{colour.tobytes().hex()}' for colour in COLOURS[::17])
+    return f'linear-gradient(90deg, {stops})'
 
 
 def render_result(outcome: Outcome) -> str:
@@ -35,14 +90,18 @@ def render_result(outcome: Outcome) -> str:
     entries, rest = ranked[:MAX_ENTRIES], ranked[MAX_ENTRIES:]
     height, width = outcome.image.shape[:2]
     grid = label_grid(labels, [entry.label for entry in entries])
+    places = base64.b64encode(grid.tobytes()).decode()
     maps = json.dumps([_maps_of(outcome, entry) for entry in entries], separators=(',', ':'))
     picture = data_uri(Image.fromarray(outcome.image), 'JPEG', quality=90, subsampling=0)
     colours = data_uri(Image.fromarray(colour_labels(labels, prediction.palette)))
+    notes = ''.join(f'<p class="ic-note">{escape(note)}</p>' for note in outcome.words.warnings)
+    share = 100 * sum(entry.share for entry in rest)
+    others = f'<span class="ic-rest">and {len(rest)} more words, {share:.1f} % together</span>'
     return (
-        f'<div class="ic-result" data-grid="{base64_bytes(grid)}" data-grid-w="{grid.shape[1]}" '
+        f'<div class="ic-result" data-grid="{places}" data-grid-w="{grid.shape[1]}" '
         f'data-grid-h="{grid.shape[0]}" data-maps="{escape(maps)}" '
         f'style="--ic-bar:{colour_bar()}">'
-        f'{_notes(outcome)}'
+        f'{notes}'
         f'<div class="ic-stack" style="--ratio:{width / height:.4f}">'
         f'<img class="ic-base" src="{picture}" alt="the image" draggable="false">'
         f'<img class="ic-labels" src="{colours}" alt="labels in colour" draggable="false">'
@@ -51,7 +110,7 @@ def render_result(outcome: Outcome) -> str:
         f'<div class="ic-status"><span>{_status(outcome)}</span><label>Opacity '
         '<input class="ic-opacity" type="range" min="0" max="100" value="60"></label></div>'
         f'<div class="ic-legend" aria-label="legend">{"".join(map(_chip, enumerate(entries)))}'
-        f'{_rest(rest)}</div>'
+        f'{others if rest else ""}</div>'
         '<div class="ic-maps"><p class="ic-hint">Click a word or a place in the picture: heat maps '
         'of that word.</p></div></div>'
     )
@@ -78,34 +137,28 @@ def _maps_of(outcome: Outcome, entry: Entry) -> list[dict[str, object]]:
     if entry.label == outcome.prediction.background_index:
         return []
     owner = int(outcome.words.owners[entry.label])
-    ratio = outcome.image.shape[1] / outcome.image.shape[0]
-    relation = None if alignment.relation is None else alignment.relation[owner]
-    probability = None if scores is None else heat_map(scores[entry.label])
-    cosine = heat_map(_patches(alignment.cosine[owner], ratio))
-    lpam = None if relation is None else heat_map(_patches(relation, ratio))
+    shape = outcome.image.shape[:2]
+    height, width = (max(1, round(MAP_SIDE * side / max(shape))) for side in shape)
+
+    def patches(values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """A map (H, W) of patches in the shape of the image, each patch one flat rectangle."""
+        resized = cv2.resize(values, (width, height), interpolation=cv2.INTER_NEAREST)
+        return np.asarray(resized, np.float32)
+
+    lpam = None if alignment.relation is None else patches(alignment.relation[owner])
     return [
-        _map('Probability', probability, TOO_MANY),
-        _map('Cosine', cosine, ''),
+        _map('Probability', None if scores is None else scores[entry.label], TOO_MANY),
+        _map('Cosine', patches(alignment.cosine[owner]), ''),
         _map('LPAM', lpam, NO_LPAM),
     ]
 
 
-def _map(title: str, heat: Heat | None, reason: str) -> dict[str, object]:
-    if heat is None:
+def _map(title: str, values: NDArray[np.floating] | None, reason: str) -> dict[str, object]:
+    if values is None:
         return dict(title=title, reason=reason)
-    return dict(title=title, uri=heat.uri, low=_short(heat.low), high=_short(heat.high))
-
-
-def _short(value: float) -> str:
-    return f'{value:.2f}' if abs(value) < 10 else f'{value:.3g}'
-
-
-def _patches(values: NDArray[np.float32], ratio: float) -> NDArray[np.float32]:
-    """A map (H, W) of patches in the shape of the image, each patch one flat rectangle."""
-    longest = 160
-    size = (longest, round(longest / ratio)) if ratio >= 1 else (round(longest * ratio), longest)
-    size = (max(1, size[0]), max(1, size[1]))
-    return np.asarray(cv2.resize(values, size, interpolation=cv2.INTER_NEAREST), np.float32)
+    uri, *ends = heat_map(values)
+    low, high = (f'{v:.2f}' if abs(v) < 10 else f'{v:.3g}' for v in ends)
+    return dict(title=title, uri=uri, low=low, high=high)
 
 
 def _chip(item: tuple[int, Entry]) -> str:
@@ -120,13 +173,6 @@ def _chip(item: tuple[int, Entry]) -> str:
     )
 
 
-def _rest(rest: list[Entry]) -> str:
-    if not rest:
-        return ''
-    share = 100 * sum(entry.share for entry in rest)
-    return f'<span class="ic-rest">and {len(rest)} more words, {share:.1f} % together</span>'
-
-
 def _status(outcome: Outcome) -> str:
     (height, width), (shown_h, shown_w) = outcome.original, outcome.image.shape[:2]
     size = f'{width} × {height} pixels'
@@ -134,7 +180,3 @@ def _status(outcome: Outcome) -> str:
         size += f', reduced to {shown_w} × {shown_h}'
     count = len(outcome.words.classes)
     return f'{count} word{"s" * (count != 1)} in {outcome.seconds:.2f} s · {size}'
-
-
-def _notes(outcome: Outcome) -> str:
-    return ''.join(f'<p class="ic-note">{escape(note)}</p>' for note in outcome.words.warnings)

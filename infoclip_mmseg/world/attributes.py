@@ -1,13 +1,16 @@
-"""What the composed world is made of: colours, textures, shapes, grounds, and their names."""
+"""What the composed world is made of: colours, textures, shapes, grounds; names and captions."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Pattern = Callable[[Floats, Floats], NDArray[np.bool_]]
 
 COLOURS: dict[str, tuple[int, int, int]] = {
     'red': (205, 45, 45),
@@ -19,8 +22,22 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 }
 """RGB, 0..255."""
 
-TEXTURES = ('plain', 'striped', 'checked', 'dotted')
-SHAPES = ('disc', 'cross', 'triangle', 'square', 'ring')
+TEXTURES: dict[str, Pattern] = {
+    'plain': lambda p, q: p < 0,
+    'striped': lambda p, q: p < 0.5,
+    'checked': lambda p, q: (p < 0.5) ^ (q < 0.5),
+    'dotted': lambda p, q: (p - 0.5) ** 2 + (q - 0.5) ** 2 < 0.1,
+}
+"""Where the second colour goes, by the place 0..1 within a period in two directions."""
+
+SHAPES: dict[str, Pattern] = {
+    'disc': lambda u, v: u * u + v * v < 0.92,
+    'cross': lambda u, v: (np.minimum(abs(u), abs(v)) < 0.38) & (np.maximum(abs(u), abs(v)) < 1),
+    'triangle': lambda u, v: (v > -0.65) & (1.75 * abs(u) + v < 1.1),
+    'square': lambda u, v: np.maximum(abs(u), abs(v)) < 0.85,
+    'ring': lambda u, v: (u * u + v * v < 1.1) & (u * u + v * v > 0.2),
+}
+"""Which points lie inside an outline of radius 1 around the origin."""
 
 GROUNDS: dict[str, tuple[int, int, int]] = {
     'bricks': (190, 75, 65),
@@ -41,6 +58,7 @@ EVERYDAY = (
     *('book', 'lamp', 'bicycle', 'aeroplane', 'boat', 'train', 'horse', 'sheep', 'cow', 'sofa'),
     *('plant', 'cloud', 'road', 'fence', 'wall', 'window', 'door', 'bridge', 'tower', 'clock'),
 )
+CAPTIONS = ('{}', 'a photo of {}', 'A photo of {} in the scene', 'a scene with {}')
 
 
 @dataclass(frozen=True)
@@ -62,18 +80,18 @@ class WorldSpec:
     """
 
     colours: tuple[str, ...] = tuple(COLOURS)
-    textures: tuple[str, ...] = TEXTURES
+    textures: tuple[str, ...] = tuple(TEXTURES)
     shapes: tuple[str, ...] = ()
     grounds: tuple[str, ...] = tuple(GROUNDS)
     num_seen: int = 12
     split_seed: int = 0
 
     def __post_init__(self) -> None:
-        known: dict[str, tuple[str, ...]] = dict(
-            colours=tuple(COLOURS), textures=TEXTURES, shapes=SHAPES, grounds=tuple(GROUNDS)
+        known: dict[str, Mapping] = dict(
+            colours=COLOURS, textures=TEXTURES, shapes=SHAPES, grounds=GROUNDS
         )
-        for field, names in known.items():
-            values = tuple(getattr(self, field))
+        for field, table in known.items():
+            names, values = tuple(table), tuple(getattr(self, field))
             object.__setattr__(self, field, values)
             if set(values) - set(names) or len(set(values)) < len(values):
                 raise ValueError(f'{field} must be different names out of {names}, got {values}')
@@ -98,16 +116,6 @@ class WorldSpec:
         return (*self.grounds, *(compose(*parts) for parts in self.compositions))
 
 
-def make_spec(overrides: Mapping[str, Any] | None = None) -> WorldSpec:
-    """The default world with some fields replaced.
-
-    Raises:
-        TypeError: Unknown field.
-        ValueError: See :class:`WorldSpec`.
-    """
-    return replace(WorldSpec(), **(overrides or {}))
-
-
 def compose(colour: str, texture: str, shape: str | None) -> str:
     """Name of a composition."""
     return f'{colour} {texture} {shape or "object"}'
@@ -119,18 +127,18 @@ def world_palette(spec: WorldSpec) -> list[list[int]]:
     Grounds are greyed. Objects have their colour, made lighter or darker by texture and shape, so
     that a picture of labels tells the two apart.
     """
-    grounds = [_mixed(GROUNDS[name], (70, 70, 70), 0.55) for name in spec.grounds]
+
+    def mixed(colour: Sequence[int], grey: int, share: float) -> list[int]:
+        return [round((1 - share) * channel + share * grey) for channel in colour]
+
+    grounds = [mixed(GROUNDS[name], 70, 0.55) for name in spec.grounds]
     kinds = list(itertools.product(spec.textures, spec.shapes or (None,)))
-    shades = np.linspace(0.45, -0.55, len(kinds))  # towards white where positive, else black
+    shades = np.linspace(0.45, -0.55, len(kinds)).tolist()  # towards white if positive, else black
     objects = []
     for colour, texture, shape in spec.compositions:
-        shade = float(shades[kinds.index((texture, shape))])
-        objects.append(_mixed(COLOURS[colour], (255,) * 3 if shade > 0 else (0,) * 3, abs(shade)))
+        shade = shades[kinds.index((texture, shape))]
+        objects.append(mixed(COLOURS[colour], 255 if shade > 0 else 0, abs(shade)))
     return grounds + objects
-
-
-def _mixed(colour: Sequence[int], other: Sequence[int], share: float) -> list[int]:
-    return [round((1 - share) * a + share * b) for a, b in zip(colour, other)]
 
 
 def seen_compositions(spec: WorldSpec) -> list[int]:
@@ -139,25 +147,22 @@ def seen_compositions(spec: WorldSpec) -> list[int]:
     Every attribute is seen, and pairs of attributes as far as ``num_seen`` allows: in a shuffled
     order each pick is the one with most attributes, then pairs, that no earlier pick had.
     """
-    order = np.random.default_rng(spec.split_seed).permutation(len(spec.compositions)).tolist()
+    compositions = [list(enumerate(parts)) for parts in spec.compositions]
+    order = np.random.default_rng(spec.split_seed).permutation(len(compositions)).tolist()
     seen: list[int] = []
-    values: set[tuple[int, str | None]] = set()
-    pairs: set[tuple[tuple[int, str | None], ...]] = set()
+    values: set[tuple] = set()
+    pairs: set[tuple] = set()
+
+    def gain(index: int) -> tuple[int, int]:
+        new_pairs = set(itertools.combinations(compositions[index], 2)) - pairs
+        return len(set(compositions[index]) - values), len(new_pairs) if spec.shapes else 0
+
     while len(seen) < spec.num_seen:
-
-        def gain(index: int) -> tuple[int, int]:
-            parts = list(enumerate(spec.compositions[index]))
-            return (
-                len(set(parts) - values),
-                len(set(itertools.combinations(parts, 2)) - pairs) if spec.shapes else 0,
-            )
-
         best = max(order, key=gain)
         order.remove(best)
         seen.append(best)
-        parts = list(enumerate(spec.compositions[best]))
-        values.update(parts)
-        pairs.update(itertools.combinations(parts, 2))
+        values.update(compositions[best])
+        pairs.update(itertools.combinations(compositions[best], 2))
     return sorted(seen)
 
 
@@ -170,23 +175,42 @@ def seen_classes(spec: WorldSpec) -> tuple[str, ...]:
 def distractor_names(spec: WorldSpec, count: int) -> tuple[str, ...]:
     """Names that never occur in a scene: everyday words and compositions with unknown attributes.
 
-    Args:
-        spec: The world.
-        count: How many.
-
     Raises:
         ValueError: There are not so many.
     """
     shapes = (*(spec.shapes or ('object',)), *OTHER_SHAPES)
-    names = [
-        f'{colour} {texture} {shape}'
-        for shape in shapes
-        for texture in (*spec.textures, *OTHER_TEXTURES)
-        for colour in (*spec.colours, *OTHER_COLOURS)
-    ]
-    known = set(spec.classes)
-    names = [*EVERYDAY, *(name for name in names if name not in known)]
+    textures, colours = (*spec.textures, *OTHER_TEXTURES), (*spec.colours, *OTHER_COLOURS)
+    others = (compose(c, t, s) for s, t, c in itertools.product(shapes, textures, colours))
+    names = [*EVERYDAY, *(name for name in others if name not in set(spec.classes))]
     if not 0 <= count <= len(names):
         raise ValueError(f'there are {len(names)} distractors, got num_distractors={count}')
     order = np.random.default_rng(0).permutation(len(names))
     return tuple(names[index] for index in order[:count])
+
+
+def caption(
+    rng: np.random.Generator, labels: NDArray[np.uint8], spec: WorldSpec, max_named: int = 4
+) -> str:
+    """A sentence that names what is in a window, the largest object first, the ground last.
+
+    What covers less than a fiftieth of its labels (h, w) is not named, nor more classes than
+    ``max_named``.
+    """
+    classes, grounds = spec.classes, len(spec.grounds)
+    area = np.bincount(labels.ravel(), minlength=len(classes))
+    order = [int(i) for i in np.argsort(-area, kind='stable') if area[i] * 50 >= labels.size]
+    named = order[:max_named]
+    names = [classes[i] for i in named if i >= grounds]
+    objects = [f'{"an" if name[0] in "aeiou" else "a"} {name}' for name in names]
+    floor = [classes[i] for i in named if i < grounds]
+    template = CAPTIONS[int(rng.integers(len(CAPTIONS)))]
+    return template.format(' on '.join(_listed(names) for names in (objects, floor) if names))
+
+
+def caption_words(spec: WorldSpec) -> list[str]:
+    """Texts that together hold every word that captions of this world can hold."""
+    return [*(template.format('a an and on') for template in CAPTIONS), ',', *spec.classes]
+
+
+def _listed(names: list[str]) -> str:
+    return ' and '.join([', '.join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]

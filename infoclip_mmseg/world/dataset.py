@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,7 +17,6 @@ from infoclip_mmseg.utils.palette import make_palette
 from infoclip_mmseg.world.attributes import (
     WorldSpec,
     distractor_names,
-    make_spec,
     seen_classes,
     seen_compositions,
     world_palette,
@@ -26,7 +24,6 @@ from infoclip_mmseg.world.attributes import (
 from infoclip_mmseg.world.render import DOMAINS, Scene, render_scene, scene_rng
 
 IGNORED = 255
-SPLITS = ('train', 'val', 'test')
 LOADING_STEPS = ('LoadImageFromFile', 'LoadAnnotations', 'LoadLabelMap', 'CheckInputs')
 
 
@@ -73,17 +70,23 @@ class ComposedWorldDataset(BaseSegDataset):
         domain: str = 'base',
         seed: int = 0,
         spec: dict | None = None,
+        metainfo: dict | None = None,
+        pipeline: Sequence[Any] = (),
         **kwargs: Any,
     ) -> None:
-        _check('split', split, SPLITS)
-        _check('objects', objects, ('all', 'seen'))
-        _check('vocabulary', vocabulary, ('all', 'seen', 'distractors'))
-        _check('domain', domain, tuple(DOMAINS))
+        for option, value, known in (
+            ('split', split, ('train', 'val', 'test')),
+            ('objects', objects, ('all', 'seen')),
+            ('vocabulary', vocabulary, ('all', 'seen', 'distractors')),
+            ('domain', domain, tuple(DOMAINS)),
+        ):
+            if value not in known:
+                raise ValueError(f'{option} must be one of {known}, got {value!r}')
         if len(size) != 2 or min(size) < 16:
             raise ValueError(f'size must be (height, width) of 16 pixels or more, got {size}')
         self.length, self.split, self.seed = length, split, seed
         self.size, self.domain = (int(size[0]), int(size[1])), DOMAINS[domain]
-        self.spec = make_spec(spec)
+        self.spec = WorldSpec(**(spec or {}))
         self.compositions = seen_compositions(self.spec) if objects == 'seen' else None
         every, seen = self.spec.classes, seen_classes(self.spec)
         classes = seen if vocabulary == 'seen' else every
@@ -96,18 +99,15 @@ class ComposedWorldDataset(BaseSegDataset):
         palette = [
             colours.get(name, other) for name, other in zip(classes, make_palette(len(classes)))
         ]
-        metainfo = dict(classes=classes, palette=palette, seen_classes=seen)
-        pipeline = [
+        meta = dict(classes=classes, palette=palette, seen_classes=seen)
+        steps = [
             step
-            for step in copy.deepcopy(list(kwargs.pop('pipeline', [])))
+            for step in pipeline
             if not (isinstance(step, dict) and step.get('type') in LOADING_STEPS)
         ]
-        kwargs.setdefault('data_prefix', dict(img_path='', seg_map_path=''))
-        kwargs.setdefault('img_suffix', '.png')
+        usual = dict(data_prefix=dict(img_path='', seg_map_path=''), img_suffix='.png')
         super().__init__(
-            metainfo={**metainfo, **(kwargs.pop('metainfo', None) or {})},
-            pipeline=pipeline,
-            **kwargs,
+            metainfo={**meta, **(metainfo or {})}, pipeline=steps, **{**usual, **kwargs}
         )
 
     @classmethod
@@ -148,17 +148,10 @@ class ComposedWorldDataset(BaseSegDataset):
 
 
 def export_world(dataset: ComposedWorldDataset, folder: Path | str) -> Path:
-    """Write a data set as files in mmseg's layout.
+    """Write a data set as files in mmseg's layout; returns the folder.
 
-    ``images/<split>/000000.png`` and ``annotations/<split>/000000.png`` below the folder, and
+    ``images/<split>/000000.png`` and ``annotations/<split>/000000.png`` below it, and
     ``classes.txt``, one name a line. ``BaseSegDataset`` with these classes reads the same.
-
-    Args:
-        dataset: What to write.
-        folder: Where to.
-
-    Returns:
-        The folder.
     """
     folder = Path(folder)
     images, annotations = (folder / kind / dataset.split for kind in ('images', 'annotations'))
@@ -171,8 +164,3 @@ def export_world(dataset: ComposedWorldDataset, folder: Path | str) -> Path:
         Image.fromarray(info['img'][..., ::-1]).save(images / name)
         Image.fromarray(info['gt_seg_map']).save(annotations / name)
     return folder
-
-
-def _check(option: str, value: str, known: Sequence[str]) -> None:
-    if value not in known:
-        raise ValueError(f'{option} must be one of {tuple(known)}, got {value!r}')

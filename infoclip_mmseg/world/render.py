@@ -8,14 +8,20 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from infoclip_mmseg.world.attributes import COLOURS, GROUNDS, SHAPES, WorldSpec
-from infoclip_mmseg.world.patterns import ground_pattern, inside, object_pattern
+from infoclip_mmseg.world.attributes import (
+    COLOURS,
+    GROUNDS,
+    SHAPES,
+    TEXTURES,
+    Floats,
+    WorldSpec,
+)
 
-Floats = NDArray[np.float32]
 Range = tuple[float, float]
 
 
@@ -62,28 +68,19 @@ DOMAINS = {
 """The world as it is, and under other light with other textures and object sizes."""
 
 
-@dataclass(frozen=True)
-class SceneObject:
-    """An object of a scene.
+class Scene(NamedTuple):
+    """A drawn scene.
 
-    Args:
-        label: Class index.
-        box: Top, left, bottom, right of its visible part, pixels (bottom, right exclusive).
-        visible: Number of its visible pixels; 0 where others cover it.
+    Attributes:
+        image: (H, W, 3) RGB 0..255.
+        labels: (H, W) class indices.
+        owners: (H, W) number of the object that is seen there, in the order in which they were
+            drawn; -1 for the ground.
     """
-
-    label: int
-    box: tuple[int, int, int, int]
-    visible: int
-
-
-@dataclass(frozen=True)
-class Scene:
-    """A drawn scene: ``image`` (H, W, 3) RGB 0..255, ``labels`` (H, W) class indices, objects."""
 
     image: NDArray[np.uint8]
     labels: NDArray[np.uint8]
-    objects: list[SceneObject]
+    owners: NDArray[np.int16]
 
 
 def scene_rng(seed: int, split: str, index: int) -> np.random.Generator:
@@ -119,12 +116,12 @@ def render_scene(
     canvas, labels = _draw_grounds(rng, (height, width), spec, domain)
     owners = np.full((height, width), -1, np.int16)
     count = max(1, round(rng.uniform(*domain.crowd) * height * width / 1000))
-    drawn = [
-        _draw_object(rng, canvas, labels, owners, spec, int(rng.choice(allowed)), domain, number)
-        for number in range(count)
-    ]
-    image = _light(rng, canvas, domain)
-    return Scene(image, labels, [_describe(owners, n, label) for n, label in enumerate(drawn)])
+    for number in range(count):
+        composition = int(rng.choice(allowed))
+        cut, mask = _draw_object(rng, canvas, spec, composition, domain)
+        labels[cut][mask] = len(spec.grounds) + composition
+        owners[cut][mask] = number
+    return Scene(_light(rng, canvas, domain), labels, owners)
 
 
 def _draw_grounds(
@@ -143,46 +140,75 @@ def _draw_grounds(
     for index, mask in zip(rng.permutation(len(spec.grounds))[:2], (~second, second)):
         name = spec.grounds[index]
         colour = _jittered(rng, GROUNDS[name], domain)
-        pattern = ground_pattern(rng, name, y, x)
+        pattern = _ground_pattern(rng, name, y, x)
         np.copyto(canvas, colour * (1 + pattern[..., None]), where=mask[..., None])
         labels[mask] = index
     return canvas, labels
 
 
+def _ground_pattern(rng: np.random.Generator, name: str, y: Floats, x: Floats) -> Floats:
+    """Relative change of a ground's brightness, (h, w), at coordinates (h, w) in pixels."""
+    a, b = rng.uniform(0, 6.28, 2)
+    grain = rng.standard_normal(y.shape, dtype=np.float32)
+    if name == 'bricks':
+        row = np.floor(y / 5)
+        joint = (y % 5 < 1) | ((x + 5 * (row % 2)) % 10 < 1)
+        return np.where(joint, 0.45, 0.06 * grain).astype(np.float32)
+    if name == 'sand':
+        return np.float32(0.13) * grain
+    if name == 'grass':
+        blades = grain + np.roll(grain, 1, 0) + np.roll(grain, 2, 0) + np.roll(grain, 3, 0)
+        return np.float32(0.11) * blades
+    if name == 'water':
+        return (0.16 * np.sin(0.9 * y + 1.5 * np.sin(0.25 * x + a) + b)).astype(np.float32)
+    if name == 'heather':
+        blots = grain + np.roll(grain, 1, 0) + np.roll(grain, 1, 1) + np.roll(grain, 1, (0, 1))
+        return np.where(blots > 1, 0.35, -0.1).astype(np.float32)
+    # Snow.
+    drifts = 0.07 * np.sin(0.2 * x + a) * np.sin(0.17 * y + b) - 0.03
+    pits = grain + np.roll(grain, 1, 0) > 1.8  # a plain white object has none
+    return np.where(pits, drifts - 0.2, drifts).astype(np.float32)
+
+
 def _draw_object(
-    rng: np.random.Generator,
-    canvas: Floats,
-    labels: NDArray[np.uint8],
-    owners: NDArray[np.int16],
-    spec: WorldSpec,
-    composition: int,
-    domain: Domain,
-    number: int,
-) -> int:
-    """Draw one object over what is there; returns its class index."""
+    rng: np.random.Generator, canvas: Floats, spec: WorldSpec, composition: int, domain: Domain
+) -> tuple[tuple[slice, slice], NDArray[np.bool_]]:
+    """Draw one object over what is there; returns a part of the canvas and where in it it lies."""
     colour, texture, shape = spec.compositions[composition]
     if shape is None:
-        shape = SHAPES[int(rng.integers(len(SHAPES)))]
-    height, width = labels.shape
+        shape = tuple(SHAPES)[int(rng.integers(len(SHAPES)))]
+    height, width = canvas.shape[:2]
     radius = rng.uniform(*domain.radius)
     cy, cx = rng.uniform(0.04, 0.96, 2) * (height, width)
     reach = 1.45 * radius  # a square's corner lies at sqrt(2)
     top, left = max(0, int(cy - reach)), max(0, int(cx - reach))
     cut = slice(top, int(cy + reach) + 1), slice(left, int(cx + reach) + 1)
-    y, x = np.ogrid[: labels[cut].shape[0], : labels[cut].shape[1]]
+    y, x = np.ogrid[: canvas[cut].shape[0], : canvas[cut].shape[1]]
     dy, dx = (y + (top - cy)).astype(np.float32), (x + (left - cx)).astype(np.float32)
     turn = rng.uniform(0, 2 * np.pi)
     cos, sin = np.cos(turn) / radius, np.sin(turn) / radius
-    mask = inside(shape, cos * dx + sin * dy, cos * dy - sin * dx)
+    mask = SHAPES[shape](cos * dx + sin * dy, cos * dy - sin * dx)
 
     base = _jittered(rng, COLOURS[colour], domain)
     accent = base + rng.uniform(*domain.contrast) * (_accent(rng, base) - base)
     second = object_pattern(rng, texture, dy, dx, rng.uniform(*domain.period))
     np.copyto(canvas[cut], np.where(second[..., None], accent, base), where=mask[..., None])
-    label = len(spec.grounds) + composition
-    labels[cut][mask] = label
-    owners[cut][mask] = number
-    return label
+    return cut, mask
+
+
+def object_pattern(
+    rng: np.random.Generator, texture: str, y: Floats, x: Floats, period: float
+) -> NDArray[np.bool_]:
+    """Where the second colour of a texture goes, (h, w).
+
+    Angle and phase are random; coordinates (h, 1) and (1, w) and period are in pixels.
+    """
+    angle = rng.uniform(0, np.pi)
+    offset_p, offset_q = rng.uniform(0, 1, 2)
+    cos, sin = np.cos(angle) / period, np.sin(angle) / period
+    p = (cos * x + sin * y + offset_p) % 1
+    q = (cos * y - sin * x + offset_q) % 1
+    return TEXTURES[texture](p, q)
 
 
 def _accent(rng: np.random.Generator, colour: Floats) -> Floats:
@@ -207,11 +233,3 @@ def _light(rng: np.random.Generator, canvas: Floats, domain: Domain) -> NDArray[
     noise = rng.standard_normal(canvas.shape, dtype=np.float32) * rng.uniform(*domain.noise)
     lit = canvas * light[..., None].astype(np.float32) * tint + noise.astype(np.float32)
     return lit.clip(0, 255).astype(np.uint8)
-
-
-def _describe(owners: NDArray[np.int16], number: int, label: int) -> SceneObject:
-    rows, columns = np.nonzero(owners == number)
-    if not len(rows):
-        return SceneObject(label, (0, 0, 0, 0), 0)
-    box = (int(rows.min()), int(columns.min()), int(rows.max()) + 1, int(columns.max()) + 1)
-    return SceneObject(label, box, len(rows))

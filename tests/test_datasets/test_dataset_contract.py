@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataset_contract import DatasetContract, build, write
 
-from infoclip_mmseg.datasets.benchmarks import BENCHMARKS, COCO_SPLITS, Benchmark
-from infoclip_mmseg.datasets.layout import Layout
+from infoclip_mmseg.datasets.benchmarks import BENCHMARKS, COCO_SPLITS, Benchmark, Layout
 
 VOC2010, VOC2012 = 'VOCdevkit/VOC2010', 'VOCdevkit/VOC2012'
 

@@ -12,10 +12,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from infoclip_mmseg.demo.encoding import colour_bar, escape, heat_map
-from infoclip_mmseg.demo.engine import DemoEngine, PageError, PageLimits, reduce_image
-from infoclip_mmseg.demo.examples import draw_examples
-from infoclip_mmseg.demo.result import label_grid, render_error, render_result
+from infoclip_mmseg.demo.engine import (
+    DemoEngine,
+    PageError,
+    PageLimits,
+    draw_examples,
+    reduce_image,
+)
+from infoclip_mmseg.demo.result import (
+    colour_bar,
+    escape,
+    heat_map,
+    label_grid,
+    render_error,
+    render_result,
+)
 
 ADE = Path(__file__).parents[1] / 'data/ade/images/validation'
 HOSTILE = '<img src=x onerror="alert(1)">{{value}} ${alert(2)} `x` & \'quoted\''

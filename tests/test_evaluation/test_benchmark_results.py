@@ -11,17 +11,13 @@ from miniatures import SIX
 
 from infoclip_mmseg.datasets.benchmarks import BENCHMARKS
 from infoclip_mmseg.evaluation.benchmarks import table
-from infoclip_mmseg.evaluation.benchmarks.published import PUBLISHED, published_rows
-from infoclip_mmseg.evaluation.benchmarks.results import (
-    hash_listing,
-    load_result,
-    save_result,
-)
+from infoclip_mmseg.evaluation.benchmarks.run import hash_listing, load_result, save_result
 from infoclip_mmseg.evaluation.benchmarks.table import (
+    PUBLISHED,
     make_notes,
     make_rows,
-    to_csv,
-    to_json,
+    make_tables,
+    published_rows,
     to_markdown,
 )
 
@@ -68,7 +64,7 @@ def test_nothing_half_written_is_left(tmp_path, monkeypatch):
 def test_published_rows_are_those_of_the_backbone():
     assert len(PUBLISHED) == 4
     rows = published_rows('ViT-L-14-336-quickgelu')
-    assert [row.method for row in rows] == ['CAT-Seg', 'InfoCLIP']
+    assert [row.method for row in rows] == ['CAT-Seg ViT-L/14', 'InfoCLIP ViT-L/14']
     assert rows[1].values == dict(
         ade847=16.6, pc459=24.6, ade150=38.5, pc59=63.5, voc20=97.5, voc20b=83.1
     )
@@ -78,7 +74,7 @@ def test_published_rows_are_those_of_the_backbone():
 
 def test_table_as_markdown(monkeypatch):
     monkeypatch.setattr(table, 'BENCHMARKS', {key: BENCHMARKS[key] for key in SIX})
-    rows = make_rows('run', RESULTS, published_rows('ViT-B-16'))
+    rows = [*make_rows('run', RESULTS), *published_rows('ViT-B-16')]
     notes = make_notes(RESULTS, ['PC-59 not found: nothing'])
     lines = to_markdown(rows, RESULTS, notes).splitlines()
     assert lines[0] == '| mIoU | A-847 | PC-459 | A-150 | PC-59 | PAS-20 | PAS-20b |'
@@ -90,10 +86,12 @@ def test_table_as_markdown(monkeypatch):
 
 
 def test_table_as_csv_and_json():
-    rows = make_rows('run', RESULTS, published_rows('ViT-B-16'))
-    lines = list(csv.DictReader(io.StringIO(to_csv(rows))))
+    tables = make_tables('run', 'ViT-B-16', RESULTS, ['PC-59 not found'])
+    lines = list(csv.DictReader(io.StringIO(tables['table1.csv'])))
     assert [row['published'] for row in lines] == ['False', 'False', 'True', 'True']
     assert lines[0]['ade150'] == '31.5' and lines[0]['pc59'] == ''
-    data = json.loads(to_json(rows, RESULTS, ['note']))
+    data = json.loads(tables['table1.json'])
     assert data['table'][1]['values'] == dict(ade150=30.123, voc20=90.0)
-    assert data['results']['voc20']['images'] == 3 and data['notes'] == ['note']
+    assert (
+        data['results']['voc20']['images'] == 3 and data['notes'][-1] == 'Skipped: PC-59 not found'
+    )

@@ -11,9 +11,10 @@ import pytest
 from original_archives import COUNTS
 from stand_ins import ABLATION, COMMON, CONFIG, TEST, TRAIN
 
-from infoclip_mmseg.datasets.prepare import RECIPES
+from infoclip_mmseg.datasets.prepare import RECIPES, Recipe
 from infoclip_mmseg.experiments import processes
 
+PARTS = {name: recipe.parts for name, recipe in RECIPES.items()}
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -63,13 +64,20 @@ def program(monkeypatch):
     spec = importlib.util.spec_from_file_location('tool_prepare', ROOT / 'tools/prepare_data.py')
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    for name, recipe in RECIPES.items():
-        small = tuple(replace(one, num_bytes=None, digest=None) for one in recipe.sources)
-        monkeypatch.setitem(RECIPES, name, replace(recipe, sources=small))
+
+    def make_small(recipe: Recipe, counts: dict[str, int]) -> Recipe:
+        parts = (
+            part._replace(num_images=counts.get(part.key, part.num_images))
+            for part in PARTS[recipe.name]
+        )
+        sources = (replace(one, num_bytes=None, digest=None) for one in recipe.sources)
+        return replace(recipe, parts=tuple(parts), sources=tuple(sources))
 
     def run(*options: str, workers: int = 1, counts: dict[str, int] = COUNTS) -> int:
+        for name, recipe in RECIPES.items():
+            monkeypatch.setitem(RECIPES, name, make_small(recipe, counts))
         try:
-            return module.main([*options, '--workers', str(workers)], counts)
+            return module.main([*options, '--workers', str(workers)])
         except SystemExit as stopped:
             return stopped.code
 

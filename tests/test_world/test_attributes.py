@@ -3,32 +3,32 @@ import itertools
 import numpy as np
 import pytest
 
-from infoclip_mmseg.world import (
+from infoclip_mmseg.world import WorldSpec
+from infoclip_mmseg.world.attributes import (
     compose,
     distractor_names,
-    make_spec,
     seen_classes,
     seen_compositions,
+    world_palette,
 )
-from infoclip_mmseg.world.attributes import world_palette
 
 SHAPED = dict(shapes=('disc', 'cross', 'triangle'))
 
 
 def test_class_names_are_different_and_start_with_the_grounds():
     for overrides in ({}, dict(SHAPED, num_seen=20)):
-        spec = make_spec(overrides)
+        spec = WorldSpec(**overrides)
         assert spec.classes[: len(spec.grounds)] == spec.grounds
         assert len(set(spec.classes)) == len(spec.classes)
     assert compose('red', 'striped', None) == 'red striped object'
-    assert 'red striped disc' in make_spec(dict(SHAPED, num_seen=20)).classes
+    assert 'red striped disc' in WorldSpec(**SHAPED, num_seen=20).classes
 
 
 @pytest.mark.parametrize('overrides', [dict(num_seen=6), dict(num_seen=12), dict(num_seen=23)])
 @pytest.mark.parametrize('shapes', [{}, SHAPED])
 @pytest.mark.parametrize('seed', [0, 1])
 def test_every_attribute_is_seen(overrides, shapes, seed):
-    spec = make_spec({**overrides, **shapes, 'split_seed': seed})
+    spec = WorldSpec(**overrides, **shapes, split_seed=seed)
     seen = seen_compositions(spec)
     assert len(seen) == len(set(seen)) == spec.num_seen < len(spec.compositions)
     parts = [spec.compositions[index] for index in seen]
@@ -40,7 +40,7 @@ def test_every_attribute_is_seen(overrides, shapes, seed):
 
 @pytest.mark.parametrize('overrides', [{}, dict(SHAPED, num_seen=20)])
 def test_colours_of_label_maps_recall_the_classes(overrides):
-    spec = make_spec(overrides)
+    spec = WorldSpec(**overrides)
     palette = np.array(world_palette(spec))
     assert palette.shape == (len(spec.classes), 3) and palette.min() >= 0 and palette.max() < 256
     assert len({tuple(colour) for colour in palette.tolist()}) == len(spec.classes)
@@ -53,7 +53,7 @@ def test_colours_of_label_maps_recall_the_classes(overrides):
 
 
 def test_pairs_of_attributes_are_seen_where_there_is_room():
-    spec = make_spec(dict(SHAPED, num_seen=40))
+    spec = WorldSpec(**SHAPED, num_seen=40)
     parts = [spec.compositions[index] for index in seen_compositions(spec)]
     for first, second in itertools.combinations(range(3), 2):
         pairs = {(p[first], p[second]) for p in parts}
@@ -61,11 +61,11 @@ def test_pairs_of_attributes_are_seen_where_there_is_room():
 
 
 def test_another_split_seed_is_another_split():
-    assert seen_classes(make_spec()) != seen_classes(make_spec(dict(split_seed=1)))
+    assert seen_classes(WorldSpec()) != seen_classes(WorldSpec(split_seed=1))
 
 
 def test_distractors_never_occur():
-    spec = make_spec()
+    spec = WorldSpec()
     names = distractor_names(spec, 150)
     assert len(set(names)) == 150
     assert not set(names) & set(spec.classes)
@@ -87,4 +87,4 @@ def test_distractors_never_occur():
 )
 def test_impossible_worlds(overrides, message):
     with pytest.raises(ValueError, match=message):
-        make_spec(overrides)
+        WorldSpec(**overrides)

@@ -3,7 +3,8 @@ import pytest
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
-from infoclip_mmseg.world import ComposedWorldDataset, distractor_names, export_world
+from infoclip_mmseg.world import ComposedWorldDataset, export_world
+from infoclip_mmseg.world.attributes import distractor_names
 
 LOAD = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')]
 PACK = [*LOAD, dict(type='PackSegInputs')]

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.resources import files
-from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -20,8 +19,8 @@ from infoclip_mmseg.datasets.benchmarks import BENCHMARKS
 from infoclip_mmseg.datasets.prepare.label_files import (
     PrepareError,
     check_same_size,
-    encode_label,
-    write_bytes,
+    map_labels,
+    write_image,
 )
 from infoclip_mmseg.datasets.prepare.parallel import Task
 from infoclip_mmseg.datasets.vocabularies import load_vocabulary
@@ -31,9 +30,27 @@ A847 = BENCHMARKS['ade847']
 LAYOUT, IGNORED = A847.made, A847.ignore_index
 INDEX_FILE = Path(LAYOUT.folder, 'index_ade20k.pkl')
 SHORT_SIDE = 512
-JPEG_QUALITY = 75
 MAX_UNNAMED = 50
 """Classes that may be missing by name in the index before it counts as another release."""
+
+
+def _encode_latin1(text: str, encoding: str) -> bytes:
+    """Stands for `_codecs.encode`, by which pickles of protocol 2 hold bytes."""
+    if encoding not in ('latin1', 'latin-1'):
+        raise RefusedNameError(f'the codec {encoding!r}')
+    return text.encode('latin1')
+
+
+_FROM_BUFFER: Any = np.zeros(1).__reduce_ex__(5)[0]
+ALLOWED: dict[str, Any] = {
+    **numpy_names(),
+    'numpy.core.numeric._frombuffer': _FROM_BUFFER,
+    'numpy._core.numeric._frombuffer': _FROM_BUFFER,
+    'collections.OrderedDict': OrderedDict,
+    '_codecs.encode': _encode_latin1,
+    '__builtin__.bytes': bytes,  # as pickles of protocol 2 hold the empty string of bytes
+}
+"""What a dict of lists, strings and arrays needs, by the names of NumPy 1 and 2."""
 
 
 def read_index(path: Path, fields: tuple[str, ...]) -> dict[str, list[str]]:
@@ -42,26 +59,17 @@ def read_index(path: Path, fields: tuple[str, ...]) -> dict[str, list[str]]:
     The file holds a dict of lists, strings and NumPy arrays. Any other class or function that it
     refers to is refused before it is looked up.
 
-    Args:
-        path: The file.
-        fields: Names of columns.
-
-    Returns:
-        Those columns, as lists of strings.
-
     Raises:
         PrepareError: The file is damaged, refers to something else, or lacks a column.
     """
     try:
         with open(path, 'rb') as file:
-            index = allow_list_unpickler(_allowed())(file).load()
+            index = allow_list_unpickler(ALLOWED)(file).load()
     except RefusedNameError as error:
         raise PrepareError(
             f'{path} refers to {error.name}, which the index of ADE20K does not contain: refused, '
             'nothing was run. Take the file from the official archive.'
         ) from None
-    except PrepareError as error:
-        raise PrepareError(f'{path} {error}') from None
     except FileNotFoundError as error:
         raise PrepareError(f'{path} is missing; it belongs to the full release') from error
     except Exception as error:  # damaged bytes make the unpickler raise almost anything
@@ -95,12 +103,7 @@ def number_classes(
 
     A class is looked up by its name in the index (case and punctuation do not count: the
     vocabulary writes 'crt screen' and 'c p u '). Where that name is missing or not unique,
-    the published number decides.
-
-    Args:
-        object_names: The index's column 'objectnames'.
-        class_names: The vocabulary, in label order.
-        numbers: The published numbers, in label order.
+    the published number decides. Class names and published numbers come in label order.
 
     Raises:
         PrepareError: The index belongs to another release.
@@ -119,29 +122,16 @@ def number_classes(
     return [m[0] if len(m) == 1 else number for m, number in zip(by_name, numbers)]
 
 
-def label_table(numbers: Sequence[int], num_objects: int) -> np.ndarray:
-    """New label of each object number.
-
-    Args:
-        numbers: The number of each class, in label order.
-        num_objects: Objects of the index.
-
-    Returns:
-        (num_objects + 1,), uint16: 0..846, or 65535 for objects outside of the 847 and for 0.
-    """
-    table = np.full(num_objects + 1, IGNORED, np.uint16)
-    table[list(numbers)] = np.arange(len(numbers))
-    return table
+def label_table(numbers: Sequence[int], num_objects: int) -> dict[int, int]:
+    """New label of each object number: the class of that number, 65535 for others and for 0."""
+    table = dict.fromkeys(range(num_objects + 1), IGNORED)
+    return {**table, **{number: label for label, number in enumerate(numbers)}}
 
 
 def decode_objects(colours: np.ndarray) -> np.ndarray:
-    """Object numbers from the colours of a `_seg.png`: R / 10 * 256 + G; B tells instances.
+    """Object numbers (H, W), int32, from the colours (H, W, 3), uint8, of a `_seg.png`.
 
-    Args:
-        colours: (H, W, 3), uint8.
-
-    Returns:
-        (H, W), int32; 0 is no object.
+    R / 10 * 256 + G; B tells instances. 0 is no object.
     """
     red, green = colours[..., 0].astype(np.int32), colours[..., 1].astype(np.int32)
     return red // 10 * 256 + green
@@ -149,45 +139,32 @@ def decode_objects(colours: np.ndarray) -> np.ndarray:
 
 def resized_shape(height: int, width: int) -> tuple[int, int]:
     """Height and width after the benchmark's reduction to a short side of 512 pixels."""
-    if min(height, width) <= SHORT_SIDE:
+    short = min(height, width)
+    if short <= SHORT_SIDE:
         return height, width
-    if width >= height:
-        return SHORT_SIDE, round(width / height * SHORT_SIDE)
-    return round(height / width * SHORT_SIDE), SHORT_SIDE
+    return round(height / short * SHORT_SIDE), round(width / short * SHORT_SIDE)
 
 
-def convert_image(image: Path, outputs: tuple[Path, Path], table: np.ndarray) -> None:
+def convert_image(image: Path, outputs: tuple[Path, Path], table: Mapping[int, int]) -> None:
     """Convert one image and its label map.
 
     As published: image by OpenCV's bilinear and label by its nearest-neighbour interpolation, where
-    the short side is longer than 512; every image saved as JPEG of Pillow's quality 75.
-
-    Args:
-        image: The .jpg; its `_seg.png` lies beside it.
-        outputs: Files of the new image and of the new label map.
-        table: See :func:`label_table`.
+    the short side is longer than 512; every image saved as JPEG of Pillow's quality 75. The
+    `_seg.png` lies beside the image; the table is that of :func:`label_table`.
 
     Raises:
         ValueError: A file is missing or damaged, sizes differ, or an object number is too large.
     """
     source = image.with_name(f'{image.stem}_seg.png')
-    colours, pixels = _read_rgb(source, 'label map'), _read_rgb(image, 'image')
+    colours, pixels = _read_rgb(source), _read_rgb(image)
     check_same_size(colours.shape[:2], source, image)
-    objects = decode_objects(colours)
-    if objects.max() >= len(table):
-        raise ValueError(
-            f'label map {source} holds object {objects.max()}; the index lists {len(table) - 1}. '
-            'The two belong to different releases, or the file is damaged.'
-        )
-    label = table[objects]
+    label = map_labels(decode_objects(colours), table, source)
     height, width = resized_shape(*label.shape)
     if (height, width) != label.shape:
         pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)
         label = cv2.resize(label, (width, height), interpolation=cv2.INTER_NEAREST)
-    buffer = BytesIO()
-    Image.fromarray(pixels).save(buffer, 'JPEG', quality=JPEG_QUALITY)
-    write_bytes(outputs[0], buffer.getvalue())
-    write_bytes(outputs[1], encode_label(label, '.tif'))
+    write_image(outputs[0], pixels)
+    write_image(outputs[1], label)
 
 
 def find_tasks(root: Path) -> list[Task]:
@@ -216,37 +193,12 @@ def _plain(name: str) -> str:
     return re.sub('[^a-z0-9]', '', name.lower())
 
 
-def _read_rgb(path: Path, role: str) -> np.ndarray:
+def _read_rgb(path: Path) -> np.ndarray:
     """(H, W, 3), uint8."""
     try:
         with Image.open(path) as image:
             return np.asarray(image.convert('RGB'))
     except FileNotFoundError as error:
-        raise ValueError(f'{role} {path} is missing; unpack the archive again') from error
+        raise ValueError(f'{path} is missing; unpack the archive again') from error
     except (OSError, SyntaxError) as error:
-        raise ValueError(f'{role} {path} is damaged ({error}); unpack it again') from error
-
-
-def _encode_latin1(text: str, encoding: str) -> bytes:
-    """Stands for `_codecs.encode`, by which pickles of protocol 2 hold bytes."""
-    if encoding not in ('latin1', 'latin-1'):
-        raise PrepareError(f'asks for the codec {encoding!r}, which this index never holds')
-    return text.encode('latin1')
-
-
-def _empty_bytes() -> bytes:
-    """Stands for `bytes`, by which pickles of protocol 2 hold the empty string of bytes."""
-    return b''
-
-
-def _allowed() -> dict[str, Any]:
-    """What a dict of lists, strings and arrays needs; NumPy moved its functions in version 2."""
-    rebuild_from_buffer: Any = np.zeros(1).__reduce_ex__(5)[0]
-    return {
-        **numpy_names(),
-        'numpy.core.numeric._frombuffer': rebuild_from_buffer,
-        'numpy._core.numeric._frombuffer': rebuild_from_buffer,
-        'collections.OrderedDict': OrderedDict,
-        '_codecs.encode': _encode_latin1,
-        '__builtin__.bytes': _empty_bytes,
-    }
+        raise ValueError(f'{path} is damaged ({error}); unpack it again') from error

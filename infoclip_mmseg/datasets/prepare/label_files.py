@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from infoclip_mmseg.datasets.label_maps import decode_label_map
+from infoclip_mmseg.datasets.transforms import PNG_END
 from infoclip_mmseg.utils.files import write_whole
 
-Log = Callable[[str], None]
-Advance = Callable[[int], None]
-"""Told how many bytes, members or images were done since the last call."""
+Update = Callable[..., None]
+"""Of a progress bar: `update(advance=n)` bytes or images more, `update(total=n)` of all."""
 
-PNG_END = b'IEND\xaeB`\x82'
+FORMATS: dict[str, dict[str, Any]] = {
+    '.png': dict(format='PNG'),
+    '.tif': dict(format='TIFF', compression='tiff_adobe_deflate'),
+    '.jpg': dict(format='JPEG', quality=75),  # as A-847 is published
+}
 
 
 class PrepareError(RuntimeError):
@@ -25,149 +31,125 @@ class PrepareError(RuntimeError):
 
 
 @contextmanager
-def complete_file(path: Path) -> Iterator[Path]:
-    """A draft of a file; see :func:`~infoclip_mmseg.utils.files.write_whole`.
-
-    Raises:
-        PrepareError: The disk is full.
-    """
+def explain_full_disk(path: Path) -> Iterator[None]:
+    """Turn 'no space left' and 'quota exceeded' into a PrepareError."""
     try:
-        with write_whole(path) as draft:
-            yield draft
+        yield
     except OSError as error:
-        raise_if_disk_full(error, path)
-        raise
-
-
-def raise_if_disk_full(error: BaseException, path: Path) -> None:
-    """Turn 'no space left' and 'quota exceeded' into a message.
-
-    Raises:
-        PrepareError: The error is one of the two.
-    """
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
         raise PrepareError(
             f'the disk is full ({error.strerror}) at {path}. Nothing half-written stands under a '
             'final name. Free some space and start the same command again: it goes on from here.'
         ) from error
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file in one step; see :func:`complete_file`."""
-    with complete_file(path) as draft:
-        draft.write_bytes(data)
+def write_image(path: Path, pixels: np.ndarray) -> None:
+    """Write (H, W), uint8 or uint16, or (H, W, 3), uint8, as .png, .tif or .jpg in one step.
 
-
-def encode_label(label: np.ndarray, suffix: str) -> bytes:
-    """A label map as a grey PNG or as a deflated TIFF.
-
-    Args:
-        label: (H, W), uint8 or uint16.
-        suffix: '.png' or '.tif'.
+    Raises:
+        PrepareError: The disk is full.
     """
     buffer = BytesIO()
-    image = Image.fromarray(label)
-    if suffix == '.tif':
-        image.save(buffer, 'TIFF', compression='tiff_adobe_deflate')
-    else:
-        image.save(buffer, 'PNG')
-    return buffer.getvalue()
+    Image.fromarray(pixels).save(buffer, **FORMATS[path.suffix])
+    with explain_full_disk(path), write_whole(path) as draft:
+        draft.write_bytes(buffer.getvalue())
 
 
 def read_indices(path: Path) -> np.ndarray:
-    """Class indices of a one-channel label map: indexed, grey 8-bit or 16-bit.
-
-    Returns:
-        (H, W), uint8 or an integer type of more bits.
+    """Class indices of a one-channel label map, (H, W): indexed, grey 8-bit or 16-bit.
 
     Raises:
         ValueError: The file is damaged or holds colours.
     """
-    try:
-        data = path.read_bytes()
-        with Image.open(BytesIO(data)) as image:
-            mode = image.mode
-            values = np.asarray(image)
-        if image.format == 'PNG' and PNG_END not in data:  # Pillow does without it
-            raise ValueError('cut short: its end mark is missing')
-    except (OSError, SyntaxError, ValueError) as error:
+    data = path.read_bytes()
+    if path.suffix == '.png' and PNG_END not in data:  # Pillow does without it
         raise ValueError(
-            f'label map {path} is damaged ({error}); unpack or copy it again'
-        ) from error
-    if mode not in ('P', 'L', 'I', 'I;16', 'I;16B'):
-        raise ValueError(
-            f'label map {path} has mode {mode}; expected one channel of class indices (an indexed '
-            'or grey image), not colours'
+            f'label map {path} is damaged (cut short: its end mark is missing); unpack or copy it '
+            'again'
         )
-    return values
-
-
-def image_size(path: Path) -> tuple[int, int]:
-    """Height and width in pixels by the header of an image file, without EXIF rotation.
-
-    Raises:
-        ValueError: There is no such file, or it is no image.
-    """
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except FileNotFoundError as error:
-        raise ValueError(f'image {path} is missing') from error
-    except (OSError, SyntaxError) as error:
-        raise ValueError(f'image {path} is not readable ({error}); unpack it again') from error
+    return decode_label_map(data, str(path))
 
 
 def check_same_size(label: tuple[int, ...], label_path: Path, image_path: Path) -> None:
-    """Check that a label map has the size of its image.
+    """Check that a label map has the height and width of its image, by the image's header.
 
-    Args:
-        label: Height and width of the label map in pixels.
-        label_path: Its file, for the message.
-        image_path: The image.
+    The image is not turned by its EXIF entry: the label maps of the public data sets are not.
 
     Raises:
         ValueError: Sizes differ, or the image can't be read.
     """
-    image = image_size(image_path)
-    if tuple(label) != image:
+    try:
+        with Image.open(image_path) as image:
+            width, height = image.size
+    except FileNotFoundError as error:
+        raise ValueError(f'image {image_path} is missing') from error
+    except (OSError, SyntaxError) as error:
+        raise ValueError(
+            f'image {image_path} is not readable ({error}); unpack it again'
+        ) from error
+    if tuple(label) != (height, width):
         raise ValueError(
             f'label map {label_path} is {label[0]} x {label[1]} pixels (height x width), its image '
-            f'{image_path} is {image[0]} x {image[1]}: label files were swapped or belong to '
-            'another release; unpack both archives again'
+            f'{image_path} is {height} x {width}: label files were swapped or belong to another '
+            'release; unpack both archives again'
         )
 
 
-def map_labels(values: np.ndarray, table: np.ndarray, path: Path, unknown: int) -> np.ndarray:
-    """Replace each value by its entry in a table.
-
-    Args:
-        values: (H, W), non-negative integers.
-        table: (N,), new label of each value.
-        path: The file that the values come from, for the message.
-        unknown: Mark in the table of values that may not occur.
+def map_labels(values: np.ndarray, table: Mapping[int, int], path: Path) -> np.ndarray:
+    """Replace each value, (H, W), non-negative integers, by its label in a table.
 
     Returns:
-        (H, W), of the table's type.
+        (H, W), uint8 where that is enough for all labels, else uint16.
 
     Raises:
-        ValueError: A value has no class.
+        ValueError: A value has no label; the path is that of the file that holds it.
     """
-    seen = np.unique(values)
-    wrong = [int(v) for v in seen if not 0 <= v < len(table) or int(table[v]) == unknown]
+    seen = np.flatnonzero(np.bincount(values.ravel())).tolist()
+    wrong = [value for value in seen if value not in table]
     if wrong:
         raise ValueError(
             f'label map {path} holds {wrong[:5]}, which no class of this data set has; it is '
             'damaged, swapped or of another release'
         )
-    return table[values]
+    lookup = np.zeros(max(table) + 1, np.min_scalar_type(max(table.values())))
+    lookup[list(table)] = list(table.values())
+    return lookup[values]
 
 
-def read_list(path: Path) -> list[str]:
-    """Names from a text file, one a line.
+def convert_label(
+    image: Path,
+    source: Path,
+    output: Path,
+    table: Mapping[int, int],
+    read: Callable[[Path], np.ndarray] = read_indices,
+) -> None:
+    """Convert one label map.
+
+    Args:
+        image: Its image, which must have the same size.
+        source, output: Its file, and the file to write.
+        table: Label of each value that may occur.
+        read: Reads the source to values (H, W).
 
     Raises:
-        PrepareError: It is missing or empty.
+        ValueError: It is missing, damaged, of another size, or holds an unknown class.
     """
+    try:
+        values = read(source)
+    except FileNotFoundError as error:
+        raise ValueError(f'label map {source} is missing; unpack the archive again') from error
+    check_same_size(values.shape, source, image)
+    write_image(output, map_labels(values, table, source))
+
+
+def read_list(paths: Sequence[Path]) -> list[str]:
+    """Names, one a line, from the first of the text files that is there.
+
+    Raises:
+        PrepareError: There is none, or it is empty.
+    """
+    path = next(filter(Path.is_file, paths), paths[0])
     names = path.read_text(encoding='utf-8').split() if path.is_file() else []
     if not names:
         raise PrepareError(f'the list of images {path} is missing or empty; unpack it again')

@@ -6,22 +6,19 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 
-from infoclip_mmseg.datasets.prepare.label_files import Advance, PrepareError
+from infoclip_mmseg.datasets.prepare.label_files import PrepareError, Update
 from infoclip_mmseg.utils.files import first_few
 
 SHOWN = 10
 """Problems that an error shows in full."""
 
 
-@dataclass(frozen=True)
-class Task:
+class Task(NamedTuple):
     """One conversion.
 
     Attributes:
@@ -37,29 +34,22 @@ class Task:
         return all(path.is_file() for path in self.outputs)
 
 
-def run_tasks(tasks: Sequence[Task], workers: int, advance: Advance) -> None:
-    """Run the tasks that are not done.
-
-    Args:
-        tasks: All conversions of a data set.
-        workers: Processes; 1 runs them in this one.
-        advance: Told of each task that ended.
+def run_tasks(tasks: Sequence[Task], workers: int, update: Update) -> None:
+    """Run the tasks that are not done; with one worker in this process.
 
     Raises:
         PrepareError: Some input was bad (the others were converted), or the disk is full.
     """
     pending = [task for task in tasks if not task.is_done()]
-    advance(len(tasks) - len(pending))
+    update(advance=len(tasks) - len(pending))
     problems = []
     for problem in map_parallel(_attempt, pending, workers):
-        advance(1)
-        if problem:
-            problems.append(problem)
+        update(advance=1)
+        problems += [f'  {problem}'] if problem else []
     if problems:
-        lines = [f'  {line}' for line in sorted(problems)]
         raise PrepareError(
             f'{len(problems)} of {len(tasks)} could not be converted:\n'
-            + first_few(lines, SHOWN, '\n', '\n  and {} more')
+            + first_few(sorted(problems), SHOWN, '\n', '\n  and {} more')
             + '\nThe others are done. Mend these and start the same command again.'
         )
 
@@ -67,15 +57,7 @@ def run_tasks(tasks: Sequence[Task], workers: int, advance: Advance) -> None:
 def map_parallel(
     function: Callable[[Any], Any], items: Sequence[Any], workers: int
 ) -> Iterator[Any]:
-    """Results of a function, in the items' order, over processes or in this one.
-
-    Args:
-        function: A function of a module.
-        items: Its arguments.
-        workers: Processes; 1 for none.
-
-    Yields:
-        The results.
+    """Results of a module's function, in the items' order, over processes; with one in this one.
 
     Raises:
         PrepareError: A process was killed.
@@ -84,38 +66,28 @@ def map_parallel(
         yield from map(function, items)
         return
     chunk = max(1, min(16, len(items) // (4 * workers)))
-    with _one_opencv_thread(), ProcessPoolExecutor(workers, initializer=_start_worker) as pool:
-        try:
-            yield from pool.map(function, items, chunksize=chunk)
-        except BrokenProcessPool as error:
-            raise PrepareError(
-                'a process was killed, probably for want of memory. Start the same command again '
-                f'with fewer --workers (now {workers}): it goes on from here.'
-            ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def _one_opencv_thread() -> Iterator[None]:
-    """Stop OpenCV's threads: a process that is forked beside them can wait for ever."""
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)  # a process that is forked beside OpenCV's threads can wait for ever
     try:
-        yield
+        answer = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+        with ProcessPoolExecutor(workers, initializer=signal.signal, initargs=answer) as pool:
+            try:
+                yield from pool.map(function, items, chunksize=chunk)
+            finally:
+                pool.shutdown(cancel_futures=True)
+    except BrokenProcessPool as error:
+        raise PrepareError(
+            'a process was killed, probably for want of memory. Start the same command again '
+            f'with fewer --workers (now {workers}): it goes on from here.'
+        ) from error
     finally:
-        cv2.setNumThreads(before)
+        cv2.setNumThreads(threads)
 
 
 def _attempt(task: Task) -> str | None:
     """Run one task; bad input gives its message."""
     try:
         task.function()
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         return str(error)
     return None
-
-
-def _start_worker() -> None:
-    """Ctrl-C is the parent's to answer."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,137 +1,204 @@
-"""From nothing to a prepared data set: fetch, unpack, convert; and its check."""
+"""From nothing to a prepared data set: fetch, unpack, convert; check counts, sizes, labels."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple
 
-from infoclip_mmseg.datasets.prepare.archive_download import fetch
-from infoclip_mmseg.datasets.prepare.archive_list import DOWNLOADS, Source
-from infoclip_mmseg.datasets.prepare.archive_unpacking import unpack
-from infoclip_mmseg.datasets.prepare.label_files import Advance, PrepareError
-from infoclip_mmseg.datasets.prepare.parallel import run_tasks
+import numpy as np
+import rich.progress as bars
+from rich.console import Console
+
+from infoclip_mmseg.datasets.benchmarks import Benchmark, Layout
+from infoclip_mmseg.datasets.prepare.archives import Source, fetch, unpack
+from infoclip_mmseg.datasets.prepare.label_files import (
+    PrepareError,
+    Update,
+    check_same_size,
+    read_indices,
+    read_list,
+)
+from infoclip_mmseg.datasets.prepare.parallel import map_parallel, run_tasks
 from infoclip_mmseg.datasets.prepare.recipes import Recipe
-from infoclip_mmseg.datasets.prepare.verification import Verdict, check_data_set
+from infoclip_mmseg.datasets.transforms import check_image_file
+from infoclip_mmseg.utils.files import first_few
+
+SHOWN = 3
+"""Files that a verdict names."""
 
 
-class Bar(Protocol):
-    """A progress bar."""
-
-    def total(self, number: int | None) -> None:
-        """Set the end, in what `advance` counts; None where it is not known."""
-
-    def advance(self, number: int) -> None:
-        """Move by so many."""
-
-
-class Display(Protocol):
-    """Shows what is being done."""
-
-    def bar(self, what: str, in_bytes: bool = False) -> AbstractContextManager[Bar]:
-        """Open a progress bar."""
-
-    def say(self, line: str) -> None:
-        """Show a line that stays."""
+@contextmanager
+def progress_bar(console: Console, what: str, in_bytes: bool = False) -> Iterator[Update]:
+    """A progress bar; it is drawn once, at its end, where the output is no terminal."""
+    columns: list[bars.ProgressColumn] = [bars.TextColumn('{task.description}'), bars.BarColumn()]
+    if in_bytes:
+        columns += [bars.DownloadColumn(), bars.TransferSpeedColumn()]
+    else:
+        columns.append(bars.MofNCompleteColumn())
+    with bars.Progress(*columns, bars.TimeRemainingColumn(), console=console) as progress:
+        yield partial(progress.update, progress.add_task(what, total=None))
 
 
-class MissingSourceError(PrepareError):
-    """Something has to be fetched first."""
-
-
-def prepare(
-    recipe: Recipe,
-    root: Path,
-    download: bool,
-    workers: int,
-    display: Display,
-    counts: Mapping[str, int],
-) -> None:
+def prepare(recipe: Recipe, root: Path, download: bool, workers: int, console: Console) -> None:
     """Bring a data set below a data root into the layout that the configs read.
 
-    Args:
-        recipe: The data set.
-        root: The data root.
-        download: Fetch what is missing.
-        workers: Processes.
-        display: Shows what is being done.
-        counts: Numbers of images by key of a part, in place of the published ones.
+    With `download` what is missing is fetched; conversion runs in `workers` processes.
 
     Raises:
-        MissingSourceError: Something has to be fetched; the message says what and from where.
-        PrepareError: A file is damaged or of another release, or the disk is full.
+        PrepareError: Something has to be fetched (the message says what and from where), a file is
+            damaged or of another release, or the disk is full.
     """
-    if recipe.is_complete(root, counts):
-        display.say(f'{recipe.name}: already prepared')
+    say = partial(console.out, highlight=False)
+    if recipe.is_complete(root):
+        say(f'{recipe.name}: already prepared')
         return
-    provide_sources(recipe, root, download, display)
+    provide_sources(recipe, root, download, console)
     if recipe.find_tasks is None:
-        display.say(f'{recipe.name}: ready, nothing to convert')
+        say(f'{recipe.name}: ready, nothing to convert')
         return
-    display.say(f'{recipe.name}: looking at what there is to convert')
+    say(f'{recipe.name}: looking at what there is to convert')
     tasks = recipe.find_tasks(root)
     if not tasks:
         raise PrepareError(f'{recipe.name}: there is no image below {root}; unpack it again')
-    with display.bar(f'{recipe.name}: convert') as bar:
-        bar.total(len(tasks))
-        run_tasks(tasks, workers, bar.advance)
-    display.say(f'{recipe.name}: {len(tasks):,} converted, to {tasks[0].outputs[-1].parent}')
+    with progress_bar(console, f'{recipe.name}: convert') as update:
+        update(total=len(tasks))
+        run_tasks(tasks, workers, update)
+    say(f'{recipe.name}: {len(tasks):,} converted, to {tasks[0].outputs[-1].parent}')
 
 
-def provide_sources(recipe: Recipe, root: Path, download: bool, display: Display) -> None:
+def provide_sources(recipe: Recipe, root: Path, download: bool, console: Console) -> None:
     """Fetch (if asked to) and unpack what a data set is made from.
 
     Raises:
-        MissingSourceError: Something is neither there nor can be fetched.
-        PrepareError: An archive is damaged, or the disk is full.
+        PrepareError: Something is neither there nor can be fetched, an archive is damaged, or the
+            disk is full.
     """
     missing = []
     for source in recipe.sources:
-        archive = _find_archive(source, root)
+        archive = source.find(root)
         if archive is None and not source.is_there(root):
             if not (download and source.urls):
                 missing.append(source)
                 continue
-            with display.bar(f'fetch {source.filename}', in_bytes=True) as bar:
-                archive = fetch(source, root, bar.total, bar.advance)
+            with progress_bar(console, f'fetch {source.filename}', in_bytes=True) as update:
+                archive = fetch(source, root, update)
         if archive is not None:
-            _unpack_once(source, archive, root, display)
+            _unpack_once(source, archive, root, console)
     if missing:
         parts = '\n'.join(f'  {source.describe(root)}' for source in missing)
         can_fetch = not download and any(source.urls for source in missing)
         hint = '\nWith --download what has an address is fetched.' if can_fetch else ''
-        raise MissingSourceError(f'{recipe.name} needs:\n{parts}{hint}')
+        raise PrepareError(f'{recipe.name} needs:\n{parts}{hint}')
 
 
-def check(
-    recipe: Recipe, root: Path, workers: int, display: Display, counts: Mapping[str, int]
-) -> list[Verdict]:
-    """Verdicts on every part of a prepared data set; see :func:`check_data_set`."""
-    verdicts = []
-    for part in recipe.parts:
-        count = counts.get(part.key, part.num_images)
-        with display.bar(f'check {part.key}') as bar:
-            bar.total(count)
-            verdicts += check_data_set(part, root, count, workers, bar.advance)
-    return verdicts
-
-
-def _find_archive(source: Source, root: Path) -> Path | None:
-    """The downloaded file, in the folder of downloads or in the data root itself."""
-    places = (root / DOWNLOADS / source.filename, root / source.filename)
-    return next((path for path in places if path.is_file()), None)
-
-
-def _unpack_once(source: Source, archive: Path, root: Path, display: Display) -> None:
+def _unpack_once(source: Source, archive: Path, root: Path, console: Console) -> None:
     """Unpack an archive unless a mark beside it says that this was done to the end."""
     mark = archive.with_name(f'{archive.name}.unpacked')
     size = archive.stat().st_size
     if source.is_there(root) and mark.is_file() and mark.read_text() == str(size):
         return
-    with display.bar(f'unpack {source.filename}', in_bytes=True) as bar:
-        bar.total(size)
-        advance: Advance = bar.advance
-        unpack(source, archive, root, advance)
+    with progress_bar(console, f'unpack {source.filename}', in_bytes=True) as update:
+        update(total=size)
+        unpack(source, archive, root, update)
     if archive.is_file():
         mark.write_text(str(size))
+
+
+class Verdict(NamedTuple):
+    """One line of a check."""
+
+    ok: bool
+    text: str
+
+    def __str__(self) -> str:
+        return f'{"ok  " if self.ok else "FAIL"}  {self.text}'
+
+
+def check(recipe: Recipe, root: Path, workers: int, console: Console) -> list[Verdict]:
+    """Verdicts on every part of a prepared data set; see :func:`check_data_set`."""
+    verdicts = []
+    for part in recipe.parts:
+        with progress_bar(console, f'check {part.key}') as update:
+            verdicts += check_data_set(part, root, workers, update)
+    return verdicts
+
+
+def check_data_set(data_set: Benchmark, root: Path, workers: int, update: Update) -> list[Verdict]:
+    """Check a data set's images and label maps; each label map is decoded.
+
+    Of the accepted layouts the first whose label maps are there is checked.
+
+    Returns:
+        Verdicts on count, pairs, sizes and label values.
+    """
+    key, count, layouts = data_set.key, data_set.num_images, data_set.accepted
+    layout = next((one for one in layouts if one.label_names(root)), layouts[0])
+    update(total=count)
+    try:
+        names = expected_names(layout, root)
+    except PrepareError as error:
+        return [Verdict(False, f'{key}: {error}')]
+    text = f'{key}: {len(names):,} images, expected {count:,} (labels in {layout.label_folder()})'
+    if not names:
+        return [Verdict(False, f'{text}; nothing is below {root}: prepare it first')]
+    verdicts = [Verdict(len(names) == count, text)]
+    pairs, missing = _pair_up(layout, root, names)
+    verdicts.append(_judge(key, 'each image has its label map', 'files are missing', missing))
+    sizes, values = [], []
+    for size, value in map_parallel(partial(inspect_pair, layout, root), pairs, workers):
+        update(advance=1)
+        sizes += [size] if size else []
+        values += [value] if value else []
+    if pairs:
+        ranges = ' or '.join(map(str, (f'0..{layout.num_values - 1}', *layout.ignored)))
+        verdicts.append(_judge(key, 'sizes agree', 'sizes differ or files are damaged', sizes))
+        verdicts.append(_judge(key, f'labels are {ranges}', 'wrong label values', values))
+    return verdicts
+
+
+def expected_names(layout: Layout, root: Path) -> list[str]:
+    """Names of the images that need a label map.
+
+    Raises:
+        PrepareError: The list of them, of which there is one only, is missing.
+    """
+    lists = layout.listing_files(root)
+    if len(lists) == 1 or any(path.is_file() for path in lists):
+        return read_list(lists)
+    names = [] if lists else layout.image_names(root)
+    return names or layout.label_names(root)
+
+
+def inspect_pair(layout: Layout, root: Path, name: str) -> tuple[str, str]:
+    """What is wrong with files or sizes of a pair, and with its label values; '' for nothing."""
+    image, label = layout.image_file(name, root), layout.label_file(name, root)
+    try:
+        values = read_indices(label)
+        check_same_size(values.shape, label, image)
+        check_image_file(image)
+    except (ValueError, OSError) as error:
+        return str(error), ''
+    if layout.bits == 16 and values.dtype == np.uint8:
+        return '', f'{label} has 8 bits a pixel: it can hold neither all classes nor 65535'
+    seen = np.unique(values)
+    allowed = (seen < layout.num_values) | np.isin(seen, layout.ignored)
+    return '', '' if allowed.all() else f'{label} holds {seen[~allowed][:5].tolist()}'
+
+
+def _pair_up(layout: Layout, root: Path, names: list[str]) -> tuple[list[str], list[str]]:
+    """Names of which image and label map are there, and the files that are missing."""
+    labelled, pictured = set(layout.label_names(root)), set(layout.image_names(root))
+    missing = [str(layout.label_file(name)) for name in names if name not in labelled]
+    wanted = set(names) if layout.listings else labelled.union(names)
+    missing += [str(layout.image_file(name)) for name in wanted - pictured]
+    return [name for name in names if name in labelled and name in pictured], missing
+
+
+def _judge(key: str, good: str, bad: str, problems: list[str]) -> Verdict:
+    if not problems:
+        return Verdict(True, f'{key}: {good}')
+    shown = first_few(sorted(problems), SHOWN, '; ', '; and {} more')
+    return Verdict(False, f'{key}: {len(problems)} {bad}: {shown}')

@@ -1,32 +1,116 @@
-"""One checkpoint on several data sets in one process."""
+"""Which benchmarks are there and complete; one checkpoint on all of them in one process."""
 
 from __future__ import annotations
 
+import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mmengine.config import Config
 from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, TestLoop
+from mmseg.registry import DATASETS
 
-from infoclip_mmseg.evaluation.benchmarks.plan import Plan
-from infoclip_mmseg.evaluation.benchmarks.published import published_rows
-from infoclip_mmseg.evaluation.benchmarks.results import load_result, save_result
-from infoclip_mmseg.evaluation.benchmarks.table import (
-    make_notes,
-    make_rows,
-    to_csv,
-    to_json,
-    to_markdown,
+from infoclip_mmseg.datasets.benchmarks import (
+    METRIC,
+    Benchmark,
+    describe_absence,
+    find_layout,
+    make_dataloader_cfg,
 )
-from infoclip_mmseg.utils.files import file_digest, value_digest, write_text
+from infoclip_mmseg.evaluation.benchmarks.table import make_tables
+from infoclip_mmseg.utils.files import file_digest, first_few, value_digest, write_text
 from infoclip_mmseg.version import __version__
 
 FOLDER = 'benchmarks'
 """Folder of the results below the working folder."""
+SHOWN = 12
+"""Characters of a fingerprint in a file name."""
+
+
+class Plan(NamedTuple):
+    """A benchmark that is there, checked and ready to be evaluated.
+
+    Attributes:
+        benchmark: Which.
+        dataloader: Config of the data loader.
+        evaluator: Config of the metric; the benchmark's key is its prefix.
+        images: Number of images.
+        data: Fingerprint of the files.
+    """
+
+    benchmark: Benchmark
+    dataloader: dict[str, Any]
+    evaluator: dict[str, Any]
+    images: int
+    data: str
+
+
+def make_plans(
+    benchmarks: Sequence[Benchmark],
+    data_root: str | Path,
+    pipeline: Sequence[dict],
+    template: Mapping[str, Any] | None = None,
+) -> tuple[list[Plan], list[str]]:
+    """Find the benchmarks below a folder and check that all of their files are there.
+
+    `pipeline` and `template` as in :func:`make_dataloader_cfg`.
+
+    Returns:
+        Plans of those that are there, and for each of the others where it was looked for.
+
+    Raises:
+        FileNotFoundError: None of them is there; or one is, but label maps of some images are not.
+    """
+    init_default_scope('mmseg')
+    plans, absent = [], []
+    for benchmark in benchmarks:
+        layout = find_layout(benchmark, data_root)
+        if layout is None:
+            absent.append(describe_absence(benchmark, data_root))
+            continue
+        dataloader = make_dataloader_cfg(layout, data_root, pipeline, template)
+        dataset = DATASETS.build({**dataloader['dataset'], 'pipeline': []})
+        infos = [dataset.get_data_info(index) for index in range(len(dataset))]
+        missing = [i['seg_map_path'] for i in infos if not os.path.isfile(i['seg_map_path'])]
+        if missing or not infos:
+            raise FileNotFoundError(
+                f'{benchmark.title}: {len(missing)} of {len(infos)} label maps are missing in '
+                f'{dataset.data_prefix["seg_map_path"]}: {first_few(missing, 3, rest=" ...")}. '
+                'Make them again, or take their images out.'
+            )
+        evaluator = dict(METRIC, prefix=benchmark.key)
+        files = [info[key] for info in infos for key in ('img_path', 'seg_map_path')]
+        plans.append(Plan(benchmark, dataloader, evaluator, len(infos), hash_listing(files)))
+    if not plans:
+        raise FileNotFoundError('\n  '.join(['none of the benchmarks is there:', *absent]))
+    return plans, absent
+
+
+def hash_listing(paths: Sequence[str | os.PathLike[str]]) -> str:
+    """SHA-256 of the names and sizes of files, in this order, wherever their folder is."""
+    return value_digest([[Path(path).name, os.path.getsize(path)] for path in paths])
+
+
+def evaluation_pipeline(cfg: Config) -> list[dict]:
+    """The pipeline with which a config evaluates.
+
+    Raises:
+        ValueError: The config has neither a test nor a validation set.
+    """
+    for key in ('test_dataloader', 'val_dataloader'):
+        dataset = (cfg.get(key) or {}).get('dataset')
+        while dataset is not None and 'pipeline' not in dataset:
+            dataset = (dataset.get('datasets') or [dataset.get('dataset')])[0]
+        if dataset is not None:
+            return dataset['pipeline']
+    raise ValueError(
+        'the config has no test_dataloader and no val_dataloader whose pipeline could be used'
+    )
 
 
 def evaluate_plan(runner: Runner, plan: Plan, fp16: bool = False) -> dict[str, float]:
@@ -40,10 +124,9 @@ def evaluate_plan(runner: Runner, plan: Plan, fp16: bool = False) -> dict[str, f
     """
     usual_loop = runner._test_loop
     try:
-        loop = TestLoop(runner, plan.dataloader, [plan.evaluator], fp16=fp16)
         # Hooks look for the data set and the number of batches in the runner.
-        runner._test_loop = loop
-        return loop.run()
+        runner._test_loop = TestLoop(runner, plan.dataloader, [plan.evaluator], fp16=fp16)
+        return runner._test_loop.run()
     finally:
         runner._test_loop = usual_loop
 
@@ -59,8 +142,28 @@ def fingerprint_of(cfg: Config, plan: Plan, checkpoint: str | None) -> str:
     dataset = {k: v for k, v in plan.dataloader['dataset'].items() if k != 'data_root'}
     fp16 = bool(cfg.test_cfg.get('fp16', False))
     metric = {k: v for k, v in plan.evaluator.items() if k != 'output_dir'}
-    version = __version__
-    return value_digest([version, weights, model, dataset, plan.data, metric, fp16])
+    return value_digest([__version__, weights, model, dataset, plan.data, metric, fp16])
+
+
+def load_result(folder: Path, key: str, fingerprint: str) -> dict[str, Any] | None:
+    """A finished result, or None where there is none of this fingerprint or it is damaged."""
+    try:
+        result = json.loads(_result_path(folder, key, fingerprint).read_text(encoding='utf-8'))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    fits = isinstance(result, dict) and result.get('fingerprint') == fingerprint
+    return result if fits and isinstance(result.get('figures'), dict) else None
+
+
+def save_result(folder: Path, result: dict[str, Any]) -> Path:
+    """Write a result, which has a `key` and a `fingerprint`; whole or not at all."""
+    path = _result_path(folder, result['key'], result['fingerprint'])
+    write_text(path, json.dumps(result, indent=1) + '\n')
+    return path
+
+
+def _result_path(folder: Path, key: str, fingerprint: str) -> Path:
+    return folder / f'{key}_{fingerprint[:SHOWN]}.json'
 
 
 def run_benchmarks(
@@ -78,8 +181,7 @@ def run_benchmarks(
 
     Args:
         runner: Runner of the model; it loads its checkpoint here.
-        plans: What to evaluate, from :func:`make_plans`.
-        absent: What is not there, for the notes.
+        plans, absent: From :func:`make_plans`.
         checkpoint: File of the weights; None where the model has pretrained ones.
         name: Of the checkpoint in the table.
         redo: Evaluate again what is finished.
@@ -111,14 +213,11 @@ def run_benchmarks(
     runner.call_hook('after_run')
     results = {plan.benchmark.key: results[plan.benchmark.key] for plan in plans}
     model = runner.cfg.model
-    rows = make_rows(name, results, published_rows(model.get('module', model).backbone.model_name))
-    notes = make_notes(results, absent)
-    table = to_markdown(rows, results, notes)
-    if is_main_process():
-        write_text(folder / 'table1.md', table)
-        write_text(folder / 'table1.csv', to_csv(rows))
-        write_text(folder / 'table1.json', to_json(rows, results, notes))
-    return table
+    backbone = model.get('module', model).backbone.model_name
+    tables = make_tables(name, backbone, results, absent)
+    for file, text in tables.items() if is_main_process() else ():
+        write_text(folder / file, text)
+    return tables['table1.md']
 
 
 def _evaluate(
@@ -129,11 +228,10 @@ def _evaluate(
     runner.logger.info(f'{benchmark.title}: {plan.images} images')
     fp16 = bool(runner.cfg.test_cfg.get('fp16', False))
     figures = evaluate_plan(runner, plan, fp16)
-    prefix = f'{benchmark.key}/'
     return dict(
         key=benchmark.key,
         title=benchmark.title,
-        figures={k.removeprefix(prefix): float(v) for k, v in figures.items()},
+        figures={k.removeprefix(f'{benchmark.key}/'): float(v) for k, v in figures.items()},
         images=plan.images,
         seconds=round(time.perf_counter() - start, 1),
         checkpoint=checkpoint,

@@ -74,7 +74,7 @@ def prepare(built: Built, clock: Clock) -> Task:
             with _folder() as folder:
                 tasks = [_conversion(folder, i, key, size, values) for i in range(setting.images)]
                 with clock(name, setting.images):
-                    run_tasks(tasks, setting.workers, lambda number: None)
+                    run_tasks(tasks, setting.workers, lambda **done: None)
 
     return Task(call, setting.images)
 
@@ -123,7 +123,8 @@ def _evaluate(dataset: Any, classes: int, clock: Clock) -> None:
 
 def _conversion(folder: Path, number: int, key: str, size: Size, values: int) -> Any:
     """Draw an image and its label map of a data set; gives the task that converts them."""
-    from infoclip_mmseg.datasets.prepare import ade847, coco_stuff, pascal_context, voc
+    from infoclip_mmseg.datasets.prepare import ade847, conversions
+    from infoclip_mmseg.datasets.prepare.label_files import convert_label
     from infoclip_mmseg.datasets.prepare.parallel import Task as Conversion
 
     image = folder / f'{number:08}.jpg'
@@ -138,12 +139,11 @@ def _conversion(folder: Path, number: int, key: str, size: Size, values: int) ->
     if key == 'pc459':
         source, output = image.with_suffix('.mat'), output.with_suffix('.tif')
         savemat(str(source), {'LabelMap': labels.astype(np.uint16)}, do_compression=True)
-        return Conversion((output,), partial(pascal_context.convert_mat, image, source, output))
+        mat = (conversions.PC459_TABLE, conversions.read_label_map)
+        return Conversion((output,), partial(convert_label, image, source, output, *mat))
     Image.fromarray(labels.astype(np.uint8)).save(source)
-    convert = partial(coco_stuff.convert_label, image, source, output)
-    if key == 'voc20':
-        convert = partial(voc.convert_label, image, (source,), output, voc.IGNORED)
-    return Conversion((output,), convert)
+    rule = conversions.voc_table(255) if key == 'voc20' else conversions.coco_stuff_table()
+    return Conversion((output,), partial(convert_label, image, source, output, rule))
 
 
 def _draw_image(image: Path, seed: int, size: Size, values: int) -> np.ndarray:

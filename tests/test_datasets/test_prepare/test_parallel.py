@@ -32,7 +32,7 @@ def test_bad_input_does_not_stop_the_others(workers, tmp_path):
     paths[0].write_bytes(b'made before')
     done = []
     with pytest.raises(PrepareError) as error:
-        run_tasks(tasks, workers, done.append)
+        run_tasks(tasks, workers, lambda advance: done.append(advance))
     text = str(error.value)
     assert '11 of 20 could not be converted' in text and '02 is bad' in text
     assert 'and 1 more' in text and text.count('is bad') == 10

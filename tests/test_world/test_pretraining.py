@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from infoclip_mmseg.models import CLIPDualEncoder, FrozenTeacher, build_prompts
 from infoclip_mmseg.models.backbones.weights import TOKEN_ROWS, TOKEN_TABLE, expand_token_table
-from infoclip_mmseg.world import caption_words, make_spec
+from infoclip_mmseg.world import WorldSpec, caption_words
 from infoclip_mmseg.world.pretraining import collate_views, export_clip, window_embeddings
 
 SMALL = dict(
@@ -45,7 +45,7 @@ def test_views_and_captions(batch):
     assert np.array_equal(again['images']['8'].transpose(0, 3, 1, 2), batch['images']['8'][3:])
     assert again['texts']['16'] == batch['texts']['16'][2:]
     assert dataset(seed=1)[1]['texts'] != again['texts']
-    classes = make_spec().classes
+    classes = WorldSpec().classes
     assert all(any(name in text for name in classes) for text in batch['texts']['32'])
 
 
@@ -114,7 +114,7 @@ def test_self_distillation_moves_the_image_tower_only(batch):
 
 def test_exported_file_is_small_and_loads_like_any_other_clip(tmp_path):
     encoder = CLIPDualEncoder(SMALL).eval()
-    spec = make_spec()
+    spec = WorldSpec()
     path = export_clip(encoder, tmp_path / 'a/clip.safetensors', caption_words(spec), {'k': 'v'})
     state = load_file(str(path))
     assert state[TOKEN_TABLE].shape[0] == state[TOKEN_ROWS].shape[0] < 100
