@@ -27,6 +27,8 @@ CONFIGS = {
 
 def save(conversion: Conversion, destination: Path) -> None:
     """Write an MMEngine checkpoint; its vocabulary is COCO-Stuff's, which CAT-Seg trains on."""
+    from mmseg.datasets import COCOStuffDataset  # behind ours, which keeps mmcv's notices quiet
+
     names = COCOStuffDataset.METAINFO
     meta = dict(dataset_meta=dict(classes=names['classes'], palette=names['palette']))
     destination.parent.mkdir(parents=True, exist_ok=True)

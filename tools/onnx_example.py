@@ -17,7 +17,7 @@ import onnxruntime
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'infoclip_mmseg/utils'))
-from images import read_image
+from images import read_image  # type: ignore[import-not-found]
 
 model, photo, out = sys.argv[1:4]
 session = onnxruntime.InferenceSession(model, providers=['CPUExecutionProvider'])
