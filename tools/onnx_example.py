@@ -41,5 +41,6 @@ for index, plane in enumerate(logits):
     labels[score > best] = index
     best = np.maximum(score, best)
 Image.fromarray(np.array([*palette, [0, 0, 0]], np.uint8)[labels]).save(out)
+names = [*classes, 'none of them']
 for index in np.argsort(-np.bincount(labels.ravel(), minlength=len(classes)))[:5]:
-    print(f'{classes[index]}: {100 * (labels == index).mean():.1f} %')
+    print(f'{names[index]}: {100 * (labels == index).mean():.1f} %')

@@ -120,6 +120,26 @@ def test_baked_onnx_and_the_example_without_torch(export, folder, tmp_path):
 
 @needs_onnx
 @pytest.mark.slow
+def test_one_word_has_what_passes_the_threshold(export, folder, tmp_path):
+    import onnxruntime
+
+    out = tmp_path / 'one.png'
+    assert export('one.onnx', '--classes', 'cat', '--no-check')[0] == 0
+    session = onnxruntime.InferenceSession(str(folder / 'one.onnx'))
+    meta = session.get_modelmeta().custom_metadata_map
+    assert json.loads(meta['threshold']) == 0.5
+    assert example(folder / 'one.onnx', PHOTO, out).returncode == 0
+    photo = Image.open(PHOTO)
+    pixels = np.asarray(photo.resize((48, 48), Image.Resampling.BILINEAR), np.float32)
+    (logits,) = session.run(['logits'], {'images': pixels.transpose(2, 0, 1)[None]})
+    plane = Image.fromarray(logits[0, 0]).resize(photo.size, Image.Resampling.BILINEAR)
+    colour = np.array(json.loads(meta['palette'])[0])
+    expected = np.where(np.asarray(plane)[..., None] > 0, colour, 0)
+    assert np.array_equal(np.asarray(Image.open(out)), expected)
+
+
+@needs_onnx
+@pytest.mark.slow
 def test_onnx_with_words_as_an_input(export, folder, tmp_path):
     status, printed = export('open.onnx', '--text', 'input')
     assert status == 0 and 'agrees with PyTorch on 3 images' in printed, printed
