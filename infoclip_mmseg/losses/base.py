@@ -67,18 +67,16 @@ class DistillationLoss(nn.Module):
 
     Args:
         loss_weight: Factor of the loss.
-        loss_name: Key of the loss; it is optimised only if it starts with 'loss_'.
+        loss_name: Key of the loss; it is optimised only if it starts with 'loss_'. None takes the
+            class's ``default_name``.
     """
 
-    def __init__(self, loss_weight: float, loss_name: str) -> None:
+    default_name = 'loss_distill'
+
+    def __init__(self, loss_weight: float = 1.0, loss_name: str | None = None) -> None:
         super().__init__()
         self.loss_weight = loss_weight
-        self._loss_name = loss_name
-
-    @property
-    def loss_name(self) -> str:
-        """Key of this loss among the losses of the segmentor."""
-        return self._loss_name
+        self.loss_name = loss_name or self.default_name
 
     def distill(self, teacher: Branch, student: Branch) -> Tensor:
         """The loss of a batch, a scalar; takes from the branches what ``forward`` needs."""
@@ -113,14 +111,5 @@ def build_losses(configs: Sequence[dict]) -> nn.ModuleList:
 
 
 def distill(teacher: Branch, student: Branch, losses: Iterable[Any]) -> dict[str, Tensor]:
-    """All losses between a teacher and a student.
-
-    Args:
-        teacher: The teacher's branch, whose embeddings need no gradient.
-        student: The student's branch.
-        losses: :class:`DistillationLoss` modules, from :func:`build_losses`.
-
-    Returns:
-        Scalars by ``loss_name``.
-    """
+    """All losses, from :func:`build_losses`, between a teacher and a student by ``loss_name``."""
     return {loss.loss_name: loss.distill(teacher, student) for loss in losses}

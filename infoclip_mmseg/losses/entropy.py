@@ -59,13 +59,9 @@ def gram_matrix(features: Tensor) -> Tensor:
 
 
 def joint_gram(*grams: Tensor) -> Tensor:
-    """Gram matrix of several variables seen together.
+    """Gram matrix (..., n, n) of several variables seen together.
 
-    Args:
-        *grams: One or more Gram matrices (..., n, n) over the same n samples.
-
-    Returns:
-        (..., n, n), their Hadamard product divided by its trace.
+    It is the Hadamard product of their Gram matrices (..., n, n), divided by its trace.
 
     Raises:
         ValueError: No matrix is given, or the matrices are of different numbers of samples.
@@ -137,14 +133,7 @@ def _spectral_entropy(eigenvalues: Tensor, alpha: float, gram: Tensor) -> Tensor
 
 
 def joint_entropy(*grams: Tensor, alpha: float = 2.0) -> Tensor:
-    """Joint entropy of variables.
-
-    Args:
-        *grams: One or more Gram matrices (..., n, n) over the same n samples.
-        alpha: Order of the entropy, positive.
-
-    Returns:
-        (...), bits.
+    """Joint entropy (...), bits, of variables with Gram matrices (..., n, n).
 
     Raises:
         ValueError: As :func:`joint_gram` and :func:`renyi_entropy`.
@@ -158,15 +147,12 @@ def joint_entropy(*grams: Tensor, alpha: float = 2.0) -> Tensor:
 
 
 def mutual_information(x: Grams, y: Grams, alpha: float = 2.0) -> Tensor:
-    """Mutual information I(x; y) = H(x) + H(y) - H(x, y).
+    """Mutual information I(x; y) = H(x) + H(y) - H(x, y), (...), bits.
 
     Args:
-        x: Gram matrix (..., n, n), or a tuple of them taken as one joint variable.
-        y: As ``x``, over the same n samples.
+        x, y: Gram matrices (..., n, n) over the same n samples, or tuples of them taken as one
+            joint variable.
         alpha: Order of the entropy, positive.
-
-    Returns:
-        (...), bits.
 
     Raises:
         ValueError: As :func:`joint_gram` and :func:`renyi_entropy`.

@@ -25,11 +25,7 @@ SCALES = (1, 2, 4)
 def _target_and_student(
     teacher: Tensor, student: Tensor, dims: int, what: str
 ) -> tuple[Tensor, Tensor]:
-    """Both in float32 (or float64), the teacher without its gradient.
-
-    Raises:
-        ValueError: They are not of one shape with ``dims`` dimensions.
-    """
+    """Both, of one shape with ``dims`` dimensions, in float32 or float64; the teacher detached."""
     if teacher.dim() != dims or teacher.shape != student.shape:
         raise ValueError(
             f'teacher and student must both be {what}, but they are {tuple(teacher.shape)} and '
@@ -54,8 +50,7 @@ def class_kl(teacher: Tensor, student: Tensor, temperature: float = 1.0) -> Tens
     the classes; the mean is over positions and images. There is no factor temperature^2.
 
     Args:
-        teacher: Relation map (B, N, T), such as cosines.
-        student: Relation map (B, N, T).
+        teacher, student: Relation maps (B, N, T), such as cosines.
         temperature: Divides the relation maps, positive.
 
     Returns:
@@ -73,11 +68,7 @@ def class_kl(teacher: Tensor, student: Tensor, temperature: float = 1.0) -> Tens
 
 
 def embedding_smooth_l1(teacher: Tensor, student: Tensor) -> Tensor:
-    """SmoothL1 (threshold 1) between dense embeddings as they are, mean over all numbers.
-
-    Args:
-        teacher: Dense image embeddings (B, C, H, W).
-        student: Dense image embeddings (B, C, H, W).
+    """SmoothL1 (threshold 1) between dense embeddings (B, C, H, W), mean over all numbers.
 
     Returns:
         Scalar, no unit, at least 0.
@@ -128,8 +119,7 @@ def representation_compensation(
     """SmoothL1 between the strip-pooled positive parts of two maps (MAFT+, arXiv 2408.00744).
 
     Args:
-        teacher: Dense image embeddings (B, C, H, W).
-        student: Dense image embeddings (B, C, H, W).
+        teacher, student: Dense image embeddings (B, C, H, W).
         scales: See :func:`strip_pooling`.
 
     Returns:
@@ -155,14 +145,16 @@ class KLDistillationLoss(DistillationLoss):
     Args:
         loss_weight: Factor of the loss.
         temperature: Divides the relation maps before the softmax over the classes.
-        loss_name: Key of the loss; it is optimised only if it starts with 'loss_'.
+        loss_name: Key of the loss, by default 'loss_kl'.
 
     Raises:
         ValueError: The temperature is not positive.
     """
 
+    default_name = 'loss_kl'
+
     def __init__(
-        self, loss_weight: float = 1.0, temperature: float = 1.0, loss_name: str = 'loss_kl'
+        self, loss_weight: float = 1.0, temperature: float = 1.0, loss_name: str | None = None
     ) -> None:
         super().__init__(loss_weight, loss_name)
         _check_temperature(temperature)
@@ -192,11 +184,10 @@ class SelfDistillationLoss(DistillationLoss):
 
     Args:
         loss_weight: Factor of the loss.
-        loss_name: Key of the loss; it is optimised only if it starts with 'loss_'.
+        loss_name: Key of the loss, by default 'loss_sd'.
     """
 
-    def __init__(self, loss_weight: float = 1.0, loss_name: str = 'loss_sd') -> None:
-        super().__init__(loss_weight, loss_name)
+    default_name = 'loss_sd'
 
     def forward(self, teacher: Tensor, student: Tensor) -> Tensor:
         """Weighted :func:`embedding_smooth_l1` of dense embeddings (B, C, H, W)."""
@@ -214,14 +205,16 @@ class RepresentationCompensationLoss(DistillationLoss):
     Args:
         loss_weight: Factor of the loss.
         scales: Cells a side at which the positive parts are pooled.
-        loss_name: Key of the loss; it is optimised only if it starts with 'loss_'.
+        loss_name: Key of the loss, by default 'loss_rc'.
     """
+
+    default_name = 'loss_rc'
 
     def __init__(
         self,
         loss_weight: float = 0.1,
         scales: Sequence[int] = SCALES,
-        loss_name: str = 'loss_rc',
+        loss_name: str | None = None,
     ) -> None:
         super().__init__(loss_weight, loss_name)
         self.scales = tuple(scales)
