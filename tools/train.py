@@ -20,7 +20,7 @@ from mmseg.registry import RUNNERS
 from infoclip_mmseg.datasets import check_dataloader_cfg
 from infoclip_mmseg.engine.amp import DTYPES, enable_amp
 from infoclip_mmseg.engine.hooks.benchmark import BenchmarkHook
-from infoclip_mmseg.engine.hooks.checkpoint_match import CheckpointMatchHook
+from infoclip_mmseg.engine.hooks.guards import CheckpointMatchHook
 from infoclip_mmseg.engine.launch import (
     add_common_arguments,
     check_file,

@@ -1,5 +1,12 @@
-from infoclip_mmseg.deploy.check import Agreement, check_export, run_export
-from infoclip_mmseg.deploy.files import describe, save_onnx, save_pt2, save_text
+from infoclip_mmseg.deploy.files import (
+    Agreement,
+    check_export,
+    describe,
+    run_export,
+    save_onnx,
+    save_pt2,
+    save_text,
+)
 from infoclip_mmseg.deploy.view import ExportedView, export_program
 
 __all__ = [

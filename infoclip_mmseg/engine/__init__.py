@@ -2,8 +2,7 @@
 
 from infoclip_mmseg.engine.amp import BFloat16OptimWrapper
 from infoclip_mmseg.engine.hooks.benchmark import BenchmarkHook
-from infoclip_mmseg.engine.hooks.checkpoint_match import CheckpointMatchHook
-from infoclip_mmseg.engine.hooks.non_finite import NonFiniteLossHook
+from infoclip_mmseg.engine.hooks.guards import CheckpointMatchHook, NonFiniteLossHook
 from infoclip_mmseg.engine.hooks.teacher import FrozenTeacherHook
 from infoclip_mmseg.engine.hooks.vocabulary import VocabularyHook
 from infoclip_mmseg.engine.optim import GroupedOptimWrapperConstructor

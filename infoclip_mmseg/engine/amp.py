@@ -22,8 +22,8 @@ DTYPES = ('auto', 'fp16', 'bf16')
 class BFloat16OptimWrapper(OptimWrapper):
     """OptimWrapper whose forward pass runs under autocast to bfloat16, on a CPU too.
 
-    bfloat16 has float32's range, so that no loss scaling is needed. MMEngine's AmpOptimWrapper
-    always scales and refuses to run without an accelerator.
+    bfloat16 needs no loss scaling. MMEngine's AmpOptimWrapper always scales and refuses to run
+    without an accelerator.
     """
 
     @contextmanager

@@ -41,16 +41,10 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def load_config(args: argparse.Namespace) -> Config:
-    """Read the config of a run and put the common options into it.
+    """Read the config of a run and put the options of :func:`add_common_arguments` into it.
 
     The working folder is `--work-dir`, else the config's `work_dir`, else
     ./work_dirs/<name of the config file>.
-
-    Args:
-        args: What :func:`add_common_arguments` parsed.
-
-    Raises:
-        FileNotFoundError: There is no such config file.
     """
     check_file(args.config, 'config')
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
@@ -69,10 +63,8 @@ def start_on_cpu(cfg: Config) -> None:
     """Join the processes of a launch by torchrun or Slurm over gloo where there is no accelerator.
 
     MMEngine's own start asks for a CUDA device. With one, this does nothing.
-
-    Args:
-        cfg: Config of the run; `env_cfg.dist_cfg.timeout` (seconds) is heeded. Gets a
-            `model_wrapper_cfg` without device numbers.
+    `env_cfg.dist_cfg.timeout` (seconds) is heeded; the config gets a `model_wrapper_cfg` without
+    device numbers.
     """
     if cfg.launcher not in ('pytorch', 'slurm') or get_device() != 'cpu':
         return
@@ -113,15 +105,7 @@ def _read_slurm_variables() -> None:
 
 
 def check_file(path: str, what: str) -> None:
-    """Check that a local file is there.
-
-    Args:
-        path: The file.
-        what: What it is, for the message.
-
-    Raises:
-        FileNotFoundError: It is not.
-    """
+    """Raise a FileNotFoundError, which says ``what`` it is, where a local file is not there."""
     if not Path(path).expanduser().is_file():
         raise FileNotFoundError(
             f'{what} {path!r} does not exist or is not a file (working directory {Path.cwd()})'
@@ -144,11 +128,7 @@ def keep_freed_memory() -> None:
 
 
 def unwrap_segmentor(model: nn.Module, attribute: str) -> Any:
-    """The innermost wrapped module that has ``attribute``.
-
-    Args:
-        model: The segmentor, perhaps in wrappers of distributed runs or test-time augmentation.
-        attribute: What is asked of it.
+    """The first module with ``attribute`` within wrappers of distributed runs or of TTA.
 
     Raises:
         TypeError: Neither the model nor anything it wraps has it.

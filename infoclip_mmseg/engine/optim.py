@@ -19,7 +19,6 @@ from infoclip_mmseg.utils.tensors import at_least_float32
 
 GROUPS = {'clip': 'backbone', 'head': 'decode_head', 'lpam': 'neck'}
 """Group name to parameter-name prefix; what no prefix covers is the group 'other'."""
-
 SCOPES = ('all', 'group')
 Scope = str | Sequence[Sequence[str]]
 NORM_LAYERS = (
@@ -37,13 +36,7 @@ def group_of(name: str, groups: Mapping[str, str]) -> str:
 
 
 def check_scope(scope: Scope) -> dict[str, Sequence[str]]:
-    """Which groups are clipped by one norm.
-
-    Args:
-        scope: See :class:`GroupedClip`.
-
-    Returns:
-        For each group that the scope names, the names of those that share its norm.
+    """For each group that a scope (see :class:`GroupedClip`) names, those that share its norm.
 
     Raises:
         ValueError: Unknown scope, or a group that is named twice.
@@ -70,8 +63,8 @@ def gradient_norm(gradients: Iterable[Tensor], norm_type: float = 2.0) -> Tensor
     """Norm of several gradients taken as one vector.
 
     Args:
-        gradients: Tensors of any shapes, one or more; they may lie on several devices, and may be
-            sharded. Of sharded ones the norm is over all parts, so that every rank must call this.
+        gradients: Tensors, one or more, perhaps on several devices. Of sharded ones the norm is
+            over all parts, so that every rank must call this.
         norm_type: Order of the norm, `inf` for the largest magnitude.
 
     Returns:
@@ -80,12 +73,8 @@ def gradient_norm(gradients: Iterable[Tensor], norm_type: float = 2.0) -> Tensor
     tensors = [at_least_float32(gradient) for gradient in gradients]
     if math.isinf(norm_type):  # PyTorch has none of the empty part that a rank may hold
         tensors = [whole(tensor).abs().amax() for tensor in tensors]
-    return whole(_total_norm(tensors, norm_type))
-
-
-def _total_norm(tensors: Sequence[Tensor], norm_type: float) -> Tensor:
     if hasattr(nn.utils, 'get_total_norm'):  # torch >= 2.6
-        return nn.utils.get_total_norm(tensors, norm_type)
+        return whole(nn.utils.get_total_norm(tensors, norm_type))
     norms = [torch.linalg.vector_norm(tensor, norm_type) for tensor in tensors]
     return torch.linalg.vector_norm(torch.stack([n.to(norms[0].device) for n in norms]), norm_type)
 
@@ -124,15 +113,10 @@ class GroupedClip:
 
     @torch.no_grad()
     def __call__(self, params: Iterable[Tensor], max_norm: float, norm_type: float = 2.0) -> Tensor:
-        """Clip the gradients in place.
-
-        Args:
-            params: Parameters that have a gradient, one or more.
-            max_norm: Largest norm left; `inf` clips nothing.
-            norm_type: Order of the norm.
+        """Clip the gradients in place to ``max_norm``; `inf` clips nothing.
 
         Returns:
-            The norm over all gradients before clipping, a scalar tensor.
+            The norm over all gradients, one or more, before clipping, a scalar tensor.
         """
         gradients: dict[str, list[Tensor]] = {}
         for param in params:
@@ -145,22 +129,14 @@ class GroupedClip:
         hub = MessageHub.get_current_instance()
         for name, value in zip(norms, values):
             hub.update_scalar(f'train/grad_norm_{name}', value)
-        if not math.isinf(max_norm):
-            for name, grads in gradients.items():
-                norm = total if self.scope == 'all' else self._norm_for(name, norms, norm_type)
-                _scale(grads, (max_norm / (norm + 1e-6)).clamp(max=1.0))
+        for name, grads in gradients.items() if not math.isinf(max_norm) else ():
+            partners = norms if self.scope == 'all' else self._joint.get(name, (name,))
+            norm = gradient_norm([norms[other] for other in partners if other in norms], norm_type)
+            factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)
+            for gradient in grads:
+                part = cast(Any, gradient).to_local() if is_sharded(gradient) else gradient
+                part.mul_(factor.to(gradient.device))
         return total
-
-    def _norm_for(self, name: str, norms: Mapping[str, Tensor], norm_type: float) -> Tensor:
-        """The norm by which a group is clipped: over the groups that it shares it with."""
-        partners = [other for other in self._joint.get(name, (name,)) if other in norms]
-        return gradient_norm([norms[other] for other in partners], norm_type)
-
-
-def _scale(gradients: Iterable[Tensor], factor: Tensor) -> None:
-    for gradient in gradients:
-        part = cast(Any, gradient).to_local() if is_sharded(gradient) else gradient
-        part.mul_(factor.to(gradient.device))
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -224,7 +200,8 @@ class GroupedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         super().add_params(params, module, prefix=prefix, **kwargs)
         if prefix:
             return
-        self._drop_norm_decay(params, module)
+        if self.paramwise_cfg.get('norm_decay_mult') is not None:
+            self._drop_norm_decay(params, module)
         merged: dict[tuple[Any, ...], dict[str, Any]] = {}
         for group in params:
             options = {k: v for k, v in group.items() if k != 'params'}
@@ -235,14 +212,11 @@ class GroupedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         params[:] = merged.values()
 
     def _drop_norm_decay(self, params: list[dict[str, Any]], model: nn.Module) -> None:
-        factor = self.paramwise_cfg.get('norm_decay_mult')
-        if factor is None:
-            return
         layers = (m for m in model.modules() if isinstance(m, NORM_LAYERS))
         norm_ids = {id(p) for layer in layers for p in layer.parameters(recurse=False)}
         for group in params:
             if id(group['params'][0]) in norm_ids and 'decay_mult' not in group:
-                group['weight_decay'] = self.base_wd * factor
+                group['weight_decay'] = self.base_wd * self.paramwise_cfg['norm_decay_mult']
 
 
 @contextmanager
@@ -263,6 +237,5 @@ def _report(optimizer: torch.optim.Optimizer, groups: Mapping[str, list[nn.Param
         count = sum(p.numel() for p in params)
         print_log(f'trained, {name}: {len(params)} tensors, {count:,} parameters', 'current')
     for group in optimizer.param_groups:
-        decay = group.get('weight_decay')
-        text = f'{len(group["params"])} tensors with lr={group["lr"]} weight_decay={decay}'
-        print_log(f'optimizer group: {text}', 'current')
+        rates = f'lr={group["lr"]} weight_decay={group.get("weight_decay")}'
+        print_log(f'optimizer group: {len(group["params"])} tensors with {rates}', 'current')

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from infoclip_mmseg.visualization.legend import add_legend, rank_entries
+from infoclip_mmseg.visualization.legend import add_legend, entries_of
 from infoclip_mmseg.visualization.lettering import class_label, plain
 
 SHOWN = 30
@@ -22,11 +22,7 @@ PANEL = 4.2
 
 
 def import_sklearn() -> Any:
-    """The t-SNE class of scikit-learn, and the limit on its threads.
-
-    Raises:
-        ImportError: scikit-learn is not installed; the message says how to mend it.
-    """
+    """The t-SNE class of scikit-learn, and the limit on its threads; an ImportError without it."""
     try:
         from sklearn.manifold import TSNE
         from threadpoolctl import threadpool_limits
@@ -84,12 +80,9 @@ def draw_embeddings(
         names: Names of the labels.
         palette: Their colours [r, g, b], 0..255.
     """
-    areas = np.bincount(
-        np.concatenate([labels for _, labels in panels.values()]).astype(np.int64),
-        minlength=len(names),
-    )
-    entries = [entry for entry in rank_entries(areas, names, palette) if entry.share]
-    colours = {e.label: '#{:02x}{:02x}{:02x}'.format(*e.colour) for e in entries[:SHOWN]}
+    drawn = np.concatenate([labels for _, labels in panels.values()]).astype(np.int64)
+    entries = entries_of(drawn, names, palette)
+    colours = {entry.label: entry.code for entry in entries[:SHOWN]}
     figure = Figure((max(PANEL * len(panels), 6.0), PANEL), layout='constrained')
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axis, (title, (places, labels)) in zip(axes, panels.items()):

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infoclip_mmseg.utils.palette import colour_labels
-from infoclip_mmseg.visualization.legend import draw_legend, rank_entries
+from infoclip_mmseg.visualization.legend import draw_legend, entries_of
 
 RGB = NDArray[np.uint8]
 SIDES = (640, 4096)
@@ -47,30 +47,28 @@ def draw_overlay(
         image: RGB (h, w, 3), 0..255.
         labels: (h, w), 0..N-1.
         names: N names.
-        palette: N colours [r, g, b], 0..255.
-        opacity: See :func:`blend`.
+        palette, opacity: See :func:`blend`.
 
     Returns:
         RGB (h', w', 3), 0..255, its longer side within ``SIDES`` before the legend is added.
     """
-    image, labels = _fit(image, labels)
+    image = fit_side(image, *SIDES)
+    labels = fit_side(labels.astype(np.uint16), *SIDES, exact=True)
     picture = _outline(blend(image, labels, palette, opacity), labels, palette)
-    areas = np.bincount(labels.ravel(), minlength=len(names))
-    entries = [entry for entry in rank_entries(areas, names, palette) if entry.share]
+    entries = entries_of(labels, names, palette)
     return np.concatenate([picture, draw_legend(entries, picture.shape[1])])
 
 
-def _fit(image: RGB, labels: NDArray) -> tuple[RGB, NDArray]:
-    """Bring the longer side into ``SIDES``."""
-    height, width = labels.shape
-    side = max(height, width)
-    scale = max(SIDES[0], min(side, SIDES[1])) / side
+def fit_side(image: NDArray, least: int, most: int, exact: bool = False) -> NDArray:
+    """An image (h, w) or (h, w, 3) with its longer side within limits; ``exact`` for labels."""
+    height, width = image.shape[:2]
+    scale = min(max(height, width, least), most) / max(height, width)
     if scale == 1:
-        return image, labels
+        return image
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    labels = cv2.resize(labels.astype(np.uint16), size, interpolation=cv2.INTER_NEAREST)
-    return np.asarray(cv2.resize(image, size, interpolation=how), np.uint8), labels
+    how = cv2.INTER_NEAREST if exact else how
+    return np.asarray(cv2.resize(image, size, interpolation=how), image.dtype)
 
 
 def _outline(picture: RGB, labels: NDArray, palette: Sequence[Sequence[int]]) -> RGB:

@@ -13,12 +13,12 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from infoclip_mmseg.visualization.lettering import plain
-from infoclip_mmseg.visualization.saving import shrink
+from infoclip_mmseg.visualization.overlay import fit_side
 
 CELL = 1.75
 """Width of an image in inches."""
-COLOURS = 'turbo'
-OPACITY = 0.62
+PHOTO_SIDE = 640
+"""Longer side of an image in pixels."""
 RANGE = (1, 99)
 """Percentiles of the values that get the ends of the colour scale."""
 
@@ -41,17 +41,26 @@ def draw_alignment(
     Raises:
         ValueError: Counts do not fit, or the scale is unknown.
     """
-    _check(images, maps, names, scale)
-    heights = [CELL * _aspect(image) for image in images for _ in maps]
+    if scale not in ('row', 'map'):
+        raise ValueError(f"scale must be 'row' or 'map', got {scale!r}")
+    for title, column in maps.items():
+        counts = [len(m) for m in column]
+        if counts != [len(names)] * len(images):
+            raise ValueError(
+                f'row {title!r} needs maps of {len(names)} words for each of {len(images)} images, '
+                f'got {counts}'
+            )
+    aspects = [max(0.25, min(image.shape[0] / image.shape[1], 4.0)) for image in images]
+    heights = [CELL * aspect for aspect in aspects for _ in maps]
     gap = 0.14 if scale == 'row' else 0.3
     width = CELL * (1 + len(names)) + 0.9
     picture = Figure((width, sum(heights) + gap * len(heights) + 0.3), layout='constrained')
     grid = picture.add_gridspec(len(heights), 1 + len(names), height_ratios=heights)
     for index, image in enumerate(images):
-        first, small = index * len(maps), shrink(image)
+        first, small = index * len(maps), fit_side(image, 0, PHOTO_SIDE)
         axis = picture.add_subplot(grid[first : first + len(maps), 0])
         axis.imshow(small)
-        _bare(axis)
+        axis.set(xticks=[], yticks=[])
         grey = small.mean(axis=2).astype(np.uint8)
         for line, (title, column) in enumerate(maps.items()):
             cells = [picture.add_subplot(grid[first + line, 1 + t]) for t in range(len(names))]
@@ -79,38 +88,16 @@ def _draw_row(
         cell.imshow(grey, cmap='gray', vmin=0, vmax=255)
         drawn = cell.imshow(
             values,
-            cmap=COLOURS,
+            cmap='turbo',
             vmin=low,
             vmax=high,
-            alpha=OPACITY,
+            alpha=0.62,
             interpolation='bilinear',
             extent=(-0.5, width - 0.5, height - 0.5, -0.5),
         )
-        _bare(cell)
+        cell.set(xticks=[], yticks=[])
         if scale == 'map':
             cell.set_xlabel(f'{low:.2f} to {high:.2f}', fontsize=7, labelpad=2)
     if scale == 'row':
         bar = picture.colorbar(drawn, ax=cells, fraction=0.05, aspect=14, pad=0.01, shrink=0.85)
         bar.ax.tick_params(labelsize=7)
-
-
-def _check(
-    images: Sequence[Any], maps: Mapping[str, Any], names: Sequence[str], scale: str
-) -> None:
-    if scale not in ('row', 'map'):
-        raise ValueError(f"scale must be 'row' or 'map', got {scale!r}")
-    for title, column in maps.items():
-        counts = [len(m) for m in column]
-        if counts != [len(names)] * len(images):
-            raise ValueError(
-                f'row {title!r} needs maps of {len(names)} words for each of {len(images)} images, '
-                f'got {counts}'
-            )
-
-
-def _aspect(image: NDArray) -> float:
-    return max(0.25, min(image.shape[0] / image.shape[1], 4.0))
-
-
-def _bare(axis: Any) -> None:
-    axis.set(xticks=[], yticks=[])
