@@ -71,7 +71,9 @@ def save_onnx(program: torch.export.ExportedProgram, path: Path, metadata: dict[
     Raises:
         ImportError: onnx or onnxscript is missing.
     """
-    options = dict(output_names=['logits'], opset_version=OPSET, dynamo=True, verbose=False)
+    options: dict[str, Any] = dict(
+        output_names=['logits'], opset_version=OPSET, dynamo=True, verbose=False
+    )
     result = torch.onnx.export(program, **options)
     if result is None:
         raise RuntimeError('torch.onnx.export returned nothing')
