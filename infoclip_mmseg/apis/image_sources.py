@@ -161,11 +161,7 @@ def read_pictures(
 
 
 def open_source(source: Source, limits: Limits) -> Iterator[Picture]:
-    """Read a source: one picture, or the frames of a video.
-
-    Raises:
-        ImageError: It cannot be read; see :func:`read_image`.
-    """
+    """Read a source: one picture, or the frames of a video."""
     name, stem, value = source
     if source.is_video:
         yield from _frames(source, limits)

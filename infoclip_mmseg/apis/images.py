@@ -89,9 +89,6 @@ def to_rgb(image: Image.Image, name: str = 'image') -> RGB:
     """A Pillow image as RGB (h, w, 3), 0..255, turned as its EXIF entry says.
 
     16 bits are scaled to 8 over their full range; transparent pixels show white.
-
-    Raises:
-        ImageError: The image has more than 16 bits, or no RGB form.
     """
     image = ImageOps.exif_transpose(image)
     if image.mode in ('I', 'F') or image.mode.startswith('I;'):

@@ -93,9 +93,6 @@ def load_lpam(cfg: Config, weights: str | os.PathLike[str] | None, model: Any) -
     Returns:
         The module in evaluation; None where the config has no neck, or the checkpoint no weights
         for it.
-
-    Raises:
-        FileNotFoundError, CheckpointError: The checkpoint cannot be read or does not fit.
     """
     neck = cfg.model.get('neck')
     if not neck or weights is None:

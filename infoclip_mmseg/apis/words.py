@@ -108,9 +108,6 @@ def plan_words(classes: str | Sequence[str], background: Background, model: Any)
             threshold, or None. With a single class None means the head's own threshold: otherwise
             every pixel would belong to the class.
         model: The segmentor, for its templates and its tokenizer.
-
-    Raises:
-        TypeError, ValueError: Bad words or a threshold outside of 0..1.
     """
     names = load_classes(classes)
     words, threshold = _read_background(background)

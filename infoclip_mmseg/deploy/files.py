@@ -66,11 +66,7 @@ def save_pt2(program: torch.export.ExportedProgram, path: Path, metadata: dict[s
 
 
 def save_onnx(program: torch.export.ExportedProgram, path: Path, metadata: dict[str, Any]) -> None:
-    """Write an ONNX file of opset ``OPSET``; each entry of the metadata is a JSON string in it.
-
-    Raises:
-        ImportError: onnx or onnxscript is missing.
-    """
+    """Write an ONNX file of opset ``OPSET``; each entry of the metadata is a JSON string in it."""
     options: dict[str, Any] = dict(
         output_names=['logits'], opset_version=OPSET, dynamo=True, verbose=False
     )
@@ -116,11 +112,7 @@ class Agreement(NamedTuple):
 
 
 def run_export(path: Path) -> Run:
-    """An exported file as a function of images (B, 3, h, w) and, where it takes it, text.
-
-    Raises:
-        ImportError: An ONNX file, and onnxruntime is missing.
-    """
+    """An exported file as a function of images (B, 3, h, w) and, where it takes it, text."""
     if path.suffix == '.pt2':
         module = torch.export.load(path).module()
         return lambda images, text: module(images, *([] if text is None else [text]))

@@ -39,10 +39,6 @@ def enable_amp(cfg: Config, dtype: str = 'auto') -> None:
     Args:
         cfg: Config with an `optim_wrapper`.
         dtype: 'fp16', 'bf16', or 'auto': float16 on CUDA, bfloat16 on a CPU and with a `strategy`.
-
-    Raises:
-        ValueError: Unknown dtype, float16 without CUDA or with a `strategy`, or an
-            `optim_wrapper.type` for which no mixed-precision counterpart is known.
     """
     if dtype not in DTYPES:
         raise ValueError(f'dtype must be one of {DTYPES}, got {dtype!r}')

@@ -128,11 +128,7 @@ def keep_freed_memory() -> None:
 
 
 def unwrap_segmentor(model: nn.Module, attribute: str) -> Any:
-    """The first module with ``attribute`` within wrappers of distributed runs or of TTA.
-
-    Raises:
-        TypeError: Neither the model nor anything it wraps has it.
-    """
+    """The first module with ``attribute`` within wrappers of distributed runs or of TTA."""
     inner: Any = model
     while not hasattr(inner, attribute):
         if not hasattr(inner, 'module'):

@@ -36,11 +36,7 @@ def group_of(name: str, groups: Mapping[str, str]) -> str:
 
 
 def check_scope(scope: Scope) -> dict[str, Sequence[str]]:
-    """For each group that a scope (see :class:`GroupedClip`) names, those that share its norm.
-
-    Raises:
-        ValueError: Unknown scope, or a group that is named twice.
-    """
+    """For each group that a scope (see :class:`GroupedClip`) names, those that share its norm."""
     if isinstance(scope, str):
         if scope not in SCOPES:
             raise ValueError(

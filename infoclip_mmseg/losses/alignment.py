@@ -249,13 +249,9 @@ class MITransferLoss(_AlignmentLoss):
     :class:`InfoBottleneckLoss`; the default ``loss_name`` is 'loss_mi'.
     """
 
-    default_name = 'loss_mi'
+    default_name, compares = 'loss_mi', 'relation'
 
     def forward(self, teacher: Tensor, student: Tensor) -> Tensor:
         """Weighted :func:`mutual_information_transfer` of relation maps (B, N, T)."""
         loss = mutual_information_transfer(teacher, student, self.alpha, self.samples)
         return self.loss_weight * loss
-
-    def distill(self, teacher: Branch, student: Branch) -> Tensor:
-        """The loss between the relation maps of both branches."""
-        return self(teacher.relation, student.relation)

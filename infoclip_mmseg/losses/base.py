@@ -72,6 +72,8 @@ class DistillationLoss(nn.Module):
     """
 
     default_name = 'loss_distill'
+    compares: str | None = None
+    """Attribute of both branches that ``forward`` takes, unless ``distill`` is overridden."""
 
     def __init__(self, loss_weight: float = 1.0, loss_name: str | None = None) -> None:
         super().__init__()
@@ -80,7 +82,9 @@ class DistillationLoss(nn.Module):
 
     def distill(self, teacher: Branch, student: Branch) -> Tensor:
         """The loss of a batch, a scalar; takes from the branches what ``forward`` needs."""
-        raise NotImplementedError(f'{type(self).__name__} must implement distill')
+        if self.compares is None:
+            raise NotImplementedError(f'{type(self).__name__} must implement distill')
+        return self(getattr(teacher, self.compares), getattr(student, self.compares))
 
     def extra_repr(self) -> str:
         """Options, shown when the model is printed."""

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from mmseg.registry import MODELS
 from torch import Tensor
 
-from infoclip_mmseg.losses.base import Branch, DistillationLoss
+from infoclip_mmseg.losses.base import DistillationLoss
 from infoclip_mmseg.utils.tensors import at_least_float32
 
 SCALES = (1, 2, 4)
@@ -94,9 +94,6 @@ def strip_pooling(dense: Tensor, scales: Sequence[int] = SCALES) -> Tensor:
 
     Returns:
         (B, C * L), L = 2 * the sum of cells a side over the scales.
-
-    Raises:
-        ValueError: A scale is below 1 or above S.
     """
     side = max(dense.shape[-2:])
     if not scales or min(scales) < 1 or max(scales) > side:
@@ -151,7 +148,7 @@ class KLDistillationLoss(DistillationLoss):
         ValueError: The temperature is not positive.
     """
 
-    default_name = 'loss_kl'
+    default_name, compares = 'loss_kl', 'relation'
 
     def __init__(
         self, loss_weight: float = 1.0, temperature: float = 1.0, loss_name: str | None = None
@@ -163,10 +160,6 @@ class KLDistillationLoss(DistillationLoss):
     def forward(self, teacher: Tensor, student: Tensor) -> Tensor:
         """Weighted :func:`class_kl` of relation maps (B, N, T)."""
         return self.loss_weight * class_kl(teacher, student, self.temperature)
-
-    def distill(self, teacher: Branch, student: Branch) -> Tensor:
-        """The loss between the relation maps of both branches."""
-        return self(teacher.relation, student.relation)
 
     def extra_repr(self) -> str:
         """Options, shown when the model is printed."""
@@ -187,15 +180,11 @@ class SelfDistillationLoss(DistillationLoss):
         loss_name: Key of the loss, by default 'loss_sd'.
     """
 
-    default_name = 'loss_sd'
+    default_name, compares = 'loss_sd', 'dense'
 
     def forward(self, teacher: Tensor, student: Tensor) -> Tensor:
         """Weighted :func:`embedding_smooth_l1` of dense embeddings (B, C, H, W)."""
         return self.loss_weight * embedding_smooth_l1(teacher, student)
-
-    def distill(self, teacher: Branch, student: Branch) -> Tensor:
-        """The loss between the dense embeddings of both branches."""
-        return self(teacher.dense, student.dense)
 
 
 @MODELS.register_module()
@@ -208,7 +197,7 @@ class RepresentationCompensationLoss(DistillationLoss):
         loss_name: Key of the loss, by default 'loss_rc'.
     """
 
-    default_name = 'loss_rc'
+    default_name, compares = 'loss_rc', 'dense'
 
     def __init__(
         self,
@@ -222,10 +211,6 @@ class RepresentationCompensationLoss(DistillationLoss):
     def forward(self, teacher: Tensor, student: Tensor) -> Tensor:
         """Weighted :func:`representation_compensation` of dense embeddings (B, C, H, W)."""
         return self.loss_weight * representation_compensation(teacher, student, self.scales)
-
-    def distill(self, teacher: Branch, student: Branch) -> Tensor:
-        """The loss between the dense embeddings of both branches."""
-        return self(teacher.dense, student.dense)
 
     def extra_repr(self) -> str:
         """Options, shown when the model is printed."""

@@ -116,9 +116,6 @@ def draw_alignment(
         names: T words.
         scale: 'row': the words of a row share a scale, shown at its right, so that they compare;
             'map': each map has a scale of its own, written below it.
-
-    Raises:
-        ValueError: Counts do not fit, or the scale is unknown.
     """
     if scale not in ('row', 'map'):
         raise ValueError(f"scale must be 'row' or 'map', got {scale!r}")
@@ -210,10 +207,6 @@ def draw_weights(
         results: Columns `run`, `test`, `figure` and `value`, a row a seed.
         tests: Those to show; empty shows all.
         figures: The same.
-
-    Raises:
-        ValueError: No run's name holds two weights, they are not of the same two losses, or a test
-            or figure is unknown.
     """
     runs = list(results['run'].unique())
     grid = {run: weights for run in runs if (weights := parse_weights(run)) is not None}

@@ -17,11 +17,7 @@ _METADATA = {'.png': {'Software': None}, '.pdf': {'CreationDate': None}}
 
 
 def figure_paths(out: Path) -> list[Path]:
-    """The files of a figure: the one that is named, or PNG and PDF where no suffix is.
-
-    Raises:
-        ValueError: Another suffix.
-    """
+    """The files of a figure: the one that is named, or PNG and PDF where no suffix is."""
     if out.suffix.lower() in SUFFIXES:
         return [out]
     if out.suffix:

@@ -55,9 +55,6 @@ def draw_sheet(
 
     Returns:
         The path.
-
-    Raises:
-        ValueError: There is no truth among the maps, or a column has not one map for each image.
     """
     missing = truth is not None and truth not in maps
     if missing or any(len(column) != len(images) for column in maps.values()):
@@ -112,11 +109,7 @@ def _legend_entries(
 
 
 def find_truths(stems: Sequence[str], folder: Path) -> list[Path]:
-    """The label file ``STEM.png`` of each image in a folder.
-
-    Raises:
-        FileNotFoundError: Some are not there; they are named.
-    """
+    """The label file ``STEM.png`` of each image in a folder."""
     paths = [folder / f'{stem}.png' for stem in stems]
     missing = [path.name for path in paths if not path.is_file()]
     if missing:
@@ -137,9 +130,6 @@ def read_truth(
         size: (h, w) of the image that it belongs to.
         num_classes: T.
         reduce_zero_label: Value 0 has no class and the classes begin at 1, as in ADE20K.
-
-    Raises:
-        ValueError: It is no label map, of another size, or has labels beyond the classes.
     """
     with Image.open(path) as image:
         labels = np.asarray(image).astype(np.int64)

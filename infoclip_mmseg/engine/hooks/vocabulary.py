@@ -103,9 +103,6 @@ def class_names(dataset: Any, file: str | None) -> tuple[list[str], list | None]
     """Names and palette of a data set, or the names of a file in place of its own.
 
     A data set whose metainfo has `prompt_names` asks for these; its classes are fewer.
-
-    Raises:
-        ValueError: See :class:`VocabularyHook`.
     """
     meta = getattr(dataset, 'metainfo', {})
     classes, palette = meta.get('prompt_names') or meta.get('classes'), meta.get('palette')

@@ -23,6 +23,8 @@ from infoclip_mmseg.models.text.packing import Run, call, encode_tokens, pooling
 from infoclip_mmseg.models.text.prompts import PromptSet
 
 Tokenizer = Callable[[list[str]], Tensor]
+LOG_SECONDS = 10.0
+"""Progress of a large vocabulary is logged at most so often."""
 
 
 class TextEncoder:
@@ -114,7 +116,7 @@ class TextEncoder:
         def unit(tokens: Tensor) -> Tensor:
             return F.normalize(self.encode(tokens, run).float(), dim=-1)
 
-        embeddings = encode_in_batches(unit, tokens, texts, batch_size, Progress())
+        embeddings = encode_in_batches(unit, tokens, texts, batch_size)
         slots = prompts.num_embeddings * prompts.num_templates
         if len(texts) != slots:
             owners = torch.tensor(prompts.owners, device=embeddings.device)
@@ -160,19 +162,14 @@ def text_parameters(clip: Any) -> list[tuple[str, nn.Parameter]]:
 
 
 def encode_in_batches(
-    encode: Callable[[Tensor], Tensor],
-    tokens: Tensor,
-    texts: Sequence[str],
-    batch_size: int,
-    report: Callable[[int, int], None],
+    encode: Callable[[Tensor], Tensor], tokens: Tensor, texts: Sequence[str], batch_size: int
 ) -> Tensor:
-    """Encode prompts a batch at a time, equal ones once.
+    """Encode prompts a batch at a time, equal ones once; what takes long is logged.
 
     Args:
         encode: Token ids (b, L) -> embeddings (b, C).
         tokens, texts: Token ids (n, L) of n prompts, and these.
         batch_size: Prompts of a batch.
-        report: Called after each batch with how many are done, and of how many.
 
     Returns:
         Embeddings (n, C).
@@ -180,31 +177,17 @@ def encode_in_batches(
     place: dict[str, int] = {}
     index = torch.tensor([place.setdefault(text, len(place)) for text in texts])
     unique = torch.empty(len(place), dtype=torch.long).scatter_(0, index, torch.arange(len(texts)))
-    parts = []
+    parts, done, total = [], 0, len(unique)
+    start = last = time.monotonic()
     for rows in unique.split(batch_size):
         parts.append(encode(tokens[rows.to(tokens.device)]))
-        report(sum(map(len, parts)), len(unique))
+        done, now = done + len(rows), time.monotonic()
+        if now - last >= LOG_SECONDS or (last > start and done == total):
+            last, rate = now, done / max(now - start, 1e-9)
+            eta = timedelta(seconds=round((total - done) / rate))
+            print_log(
+                f'text: {done} of {total} prompts encoded, {rate:.0f} a second, eta {eta}',
+                logger='current',
+            )
     encoded = torch.cat(parts)
-    return encoded if len(unique) == len(texts) else encoded[index.to(encoded.device)]
-
-
-class Progress:
-    """Logs how far the encoding of a large vocabulary has come, at most every ``seconds``."""
-
-    def __init__(self, seconds: float = 10.0) -> None:
-        self.seconds = seconds
-        self._start = self._last = time.monotonic()
-
-    def __call__(self, done: int, total: int) -> None:
-        """Log where it is time to, and at the end if something was logged before."""
-        now = time.monotonic()
-        logged = self._last > self._start
-        if now - self._last < self.seconds and not (logged and done == total):
-            return
-        self._last = now
-        rate = done / max(now - self._start, 1e-9)
-        eta = timedelta(seconds=round((total - done) / rate))
-        print_log(
-            f'text: {done} of {total} prompts encoded, {rate:.0f} a second, eta {eta}',
-            logger='current',
-        )
+    return encoded if total == len(texts) else encoded[index.to(encoded.device)]
