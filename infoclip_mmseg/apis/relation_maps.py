@@ -85,14 +85,8 @@ def align(
 def load_lpam(cfg: Config, weights: str | os.PathLike[str] | None, model: Any) -> Any:
     """The trained LPAM of a checkpoint, which inference itself has no use for.
 
-    Args:
-        cfg: Config of an ``OpenVocabSegmentor``.
-        weights: Checkpoint, read as data, or None.
-        model: The segmentor that was built from both.
-
-    Returns:
-        The module in evaluation; None where the config has no neck, or the checkpoint no weights
-        for it.
+    The module is in evaluation; None where the config has no neck, or the checkpoint no weights
+    for it. ``model`` is the segmentor that was built from both.
     """
     neck = cfg.model.get('neck')
     if not neck or weights is None:

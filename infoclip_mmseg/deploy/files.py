@@ -67,10 +67,9 @@ def save_pt2(program: torch.export.ExportedProgram, path: Path, metadata: dict[s
 
 def save_onnx(program: torch.export.ExportedProgram, path: Path, metadata: dict[str, Any]) -> None:
     """Write an ONNX file of opset ``OPSET``; each entry of the metadata is a JSON string in it."""
-    options: dict[str, Any] = dict(
-        output_names=['logits'], opset_version=OPSET, dynamo=True, verbose=False
+    result = torch.onnx.export(
+        program, output_names=['logits'], opset_version=OPSET, dynamo=True, verbose=False
     )
-    result = torch.onnx.export(program, **options)
     if result is None:
         raise RuntimeError('torch.onnx.export returned nothing')
     for key, value in metadata.items():

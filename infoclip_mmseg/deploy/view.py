@@ -90,8 +90,7 @@ def export_program(model: Any, text: Tensor, bake: bool = True) -> torch.export.
 
     Raises:
         ImportError: This PyTorch cannot; see ``MIN_TORCH``.
-        ValueError: The model has no ``input_size``, several words a class, or more than
-            ``MAX_CLASSES`` classes that are not held.
+        ValueError: No ``input_size``, several words a class, or too many that are not held.
     """
     if digit_version(torch.__version__) < digit_version(MIN_TORCH):
         raise ImportError(

@@ -34,11 +34,9 @@ class BFloat16OptimWrapper(OptimWrapper):
 
 
 def enable_amp(cfg: Config, dtype: str = 'auto') -> None:
-    """Switch a config to mixed precision, in place.
+    """Switch the `optim_wrapper` of a config to mixed precision, in place.
 
-    Args:
-        cfg: Config with an `optim_wrapper`.
-        dtype: 'fp16', 'bf16', or 'auto': float16 on CUDA, bfloat16 on a CPU and with a `strategy`.
+    ``dtype`` is 'fp16', 'bf16', or 'auto': float16 on CUDA, bfloat16 on a CPU and with a `strategy`.
     """
     if dtype not in DTYPES:
         raise ValueError(f'dtype must be one of {DTYPES}, got {dtype!r}')

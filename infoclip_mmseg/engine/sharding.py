@@ -44,18 +44,13 @@ def shard_model(model: nn.Module, shard_size: int | None = None) -> None:
         model: A model on its final device, with the same weights on every rank.
         shard_size: Ranks that hold one copy of the parameters between them, a divisor of their
             number. None takes all ranks.
-
-    Raises:
-        RuntimeError: PyTorch is older than 2.7, whose FSDP cannot leave parameters out.
-        ValueError: `shard_size` does not divide the number of ranks, or the model is a
-            DistilledSegmentor, whose LPAM is in no state dict.
     """
     if getattr(model, 'distillation', None) is not None:
         raise ValueError(
             f'{type(model).__name__} keeps its distillation out of the state dict and cannot be '
             'sharded: train it with DDP (no runner_type and strategy in the config)'
         )
-    if digit_version(torch.__version__) < digit_version('2.7.0'):
+    if digit_version(torch.__version__) < digit_version('2.7.0'):  # no ignored_params
         raise RuntimeError(
             f'fully sharded training needs PyTorch 2.7 or newer, this is {torch.__version__}; '
             'upgrade it, or train with DDP (no runner_type and strategy in the config)'

@@ -222,8 +222,7 @@ class InfoBottleneckLoss(_AlignmentLoss):
         alpha: Order of the Renyi entropy, positive; 2 needs no eigenvalues.
         samples: 'batch' (Gram matrices over the images of the global batch, as published) or
             'token' (over the N positions of each image, mean over images).
-        loss_name: Key of the loss, by default 'loss_ib'; it is optimised only if it starts with
-            'loss_'.
+        loss_name: Key of the loss, by default 'loss_ib'.
 
     Raises:
         ValueError: ``alpha`` is not positive, or ``samples`` is unknown.

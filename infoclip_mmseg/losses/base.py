@@ -92,10 +92,7 @@ class DistillationLoss(nn.Module):
 
 
 def build_losses(configs: Sequence[dict]) -> nn.ModuleList:
-    """Build the losses of a config.
-
-    Args:
-        configs: Configs of registered :class:`DistillationLoss` classes.
+    """Build losses from configs of registered :class:`DistillationLoss` classes.
 
     Raises:
         TypeError: One is no distillation loss.

@@ -38,9 +38,9 @@ def normalise_rows(features: Tensor) -> Tensor:
 def gram_matrix(features: Tensor) -> Tensor:
     """Gram matrix of L2-normalised features, divided by its trace.
 
-    The rows have unit length, so the diagonal is 1 before the division by the trace n. It is set
-    to that constant: a single sample then has exactly zero gradient instead of rounding noise,
-    and a row of zeros counts as orthogonal to every other row instead of giving NaN.
+    The diagonal is set to the constant 1 before the division by the trace n: a single sample then
+    has exactly zero gradient instead of rounding noise, and a row of zeros counts as orthogonal to
+    every other row instead of giving NaN.
 
     Args:
         features: (..., n, d), one row a sample.
@@ -91,10 +91,9 @@ def _hadamard(*grams: Tensor) -> Tensor:
 def renyi_entropy(gram: Tensor, alpha: float = 2.0) -> Tensor:
     """Matrix-based Renyi entropy.
 
-    At alpha = 2 it is minus log2 of the squared Frobenius norm, so no eigenvalues are needed. Any
-    other order is computed from the eigenvalues in float64, since 1 / (1 - alpha) magnifies
-    rounding: as alpha goes to 1 the entropy goes steadily to its limit, the von Neumann (Shannon)
-    entropy of the eigenvalues, which alpha = 1 gives. Eigenvalues that are rounding noise of the
+    At alpha = 2 it is minus log2 of the squared Frobenius norm. Any other order is computed from
+    the eigenvalues in float64, since 1 / (1 - alpha) magnifies rounding; alpha = 1 gives its limit,
+    the von Neumann (Shannon) entropy of the eigenvalues. Eigenvalues that are rounding noise of the
     matrix count as zero and get no gradient.
 
     Args:

@@ -141,11 +141,8 @@ class KLDistillationLoss(DistillationLoss):
 
     Args:
         loss_weight: Factor of the loss.
-        temperature: Divides the relation maps before the softmax over the classes.
+        temperature: Divides the relation maps before the softmax over the classes, positive.
         loss_name: Key of the loss, by default 'loss_kl'.
-
-    Raises:
-        ValueError: The temperature is not positive.
     """
 
     default_name, compares = 'loss_kl', 'relation'
@@ -173,11 +170,7 @@ class SelfDistillationLoss(DistillationLoss):
     MAFT applies SmoothL1 to the class scores that its frozen and its tuned image encoder give the
     whole image; here it is between the embeddings themselves, at every position. They are not
     scaled to unit length: numbers that small would make the loss hundreds of times weaker than the
-    task's, and never reach the linear part of SmoothL1.
-
-    Args:
-        loss_weight: Factor of the loss.
-        loss_name: Key of the loss, by default 'loss_sd'.
+    task's, and never reach the linear part of SmoothL1. By default it is named 'loss_sd'.
     """
 
     default_name, compares = 'loss_sd', 'dense'

@@ -218,9 +218,6 @@ class CATSegBCELoss(nn.Module):
         class_weight: Weights (T,) of the positive parts; the divisor stays.
         loss_weight: Factor of the loss.
         loss_name: Key of the loss; it is optimised only if it starts with 'loss_'.
-
-    Raises:
-        ValueError: ``ignored`` is unknown.
     """
 
     resizes = True
@@ -271,9 +268,6 @@ class CATSegBCELoss(nn.Module):
 
         Returns:
             Scalar, or (B, h, w) for 'none'; natural-log units times ``loss_weight``.
-
-        Raises:
-            ValueError: Shapes do not fit, a label is out of range, or the reduction is unknown.
         """
         reduction = reduction_override or 'mean'
         if reduction not in ('none', 'mean', 'sum') or (

@@ -93,16 +93,13 @@ def check_state_dict(
     complete: bool = True,
     optional: tuple[str, ...] = (),
 ) -> None:
-    """Check that weights belong to the architecture of a model.
+    """Raise a CheckpointError unless weights belong to the architecture of a model.
 
     Args:
         model: The model, bare or wrapped for distributed running or test-time augmentation.
         state_dict: Its weights; a leading 'module.' in the keys is overlooked.
         complete: Whether each tensor of the model must be there. If not, one of them is enough.
         optional: Key prefixes that may be missing all the same.
-
-    Raises:
-        CheckpointError: Shapes differ, or tensors are missing.
     """
     inner: Any = model
     while is_model_wrapper(inner) or isinstance(inner, BaseTTAModel):

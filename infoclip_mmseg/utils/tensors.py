@@ -39,7 +39,7 @@ def cosine(image: Tensor, text: Tensor) -> Tensor:
         text: Text embeddings, (T, C) shared by the batch or (B, T, C) by image.
 
     Returns:
-        (B, N, T), -1..1, float32 (or float64), also under autocast.
+        (B, N, T), -1..1, float32 or float64.
     """
     with torch.autocast(device_type=image.device.type, enabled=False):
         image = F.normalize(at_least_float32(image), dim=-1)

@@ -39,13 +39,9 @@ class TextEncoder:
     Args:
         clip: open_clip model with split attention.
         model_name: What it was built from, which tells the tokenizer.
-        batch_size: Prompts that go through the tower together where no gradients are needed;
-            progress is logged.
+        batch_size: Prompts that go through the tower together where no gradients are needed.
         cache_dir: Folder in which embeddings are kept between runs, each file keyed by the tower's
             weights and the prompts; None keeps them in memory only.
-
-    Raises:
-        ValueError: ``batch_size`` is below 1.
     """
 
     def __init__(

@@ -73,9 +73,6 @@ def pack_prompts(tokens: Tensor, ends: Tensor, causal: bool) -> PackedPrompts:
         ends: Column (m,) that is read out of each prompt.
         causal: Whether tokens see only what precedes them. Then everything behind the column that
             is read is cut, and the common beginning is packed once.
-
-    Returns:
-        The packed prompts, on the device of ``tokens``.
     """
     width = tokens.shape[1]
     columns = torch.arange(width, device=tokens.device)
@@ -104,15 +101,10 @@ def pack_prompts(tokens: Tensor, ends: Tensor, causal: bool) -> PackedPrompts:
 
 
 def packed_attention(q: Tensor, k: Tensor, v: Tensor, layout: PackedLayout) -> Tensor:
-    """Attention within each prompt, and of each prompt to the shared beginning.
+    """Attention within each prompt, and of each prompt to the shared beginning; as ``q``.
 
-    Args:
-        q, k, v: Rows of packed prompts (N, heads, D). ``q`` may hold the rows ``layout.ends`` only,
-            (n, heads, D), which see their whole prompt.
-        layout: Where the prompts lie.
-
-    Returns:
-        As ``q``.
+    ``q``, ``k`` and ``v`` are rows of packed prompts (N, heads, D). ``q`` may hold the rows
+    ``layout.ends`` only, (n, heads, D), which see their whole prompt.
     """
     prefix, mask = layout.prefix, layout.mask
     only_ends = len(q) != len(k)
@@ -158,13 +150,7 @@ def encode_tokens(tower: Any, tokens: Tensor, run: Run = call) -> Tensor:
     Equal prompts run once. In a causal tower tokens behind the one that is read out do not run, and
     those that all prompts begin with run once. The last block computes what is read out only.
 
-    Args:
-        tower: Module that holds the tower's parts.
-        tokens: Token ids (n, L).
-        run: Runs each block.
-
-    Returns:
-        Embeddings (n, C), not normalised.
+    Token ids (n, L) give embeddings (n, C), not normalised; ``run`` runs each block.
     """
     device = tower.positional_embedding.device
     tokens = tokens.cpu()  # where sizes that depend on the tokens cost no waiting for the device
