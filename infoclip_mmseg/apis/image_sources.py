@@ -134,12 +134,9 @@ def read_pictures(
 ) -> Iterator[Picture]:
     """Read sources one after the other.
 
-    Args:
-        sources: What is read.
-        limits: What is read at most.
-        check: Raises an ImageError for a picture that is not wanted.
-        on_error: 'raise', 'skip' (with a warning), or a function of the source's name and the
-            error. Of a video the frames before the bad one stay.
+    ``check`` raises an ImageError for a picture that is not wanted. ``on_error`` is 'raise', 'skip'
+    (with a warning), or a function of the source's name and the error; of a video the frames before
+    the bad one stay.
     """
     for source in sources:
         pictures = open_source(source, limits)

@@ -101,12 +101,10 @@ def to_rgb(image: Image.Image, name: str = 'image') -> RGB:
 
 
 def array_to_rgb(array: NDArray, name: str = 'array') -> RGB:
-    """An array in OpenCV's form to RGB (h, w, 3), 0..255.
+    """An array in OpenCV's form to RGB (h, w, 3), 0..255; ``name`` is what errors call it.
 
-    Args:
-        array: (h, w), (h, w, 1), (h, w, 3) BGR or (h, w, 4) BGRA; unsigned integers of 8 or 16
-            bits (or wider ones that stay within 16).
-        name: What errors call it.
+    It is (h, w), (h, w, 1), (h, w, 3) BGR or (h, w, 4) BGRA, of unsigned integers of 8 or 16 bits
+    (or wider ones that stay within 16).
 
     Raises:
         ImageError: Another shape or dtype.
@@ -160,15 +158,10 @@ def _read_bytes(path: Path, name: str) -> bytes:
 
 
 def fetch(url: str, max_bytes: int = MAX_BYTES, timeout: float = 20.0) -> bytes:
-    """Bytes of a file on the web.
-
-    Args:
-        url: An http or https address; redirections stay within these two.
-        max_bytes: Largest file that is read.
-        timeout: Seconds that the server may be silent.
+    """Bytes of a file at an http or https address; redirections stay within these two.
 
     Raises:
-        ImageError: Another scheme, a file over the limit, or no answer.
+        ImageError: Another scheme, a file over the limit, or no answer for ``timeout`` seconds.
     """
     check_scheme(url)
     content = bytearray()

@@ -108,11 +108,8 @@ def load_segmentor(
 ) -> Any:
     """Build the segmentor of a config, without what only training needs, and load its weights.
 
-    Args:
-        cfg: The config.
-        weights: Checkpoint (.pth or .safetensors). Where the decode head has no weights: None for
-            the pretrained CLIP of the config, or a file with a CLIP's weights.
-        device: Where it goes.
+    These are a checkpoint (.pth or .safetensors). Where the decode head has no weights, None takes
+    the pretrained CLIP of the config, and a file may hold a CLIP's weights only.
     """
     model = build_segmentor(cfg)
     checkpoint = {} if weights is None else load_checkpoint_file(weights)

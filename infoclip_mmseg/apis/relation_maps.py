@@ -61,15 +61,10 @@ def dense_embeddings(model: Any, image: NDArray[np.uint8]) -> Tensor:
 def align(
     model: Any, image: NDArray[np.uint8], names: Sequence[str], lpam: Any = None
 ) -> RelationMaps:
-    """Maps of a whole image, resized to ``model.input_size`` as one view.
+    """Maps of a whole image, RGB (h, w, 3), 0..255, resized to ``model.input_size`` as one view.
 
-    The model keeps the words as its vocabulary. Not to be called while another thread uses it.
-
-    Args:
-        model: An ``OpenVocabSegmentor`` in evaluation.
-        image: RGB (h, w, 3), 0..255.
-        names: T words.
-        lpam: The module of :func:`load_lpam`, or None for cosines only.
+    The model, an ``OpenVocabSegmentor`` in evaluation, keeps the T names as its vocabulary. Not to
+    be called while another thread uses it. Without :func:`load_lpam`'s module: cosines only.
     """
     model.set_vocabulary(names)
     dense = dense_embeddings(model, image)

@@ -71,11 +71,7 @@ def parse_words(text: str) -> list[str]:
 
 
 def load_classes(classes: str | Sequence[str]) -> list[str]:
-    """Class names from what a user may pass.
-
-    Args:
-        classes: A list of names; a string with semicolons; the name of a vocabulary of the
-            package, or the path of a text or JSON file.
+    """Class names from a list; a string with semicolons; a vocabulary's name; a text or JSON file.
 
     Raises:
         FileNotFoundError: A string without semicolons that names neither a vocabulary nor a file.

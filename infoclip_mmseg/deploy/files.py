@@ -140,14 +140,10 @@ def check_export(
     text: Tensor | None,
     batch_size: int = 1,
 ) -> Agreement:
-    """Run a file and the segmentor on images and compare.
+    """Run a file, .onnx or .pt2, and the segmentor with its vocabulary on images and compare.
 
-    Args:
-        path: .onnx or .pt2.
-        model: The segmentor with the file's vocabulary.
-        images: RGB arrays (h, w, 3), uint8, of any size; they are resized to the input size.
-        text: Text embeddings (T, P, C) where the file takes them, else None.
-        batch_size: Images that go together; memory grows with it.
+    The images, RGB (h, w, 3), uint8, of any size, are resized to the input size. Text embeddings
+    (T, P, C) are wanted where the file takes them. Memory grows with ``batch_size``.
     """
     run = run_export(path)
     tensors = [torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() for image in images]

@@ -80,13 +80,10 @@ def class_range(num_classes: int, pad_len: int) -> tuple[int, int]:
 
 
 def export_program(model: Any, text: Tensor, bake: bool = True) -> torch.export.ExportedProgram:
-    """Trace a segmentor with ``torch.export``; its batch size stays free.
+    """Trace a segmentor, on a CPU in float32, with ``torch.export``; its batch size stays free.
 
-    Args:
-        model: An :class:`OpenVocabSegmentor` on a CPU, in float32.
-        text: Text embeddings (T, P, C).
-        bake: Hold ``text`` as a constant. If not, it is the second input, and T is free within
-            :func:`class_range`.
+    Text embeddings (T, P, C) are held as a constant (``bake``), or are the second input, with T
+    free within :func:`class_range`.
 
     Raises:
         ImportError: This PyTorch cannot; see ``MIN_TORCH``.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import logging
 import os
 import subprocess
 import sys
@@ -12,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.device import get_device
+from mmengine.device import get_device, is_cuda_available
+from mmengine.logging import print_log
 from torch import distributed, nn
 
 from infoclip_mmseg.engine.cfg_options import CfgOptions
@@ -21,6 +23,7 @@ from infoclip_mmseg.engine.cfg_options import CfgOptions
 _MALLOC = {-3: 1 << 30, -1: 1 << 30, -2: 1 << 28}
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
+DTYPES = ('auto', 'fp16', 'bf16')
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,6 +60,37 @@ def load_config(args: argparse.Namespace) -> Config:
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs', Path(args.config).stem))
     return cfg
+
+
+def enable_amp(cfg: Config, dtype: str = 'auto') -> None:
+    """Switch the `optim_wrapper` of a config to mixed precision, in place.
+
+    With 'auto' that is float16 on CUDA, bfloat16 on a CPU and with a `strategy`.
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f'dtype must be one of {DTYPES}, got {dtype!r}')
+    sharded = cfg.get('strategy') is not None
+    if dtype == 'auto':
+        dtype = 'fp16' if is_cuda_available() and not sharded else 'bf16'
+    if dtype == 'fp16' and sharded:
+        raise ValueError('fp16 scales the loss, which sharded training does not support; use bf16')
+    if dtype == 'fp16' and not is_cuda_available():
+        raise ValueError('fp16 needs a CUDA device and there is none; use bf16 or auto')
+    wrapper = cfg.optim_wrapper
+    if wrapper.type in ('AmpOptimWrapper', 'BFloat16OptimWrapper'):
+        print_log(
+            f'the config already sets optim_wrapper.type={wrapper.type!r}; it is left as it is',
+            logger='current',
+            level=logging.WARNING,
+        )
+    elif wrapper.type != 'OptimWrapper':
+        raise ValueError(
+            f"mixed precision needs optim_wrapper.type='OptimWrapper', got {wrapper.type!r}"
+        )
+    elif dtype == 'bf16':
+        wrapper.type = 'BFloat16OptimWrapper'
+    else:
+        wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic', dtype='float16')
 
 
 def start_on_cpu(cfg: Config) -> None:

@@ -1,4 +1,4 @@
-"""Optimizer construction with gradient norms logged, and clipped, by group."""
+"""Optimizer construction with gradient norms logged, and clipped, by group; bfloat16."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import torch
 from mmengine.logging import MessageHub, MMLogger, print_log
 from mmengine.model import is_model_wrapper
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
-from mmseg.registry import OPTIM_WRAPPER_CONSTRUCTORS
+from mmengine.runner import autocast
+from mmseg.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
 from torch import Tensor, nn
 
 from infoclip_mmseg.utils.tensors import at_least_float32
@@ -56,15 +57,10 @@ def check_scope(scope: Scope) -> dict[str, Sequence[str]]:
 
 
 def gradient_norm(gradients: Iterable[Tensor], norm_type: float = 2.0) -> Tensor:
-    """Norm of several gradients taken as one vector.
+    """Norm of several gradients, one or more, taken as one vector; `inf`: the largest magnitude.
 
-    Args:
-        gradients: Tensors, one or more, perhaps on several devices. Of sharded ones the norm is
-            over all parts, so that every rank must call this.
-        norm_type: Order of the norm, `inf` for the largest magnitude.
-
-    Returns:
-        Scalar tensor in float32 or wider, on the first gradient's device.
+    They may lie on several devices. Of sharded ones the norm is over all parts, so that every rank
+    must call this. A scalar tensor in float32 or wider, on the first gradient's device.
     """
     tensors = [at_least_float32(gradient) for gradient in gradients]
     if math.isinf(norm_type):  # PyTorch has none of the empty part that a rank may hold
@@ -97,9 +93,6 @@ class GroupedClip:
         scope: 'all' scales every gradient by one factor from the norm over all of them, as CAT-Seg
             does; 'group' clips each group by its own norm. A sequence of sequences of group names
             clips the groups of each by one norm, and each group that it does not name by its own.
-
-    Raises:
-        ValueError: Unknown scope, or a group that is named twice.
     """
 
     def __init__(self, groups: Mapping[str, Iterable[nn.Parameter]], scope: Scope = 'all') -> None:
@@ -213,6 +206,21 @@ class GroupedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         for group in params:
             if id(group['params'][0]) in norm_ids and 'decay_mult' not in group:
                 group['weight_decay'] = self.base_wd * self.paramwise_cfg['norm_decay_mult']
+
+
+@OPTIM_WRAPPERS.register_module()
+class BFloat16OptimWrapper(OptimWrapper):
+    """OptimWrapper whose forward pass runs under autocast to bfloat16, on a CPU too.
+
+    bfloat16 needs no loss scaling. MMEngine's AmpOptimWrapper always scales and refuses to run
+    without an accelerator.
+    """
+
+    @contextmanager
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
+        """Context of the forward pass and the loss."""
+        with super().optim_context(model), autocast(dtype=torch.bfloat16):
+            yield
 
 
 @contextmanager

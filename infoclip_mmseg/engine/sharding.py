@@ -40,10 +40,8 @@ def shard_units(model: nn.Module) -> Iterator[nn.Module]:
 def shard_model(model: nn.Module, shard_size: int | None = None) -> None:
     """Spread the parameters that train over the ranks, in place.
 
-    Args:
-        model: A model on its final device, with the same weights on every rank.
-        shard_size: Ranks that hold one copy of the parameters between them, a divisor of their
-            number. None takes all ranks.
+    The model is on its final device, with the same weights on every rank. ``shard_size`` ranks, a
+    divisor of their number, hold one copy of the parameters between them; None takes all.
     """
     if getattr(model, 'distillation', None) is not None:
         raise ValueError(

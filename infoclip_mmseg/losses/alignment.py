@@ -165,11 +165,9 @@ def info_bottleneck(
 def mutual_information_transfer(
     teacher: Tensor, student: Tensor, alpha: float = 2.0, samples: str = 'batch'
 ) -> Tensor:
-    """Transfer loss between relation maps: -I(R_T; R_S) (Eq. 11).
+    """Transfer loss between relation maps (B, N, T) of teacher and student: -I(R_T; R_S) (Eq. 11).
 
-    Args:
-        teacher, student: Their relation maps (B, N, T).
-        alpha, samples: As in :func:`info_bottleneck`.
+    Options as in :func:`info_bottleneck`.
 
     Returns:
         Scalar, bits, at most 0.

@@ -115,9 +115,7 @@ def representation_compensation(
 ) -> Tensor:
     """SmoothL1 between the strip-pooled positive parts of two maps (MAFT+, arXiv 2408.00744).
 
-    Args:
-        teacher, student: Dense image embeddings (B, C, H, W).
-        scales: See :func:`strip_pooling`.
+    They are dense image embeddings (B, C, H, W); scales as in :func:`strip_pooling`.
 
     Returns:
         Scalar, no unit, at least 0.

@@ -43,10 +43,6 @@ def load_checkpoint_file(path: str | PathLike[str], map_location: Device = 'cpu'
     training logs, and safetensors files (as `state_dict`, with their metadata as `meta`). An entry
     `meta['config']` is left out: `Runner.resume` would execute it as Python.
 
-    Args:
-        path: A local .pth, .pt, .bin or .safetensors file.
-        map_location: Device for the tensors.
-
     Raises:
         FileNotFoundError: There is no such file.
         CheckpointError: The file is damaged, refers to code, or holds something else than a dict.

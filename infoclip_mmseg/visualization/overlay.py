@@ -22,13 +22,9 @@ SIDES = (640, 4096)
 def blend(
     image: RGB, labels: NDArray, palette: Sequence[Sequence[int]], opacity: float = 0.5
 ) -> RGB:
-    """Colours of the labels over an image, without a legend.
+    """Colours of the labels (h, w) over an RGB image (h, w, 3), 0..255, without a legend.
 
-    Args:
-        image: RGB (h, w, 3), 0..255.
-        labels: (h, w), indices into the palette.
-        palette: N colours [r, g, b], 0..255.
-        opacity: 0 shows the image, 1 the colours only.
+    ``palette`` holds N colours [r, g, b], 0..255; opacity 0 shows the image, 1 the colours only.
     """
     colours = colour_labels(labels, palette)
     return np.asarray(cv2.addWeighted(image, 1 - opacity, colours, opacity, 0), np.uint8)

@@ -80,10 +80,8 @@ def draw_embeddings(
 ) -> Figure:
     """Panels side by side, a dot a point; a legend below.
 
-    Args:
-        panels: Title to places (P, 2) and labels (P,), indices into the names.
-        names: Names of the labels.
-        palette: Their colours [r, g, b], 0..255.
+    ``panels`` maps titles to places (P, 2) and labels (P,), indices into names and palette, colours
+    [r, g, b] of 0..255.
     """
     drawn = np.concatenate([labels for _, labels in panels.values()]).astype(np.int64)
     entries = entries_of(drawn, names, palette)
@@ -201,12 +199,8 @@ def draw_weights(
     """A panel for each test (down) and figure (across): means over seeds, the weights as axes.
 
     Runs whose names hold no weights are baselines: their means stand in the titles. What was not
-    run stays white.
-
-    Args:
-        results: Columns `run`, `test`, `figure` and `value`, a row a seed.
-        tests: Those to show; empty shows all.
-        figures: The same.
+    run stays white. Results have the columns `run`, `test`, `figure` and `value`, a row a seed; no
+    tests or figures stands for all.
     """
     runs = list(results['run'].unique())
     grid = {run: weights for run in runs if (weights := parse_weights(run)) is not None}

@@ -44,17 +44,13 @@ def draw_sheet(
     truth. Where the legend is too long, the classes of the largest areas are shown.
 
     Args:
-        path: PNG or PDF to write; without suffix both.
+        path: PNG or PDF to write; without suffix both. It is returned.
         images: n images (h, w, 3), RGB 0..255.
         maps: Title of a column to its n label maps (h, w).
-        classes: T names.
-        palette: T colours, 0..255.
+        classes, palette: T names and colours, 0..255.
         truth: Title of the column that is the truth, or None.
         marked: Class names that get a star in the legend (unseen classes).
         opacity: Of the colours over the image, 0..1.
-
-    Returns:
-        The path.
     """
     missing = truth is not None and truth not in maps
     if missing or any(len(column) != len(images) for column in maps.values()):
@@ -123,13 +119,10 @@ def find_truths(stems: Sequence[str], folder: Path) -> list[Path]:
 def read_truth(
     path: Path, size: tuple[int, int], num_classes: int, reduce_zero_label: bool = False
 ) -> NDArray[np.int64]:
-    """A label map (h, w); what has no class gets ``num_classes``.
+    """A label map (h, w) of T classes from an image: indexed, or grey of 8 or 16 bits.
 
-    Args:
-        path: Image with a label a pixel: indexed, or grey of 8 or 16 bits.
-        size: (h, w) of the image that it belongs to.
-        num_classes: T.
-        reduce_zero_label: Value 0 has no class and the classes begin at 1, as in ADE20K.
+    ``size`` is that of the image that it belongs to. What has no class gets T: with
+    ``reduce_zero_label`` also the value 0, and the classes begin at 1, as in ADE20K.
     """
     with Image.open(path) as image:
         labels = np.asarray(image).astype(np.int64)

@@ -32,7 +32,6 @@ class BenchmarkHook(Hook):
         data_root: Folder of all data.
 
     Raises:
-        ValueError: A key is unknown.
         FileNotFoundError: Before the run: one of the benchmarks is not there.
     """
 

@@ -31,7 +31,6 @@ class NonFiniteLossHook(Hook):
         interval: Look every so many iterations; the weights are looked at before every checkpoint.
 
     Raises:
-        ValueError: `interval` is below 1.
         FloatingPointError: A loss, or a trained weight about to be saved, is not finite.
     """
 

@@ -46,12 +46,11 @@ class VocabularyHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Set the training vocabulary."""
-        self._training_meta = self._apply(runner, runner.train_dataloader, 'train')
+        self._training_meta = self._apply(runner, 'train')
 
     def before_val(self, runner: Runner) -> None:
         """Set the vocabulary of the validation set."""
-        self._apply(runner, runner.val_dataloader, 'val')
-        _tell_numbering(runner.val_loop, runner.val_dataloader.dataset)
+        self._apply(runner, 'val')
 
     def after_val(self, runner: Runner) -> None:
         """Return to the training vocabulary where a training is under way."""
@@ -65,15 +64,14 @@ class VocabularyHook(Hook):
 
     def before_test(self, runner: Runner) -> None:
         """Set the vocabulary of the test set."""
-        self._apply(runner, runner.test_dataloader, 'test')
-        _tell_numbering(runner.test_loop, runner.test_dataloader.dataset)
+        self._apply(runner, 'test')
 
     def after_test(self, runner: Runner) -> None:
         """As after a validation."""
         self.after_val(runner)
 
-    def _apply(self, runner: Runner, dataloader: Any, loop: str) -> dict:
-        dataset = dataloader.dataset
+    def _apply(self, runner: Runner, loop: str) -> dict:
+        dataset = getattr(runner, f'{loop}_dataloader').dataset
         names, palette = class_names(dataset, self.vocabularies.get(loop))
         if loop == 'train' and getattr(dataset, 'metainfo', {}).get('fold_from') is not None:
             raise ValueError(
@@ -89,14 +87,11 @@ class VocabularyHook(Hook):
             f'vocabulary for {loop}: {len(names)} names for {type(dataset).__name__}, '
             f'{names[0]!r} ... {names[-1]!r}'
         )
+        evaluator = getattr(getattr(runner, f'{loop}_loop'), 'evaluator', None)
+        for metric in getattr(evaluator, 'metrics', ()):
+            meta = metric.dataset_meta or {}  # what is written has the numbers of the files
+            metric.dataset_meta = {**meta, 'file_numberings': numberings_of(dataset)}
         return model.dataset_meta
-
-
-def _tell_numbering(loop: Any, dataset: Any) -> None:
-    """Let metrics write label maps with the numbers and the folders of the data set's own."""
-    numberings = numberings_of(dataset)
-    for metric in getattr(getattr(loop, 'evaluator', None), 'metrics', ()):
-        metric.dataset_meta = {**(metric.dataset_meta or {}), 'file_numberings': numberings}
 
 
 def class_names(dataset: Any, file: str | None) -> tuple[list[str], list | None]:

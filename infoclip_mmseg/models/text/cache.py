@@ -43,12 +43,9 @@ def vocabulary_key(
 ) -> str:
     """Key of a vocabulary encoded by a text tower.
 
-    Args:
-        parameters: Names and values of the tower's parameters.
-        architecture: What else its output depends on, such as heads and activation.
-        prompts: The prompts, with what they contribute to.
-        tokens: Their token ids (n, L), which stand for the tokenizer.
-        dtype: What the tower computes in.
+    It depends on names and values of the tower's parameters; on what else its output depends on,
+    such as heads and activation; on the prompts and their token ids (n, L), which stand for the
+    tokenizer; on what the tower computes in.
     """
     named = (part for item in parameters for part in item)
     weights = digest(FORMAT, repr(architecture), *named)

@@ -162,13 +162,7 @@ def encode_in_batches(
 ) -> Tensor:
     """Encode prompts a batch at a time, equal ones once; what takes long is logged.
 
-    Args:
-        encode: Token ids (b, L) -> embeddings (b, C).
-        tokens, texts: Token ids (n, L) of n prompts, and these.
-        batch_size: Prompts of a batch.
-
-    Returns:
-        Embeddings (n, C).
+    ``encode`` maps token ids (b, L) to embeddings (b, C), the result is (n, C) for all n prompts.
     """
     place: dict[str, int] = {}
     index = torch.tensor([place.setdefault(text, len(place)) for text in texts])

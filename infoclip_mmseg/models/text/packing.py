@@ -52,8 +52,7 @@ class PackedPrompts(NamedTuple):
     """Prompts ready for the tower.
 
     Attributes:
-        tokens: Token ids (N,) of all rows.
-        positions: Position (N,) of each row in its prompt.
+        tokens, positions: Token id, and position in its prompt, of each of N rows.
         order: For each prompt of the input its place among the packed ones (m,); equal prompts have
             the same.
         layout: Where they lie, without a mask.
@@ -66,13 +65,10 @@ class PackedPrompts(NamedTuple):
 
 
 def pack_prompts(tokens: Tensor, ends: Tensor, causal: bool) -> PackedPrompts:
-    """Sort, deduplicate and pack prompts.
+    """Sort, deduplicate and pack prompts: token ids (m, L), of which columns (m,) are read out.
 
-    Args:
-        tokens: Token ids (m, L).
-        ends: Column (m,) that is read out of each prompt.
-        causal: Whether tokens see only what precedes them. Then everything behind the column that
-            is read is cut, and the common beginning is packed once.
+    Where tokens see only what precedes them (``causal``), everything behind the column that is read
+    is cut, and the common beginning is packed once.
     """
     width = tokens.shape[1]
     columns = torch.arange(width, device=tokens.device)
