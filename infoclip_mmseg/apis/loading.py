@@ -35,7 +35,7 @@ def find_config(name: str | os.PathLike[str]) -> Path:
         return path
     folder = ROOT / 'configs'
     known = {
-        str(p.relative_to(folder).with_suffix('')).replace(os.sep, '/'): p
+        p.relative_to(folder).with_suffix('').as_posix(): p
         for p in sorted(folder.rglob('*.py'))
         if '_base_' not in p.parts
     }

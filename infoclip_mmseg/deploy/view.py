@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from mmengine.utils import digit_version
 from torch import Tensor, nn
-
-from infoclip_mmseg.models import OpenVocabHead
 
 # The TorchScript exporter of older versions fixes the batch size: it computes the sizes of
 # `unflatten` while it traces.
@@ -53,17 +49,6 @@ class ExportedView(nn.Module):
         """
         features = self._extract[0]((images - self.pixel_mean) / self.pixel_std)
         return self.decode_head(features, self.text_embeddings if text is None else text)
-
-
-@contextmanager
-def one_chunk(head: OpenVocabHead) -> Iterator[None]:
-    """Let a head run all its class maps at once, so that a trace holds each layer once."""
-    previous = head.class_chunk
-    head.class_chunk = 0
-    try:
-        yield
-    finally:
-        head.class_chunk = previous
 
 
 def class_range(num_classes: int, pad_len: int) -> tuple[int, int]:
@@ -115,7 +100,12 @@ def export_program(model: Any, text: Tensor, bake: bool = True) -> torch.export.
         text = text.repeat(2, 1, 1) if free and len(text) == 1 < high - 1 else text
         inputs += (text.detach(),)
         shapes += ({0: torch.export.Dim('classes', min=low, max=high)} if free else {},)
-    with torch.no_grad(), one_chunk(model.decode_head):
-        # Run once before: cached tensors must be real ones, not those of the trace.
-        view(images[:1], *inputs[1:])
-        return torch.export.export(view, inputs, dynamic_shapes=shapes, strict=False)
+    head = model.decode_head
+    previous, head.class_chunk = head.class_chunk, 0  # so that a trace holds each layer once
+    try:
+        with torch.no_grad():
+            # Run once before: cached tensors must be real ones, not those of the trace.
+            view(images[:1], *inputs[1:])
+            return torch.export.export(view, inputs, dynamic_shapes=shapes, strict=False)
+    finally:
+        head.class_chunk = previous

@@ -36,26 +36,6 @@ def group_of(name: str, groups: Mapping[str, str]) -> str:
     return max(hits, key=lambda g: len(groups[g])) if hits else 'other'
 
 
-def check_scope(scope: Scope) -> dict[str, Sequence[str]]:
-    """For each group that a scope (see :class:`GroupedClip`) names, those that share its norm."""
-    if isinstance(scope, str):
-        if scope not in SCOPES:
-            raise ValueError(
-                f'clip_grad.scope must be one of {SCOPES}, or lists of groups that share a norm '
-                f"like [['clip', 'head'], ['lpam']], got {scope!r}"
-            )
-        return {}
-    if any(isinstance(names, str) for names in scope):
-        raise ValueError(
-            f'clip_grad.scope must be a list of lists of group names, got {scope!r}; write '
-            "[['clip', 'head'], ['lpam']] for one norm over CLIP and head"
-        )
-    flat = [name for names in scope for name in names]
-    if len(set(flat)) < len(flat):
-        raise ValueError(f'clip_grad.scope names a group twice: {scope!r}')
-    return {name: names for names in scope for name in names}
-
-
 def gradient_norm(gradients: Iterable[Tensor], norm_type: float = 2.0) -> Tensor:
     """Norm of several gradients, one or more, taken as one vector; `inf`: the largest magnitude.
 
@@ -96,7 +76,23 @@ class GroupedClip:
     """
 
     def __init__(self, groups: Mapping[str, Iterable[nn.Parameter]], scope: Scope = 'all') -> None:
-        self._joint = check_scope(scope)
+        if isinstance(scope, str):
+            if scope not in SCOPES:
+                raise ValueError(
+                    f'clip_grad.scope must be one of {SCOPES}, or lists of groups that share a '
+                    f"norm like [['clip', 'head'], ['lpam']], got {scope!r}"
+                )
+            scope_lists: Sequence[Sequence[str]] = ()
+        elif any(isinstance(names, str) for names in scope):
+            raise ValueError(
+                f'clip_grad.scope must be a list of lists of group names, got {scope!r}; write '
+                "[['clip', 'head'], ['lpam']] for one norm over CLIP and head"
+            )
+        else:
+            scope_lists = scope
+        self._joint = {name: names for names in scope_lists for name in names}
+        if len(self._joint) < sum(map(len, scope_lists)):
+            raise ValueError(f'clip_grad.scope names a group twice: {scope!r}')
         self.scope = scope
         self._group_by_id = {id(p): name for name, params in groups.items() for p in params}
 
@@ -179,7 +175,12 @@ class GroupedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                 group = group_of(name, self.paramwise_cfg['groups'])
                 groups.setdefault(group, []).append(param)
         wrapper.clip_func = GroupedClip(groups, self.scope)
-        _report(wrapper.optimizer, groups)
+        for name, params in groups.items():
+            count = sum(p.numel() for p in params)
+            print_log(f'trained, {name}: {len(params)} tensors, {count:,} parameters', 'current')
+        for options in wrapper.optimizer.param_groups:
+            rates = f'lr={options["lr"]} weight_decay={options.get("weight_decay")}'
+            print_log(f'optimizer group: {len(options["params"])} tensors with {rates}', 'current')
         return wrapper
 
     def add_params(
@@ -233,13 +234,3 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
-
-
-def _report(optimizer: torch.optim.Optimizer, groups: Mapping[str, list[nn.Parameter]]) -> None:
-    """Log the size of every group and the options of the optimizer's parameter groups."""
-    for name, params in groups.items():
-        count = sum(p.numel() for p in params)
-        print_log(f'trained, {name}: {len(params)} tensors, {count:,} parameters', 'current')
-    for group in optimizer.param_groups:
-        rates = f'lr={group["lr"]} weight_decay={group.get("weight_decay")}'
-        print_log(f'optimizer group: {len(group["params"])} tensors with {rates}', 'current')
