@@ -69,12 +69,9 @@ class Picture(NamedTuple):
 
 @dataclass(frozen=True)
 class Limits:
-    """What is read at most.
+    """What is read at most: pixels of an image, bytes of a file from the web.
 
-    Attributes:
-        max_pixels: Height times width of an image.
-        max_bytes: Size of a file that is fetched from the web.
-        frame_step: Every so-manieth frame of a video is read, from the first on.
+    Of a video every so-manieth frame is read, from the first on.
     """
 
     max_pixels: int = MAX_PIXELS

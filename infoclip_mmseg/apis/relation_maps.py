@@ -25,12 +25,9 @@ from infoclip_mmseg.utils.tensors import cosine
 
 @dataclass(frozen=True)
 class RelationMaps:
-    """Maps of one image.
+    """Maps (T, H, W) of one image for T words, float32: cosines, -1..1, and LPAM's, without a unit.
 
-    Attributes:
-        names: T words.
-        cosine: (T, H, W), float32, -1..1.
-        relation: LPAM's map (T, H, W), float32, no unit; None without an LPAM.
+    Without an LPAM there is no relation.
     """
 
     names: tuple[str, ...]

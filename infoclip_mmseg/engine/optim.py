@@ -213,8 +213,7 @@ class GroupedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 class BFloat16OptimWrapper(OptimWrapper):
     """OptimWrapper whose forward pass runs under autocast to bfloat16, on a CPU too.
 
-    bfloat16 needs no loss scaling. MMEngine's AmpOptimWrapper always scales and refuses to run
-    without an accelerator.
+    There is no loss scaling. MMEngine's AmpOptimWrapper always scales and wants an accelerator.
     """
 
     @contextmanager

@@ -17,6 +17,8 @@ from infoclip_mmseg.visualization.legend import draw_legend, entries_of
 RGB = NDArray[np.uint8]
 SIDES = (640, 4096)
 """Longer side of an overlay in pixels: smaller images are enlarged, larger ones reduced."""
+PHOTO_SIDE = 640
+"""Longer side of a photo within a figure, in pixels."""
 
 
 def blend(

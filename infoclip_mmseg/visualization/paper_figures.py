@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from infoclip_mmseg.visualization.legend import add_legend, entries_of
 from infoclip_mmseg.visualization.lettering import class_label, plain
-from infoclip_mmseg.visualization.overlay import fit_side
+from infoclip_mmseg.visualization.overlay import PHOTO_SIDE, fit_side
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 SHOWN = 30
 """Classes of t-SNE that get a colour, those with most points; the others are grey."""
 GREY = '#c8c8c8'
-CELL, PHOTO_SIDE = 1.75, 640
-"""Width of an image among heat maps in inches, and its longer side in pixels."""
+CELL = 1.75
+"""Width of an image among heat maps, in inches."""
 RANGE = (1, 99)
 """Percentiles of the values of heat maps that get the ends of the colour scale."""
 _PAIR = re.compile(r'\s*(.+?)[\s=]+([-+.\deE]+)\s*,\s*(.+?)[\s=]+([-+.\deE]+)\s*')

@@ -16,14 +16,12 @@ from PIL import Image
 from infoclip_mmseg.utils.files import first_few
 from infoclip_mmseg.visualization.legend import add_legend, entries_of
 from infoclip_mmseg.visualization.lettering import class_label, plain
-from infoclip_mmseg.visualization.overlay import blend, fit_side
+from infoclip_mmseg.visualization.overlay import PHOTO_SIDE, blend, fit_side
 from infoclip_mmseg.visualization.saving import save_figure
 
 LEGEND_ENTRIES = 48
 CELL = 2.1
 """Width of an image in inches."""
-PHOTO_SIDE = 640
-"""Longer side of an image in pixels."""
 VOID_VALUES = (255, 65535)
 """Values of label files that stand for no class."""
 

@@ -11,7 +11,6 @@ values.
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -110,11 +109,9 @@ def packed_attention(q: Tensor, k: Tensor, v: Tensor, layout: PackedLayout) -> T
         query = q[None, :prefix].transpose(1, 2)
         sub = None if mask is None else mask[:prefix, :prefix]
         out.append(_attend(query, key_prefix, value_prefix, sub))
-    starts = [prefix]
+    start, done = prefix, 0
     for prompts, length in layout.groups:
-        starts.append(starts[-1] + prompts * length)
-    done = 0
-    for (prompts, length), (start, stop) in zip(layout.groups, pairwise(starts)):
+        stop = start + prompts * length
         key, value = (_prompts(x[start:stop], prompts) for x in (k, v))
         if prefix:
             key = torch.cat([key_prefix.expand(prompts, -1, -1, -1), key], dim=2)
@@ -125,7 +122,7 @@ def packed_attention(q: Tensor, k: Tensor, v: Tensor, layout: PackedLayout) -> T
             query = _prompts(q[start:stop], prompts)
             sub = None if mask is None else mask[prefix : prefix + length, : prefix + length]
         out.append(_attend(query, key, value, sub))
-        done += prompts
+        start, done = stop, done + prompts
     return torch.cat(out)
 
 
