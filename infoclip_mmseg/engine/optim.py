@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -34,6 +34,27 @@ def group_of(name: str, groups: Mapping[str, str]) -> str:
     """Return the group whose prefix covers a parameter name: the longest one, else 'other'."""
     hits = [g for g, prefix in groups.items() if f'{name}.'.startswith(f'{prefix}.')]
     return max(hits, key=lambda g: len(groups[g])) if hits else 'other'
+
+
+def check_scope(scope: Scope, groups: Iterable[str]) -> dict[str, Collection[str]]:
+    """For each group that a scope (see :class:`GroupedClip`) names, those that share its norm."""
+    lists: Sequence[Collection[str]] = () if isinstance(scope, str) else scope
+    if scope == 'all':
+        lists = [{*groups, 'other'}]
+    elif isinstance(scope, str) and scope != 'group':
+        raise ValueError(
+            f'clip_grad.scope must be one of {SCOPES}, or lists of groups that share a norm '
+            f"like [['clip', 'head'], ['lpam']], got {scope!r}"
+        )
+    if any(isinstance(names, str) for names in lists):
+        raise ValueError(
+            f'clip_grad.scope must be a list of lists of group names, got {scope!r}; write '
+            "[['clip', 'head'], ['lpam']] for one norm over CLIP and head"
+        )
+    joint = {name: names for names in lists for name in names}
+    if len(joint) < sum(map(len, lists)):
+        raise ValueError(f'clip_grad.scope names a group twice: {scope!r}')
+    return joint
 
 
 def gradient_norm(gradients: Iterable[Tensor], norm_type: float = 2.0) -> Tensor:
@@ -76,24 +97,7 @@ class GroupedClip:
     """
 
     def __init__(self, groups: Mapping[str, Iterable[nn.Parameter]], scope: Scope = 'all') -> None:
-        if isinstance(scope, str):
-            if scope not in SCOPES:
-                raise ValueError(
-                    f'clip_grad.scope must be one of {SCOPES}, or lists of groups that share a '
-                    f"norm like [['clip', 'head'], ['lpam']], got {scope!r}"
-                )
-            scope_lists: Sequence[Sequence[str]] = ()
-        elif any(isinstance(names, str) for names in scope):
-            raise ValueError(
-                f'clip_grad.scope must be a list of lists of group names, got {scope!r}; write '
-                "[['clip', 'head'], ['lpam']] for one norm over CLIP and head"
-            )
-        else:
-            scope_lists = scope
-        self._joint = {name: names for names in scope_lists for name in names}
-        if len(self._joint) < sum(map(len, scope_lists)):
-            raise ValueError(f'clip_grad.scope names a group twice: {scope!r}')
-        self.scope = scope
+        self._joint = check_scope(scope, groups)
         self._group_by_id = {id(p): name for name, params in groups.items() for p in params}
 
     @torch.no_grad()
@@ -114,9 +118,11 @@ class GroupedClip:
         hub = MessageHub.get_current_instance()
         for name, value in zip(norms, values):
             hub.update_scalar(f'train/grad_norm_{name}', value)
-        for name, grads in gradients.items() if not math.isinf(max_norm) else ():
-            partners = norms if self.scope == 'all' else self._joint.get(name, (name,))
-            norm = gradient_norm([norms[other] for other in partners if other in norms], norm_type)
+        if math.isinf(max_norm):
+            return total
+        for name, grads in gradients.items():
+            partners = self._joint.get(name, (name,))
+            norm = gradient_norm([norms[other] for other in norms if other in partners], norm_type)
             factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)
             for gradient in grads:
                 part = cast(Any, gradient).to_local() if is_sharded(gradient) else gradient

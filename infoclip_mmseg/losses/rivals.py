@@ -82,15 +82,11 @@ def embedding_smooth_l1(teacher: Tensor, student: Tensor) -> Tensor:
 
 
 def strip_pooling(dense: Tensor, scales: Sequence[int] = SCALES) -> Tensor:
-    """Column and row sums of maps pooled at several scales.
+    """Column and row sums of maps (B, C, H, W) pooled at several scales, each from 1 to S.
 
     A map that is not square is first resized bilinearly to a square of its longer side S. At scale
     s it is averaged over S // s x S // s cells (what is left over at the far edges is dropped),
     and the cells are summed down each column and along each row.
-
-    Args:
-        dense: Maps (B, C, H, W).
-        scales: Cells a side, 1 to S each.
 
     Returns:
         (B, C * L), L = 2 * the sum of cells a side over the scales.

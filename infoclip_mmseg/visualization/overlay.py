@@ -41,11 +41,7 @@ def draw_overlay(
 ) -> RGB:
     """An image with its labels in colour and, below it, a legend of the names that it has.
 
-    Args:
-        image: RGB (h, w, 3), 0..255.
-        labels: (h, w), 0..N-1.
-        names: N names.
-        palette, opacity: See :func:`blend`.
+    The image is RGB (h, w, 3), 0..255, the labels are (h, w), 0..N-1; the rest as in :func:`blend`.
 
     Returns:
         RGB (h', w', 3), 0..255, its longer side within ``SIDES`` before the legend is added.
