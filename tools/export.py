@@ -25,21 +25,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import torch
 from mmengine.config import Config
-from PIL import Image
 
 from infoclip_mmseg.apis.loading import build_segmentor, find_config, load_clip, load_state
 from infoclip_mmseg.datasets.vocabularies import load_vocabulary
-from infoclip_mmseg.deploy import (
-    check_export,
-    describe,
-    export_program,
-    save_onnx,
-    save_pt2,
-    save_text,
-)
+from infoclip_mmseg.deploy.files import check_export, describe, save_onnx, save_pt2, save_text
+from infoclip_mmseg.deploy.view import export_program
 from infoclip_mmseg.engine.cfg_options import CfgOptions
 from infoclip_mmseg.engine.launch import check_file
 from infoclip_mmseg.utils.checkpoint_files import CheckpointError, load_checkpoint_file
+from infoclip_mmseg.utils.images import read_image
 
 PRETRAINED = 'pretrained'
 FORMATS = ('.onnx', '.pt2', '.npz')
@@ -124,7 +118,7 @@ def read_images(paths: Sequence[Path] | None) -> list[np.ndarray]:
         raise FileNotFoundError('no images for the check: name some by --images, or --no-check')
     for path in paths:
         check_file(str(path), 'image')
-    return [np.asarray(Image.open(path).convert('RGB')) for path in paths]
+    return [read_image(path) for path in paths]
 
 
 def check_arguments(args: argparse.Namespace) -> None:

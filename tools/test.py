@@ -21,7 +21,7 @@ from mmseg.registry import MODELS
 
 from infoclip_mmseg.datasets import check_dataloader_cfg
 from infoclip_mmseg.datasets.benchmarks import BENCHMARKS, select_benchmarks
-from infoclip_mmseg.engine.hooks.checkpoint_match import CheckpointMatchHook
+from infoclip_mmseg.engine.hooks.guards import CheckpointMatchHook
 from infoclip_mmseg.engine.launch import (
     add_common_arguments,
     check_file,

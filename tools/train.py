@@ -18,12 +18,13 @@ from mmengine.runner import Runner
 from mmseg.registry import RUNNERS
 
 from infoclip_mmseg.datasets import check_dataloader_cfg
-from infoclip_mmseg.engine.amp import DTYPES, enable_amp
 from infoclip_mmseg.engine.hooks.benchmark import BenchmarkHook
-from infoclip_mmseg.engine.hooks.checkpoint_match import CheckpointMatchHook
+from infoclip_mmseg.engine.hooks.guards import CheckpointMatchHook
 from infoclip_mmseg.engine.launch import (
+    DTYPES,
     add_common_arguments,
     check_file,
+    enable_amp,
     keep_freed_memory,
     leave_together,
     load_config,

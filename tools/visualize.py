@@ -32,23 +32,22 @@ from infoclip_mmseg.apis.image_sources import Limits, Picture, read_pictures
 from infoclip_mmseg.apis.inferencer import DEFAULT_CONFIG
 from infoclip_mmseg.apis.loading import find_config
 from infoclip_mmseg.apis.relation_maps import align, dense_embeddings, load_lpam
-from infoclip_mmseg.apis.truth import find_truths, read_truth
 from infoclip_mmseg.apis.words import load_classes, parse_words
 from infoclip_mmseg.datasets.vocabularies import load_vocabulary, shipped_vocabularies
 from infoclip_mmseg.engine.cfg_options import CfgOptions
 from infoclip_mmseg.engine.launch import keep_freed_memory
 from infoclip_mmseg.utils.checkpoint_files import CheckpointError
 from infoclip_mmseg.utils.images import ImageError
-from infoclip_mmseg.visualization.embedding_map import (
+from infoclip_mmseg.visualization.paper_figures import (
+    draw_alignment,
     draw_embeddings,
+    draw_weights,
     embed_2d,
     import_sklearn,
     sample_points,
 )
-from infoclip_mmseg.visualization.relation_figure import draw_alignment
 from infoclip_mmseg.visualization.saving import figure_paths, save_figure
-from infoclip_mmseg.visualization.sheet import draw_sheet
-from infoclip_mmseg.visualization.weight_grid import draw_weights
+from infoclip_mmseg.visualization.sheet import draw_sheet, find_truths, read_truth
 
 MAX_WORDS = 12
 """Columns of heat maps that a page can show."""

@@ -68,12 +68,9 @@ class Picture(NamedTuple):
 
 @dataclass(frozen=True)
 class Limits:
-    """What is read at most.
+    """What is read at most: pixels of an image, bytes of a file from the web.
 
-    Attributes:
-        max_pixels: Height times width of an image.
-        max_bytes: Size of a file that is fetched from the web.
-        frame_step: Every so-manieth frame of a video is read, from the first on.
+    Of a video every so-manieth frame is read, from the first on.
     """
 
     max_pixels: int = MAX_PIXELS
@@ -133,12 +130,9 @@ def read_pictures(
 ) -> Iterator[Picture]:
     """Read sources one after the other.
 
-    Args:
-        sources: What is read.
-        limits: What is read at most.
-        check: Raises an ImageError for a picture that is not wanted.
-        on_error: 'raise', 'skip' (with a warning), or a function of the source's name and the
-            error. Of a video the frames before the bad one stay.
+    ``check`` raises an ImageError for a picture that is not wanted. ``on_error`` is 'raise', 'skip'
+    (with a warning), or a function of the source's name and the error; of a video the frames before
+    the bad one stay.
     """
     for source in sources:
         pictures = open_source(source, limits)
@@ -160,11 +154,7 @@ def read_pictures(
 
 
 def open_source(source: Source, limits: Limits) -> Iterator[Picture]:
-    """Read a source: one picture, or the frames of a video.
-
-    Raises:
-        ImageError: It cannot be read; see :func:`read_image`.
-    """
+    """Read a source: one picture, or the frames of a video."""
     name, stem, value = source
     if source.is_video:
         yield from _frames(source, limits)

@@ -116,12 +116,11 @@ class OpenVocabInferencer:
         background: Background = None,
         **options: Any,
     ) -> list[Prediction]:
-        """Segment images; arguments as for :meth:`stream`.
+        """Segment images; arguments as for :meth:`stream`, which needs less memory for many images.
 
         Returns:
             A prediction for each image, also where there is only one. Where an image cannot be
-            read the error that is raised has those before it as ``error.results``; for many or
-            large images :meth:`stream` needs less memory.
+            read the error that is raised has those before it as ``error.results``.
         """
         results: list[Prediction] = []
         try:

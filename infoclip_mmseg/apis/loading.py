@@ -29,17 +29,13 @@ def find_config(name: str | os.PathLike[str]) -> Path:
 
     A name is that of a config of this repository, with or without its folder:
     'infoclip_vitb16_coco-stuff', 'world/zero_shot'.
-
-    Raises:
-        FileNotFoundError: There is none; alike names are proposed.
-        ValueError: The name fits several.
     """
     path = Path(name).expanduser()
     if path.is_file():
         return path
     folder = ROOT / 'configs'
     known = {
-        str(p.relative_to(folder).with_suffix('')).replace(os.sep, '/'): p
+        p.relative_to(folder).with_suffix('').as_posix(): p
         for p in sorted(folder.rglob('*.py'))
         if '_base_' not in p.parts
     }
@@ -59,11 +55,7 @@ def find_config(name: str | os.PathLike[str]) -> Path:
 
 
 def pick_device(device: str | torch.device | None) -> torch.device:
-    """The device of a name; None takes CUDA where there is one.
-
-    Raises:
-        ValueError: The name is unknown, or the device is not there.
-    """
+    """The device of a name; None takes CUDA where there is one."""
     try:
         chosen = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
     except RuntimeError as error:
@@ -80,11 +72,7 @@ def pick_device(device: str | torch.device | None) -> torch.device:
 
 
 def build_segmentor(cfg: Config) -> Any:
-    """The segmentor of a config, without what only training needs and with random weights.
-
-    Raises:
-        ValueError: The config is of another model.
-    """
+    """The segmentor of a config, without what only training needs and with random weights."""
     model_cfg = cfg.get('model') or {}
     if model_cfg.get('type') != 'OpenVocabSegmentor':
         raise ValueError(
@@ -98,11 +86,7 @@ def build_segmentor(cfg: Config) -> Any:
 
 
 def load_clip(model: Any, weights: str | None = None) -> None:
-    """Load a CLIP's weights into the backbone: a file's, or by default those of the config.
-
-    Raises:
-        FileNotFoundError, CheckpointError: See :func:`load_checkpoint_file`.
-    """
+    """Load a CLIP's weights into the backbone: a file's, or by default those of the config."""
     backbone = model.backbone
     weights = weights or backbone.pretrained
     if weights and is_file_name(weights) and not Path(weights).expanduser().exists():
@@ -113,11 +97,7 @@ def load_clip(model: Any, weights: str | None = None) -> None:
 
 
 def load_state(model: Any, state: Mapping[str, Tensor]) -> None:
-    """Load a segmentor's weights; those of the parts that only train are passed over.
-
-    Raises:
-        CheckpointError: They belong to another architecture.
-    """
+    """Load a segmentor's weights; those of the parts that only train are passed over."""
     check_state_dict(model, state)
     state = {key.removeprefix('module.'): value for key, value in state.items()}
     model.load_state_dict({key: state[key] for key in model.state_dict()})
@@ -128,15 +108,8 @@ def load_segmentor(
 ) -> Any:
     """Build the segmentor of a config, without what only training needs, and load its weights.
 
-    Args:
-        cfg: The config.
-        weights: Checkpoint (.pth or .safetensors). Where the decode head has no weights: None for
-            the pretrained CLIP of the config, or a file with a CLIP's weights.
-        device: Where it goes.
-
-    Raises:
-        ValueError: The head needs weights and there are none, or the config is of another model.
-        FileNotFoundError, CheckpointError: See :func:`load_checkpoint_file`.
+    These are a checkpoint (.pth or .safetensors). Where the decode head has no weights, None takes
+    the pretrained CLIP of the config, and a file may hold a CLIP's weights only.
     """
     model = build_segmentor(cfg)
     checkpoint = {} if weights is None else load_checkpoint_file(weights)

@@ -99,11 +99,9 @@ class Prediction:
 
 
 class Tile(NamedTuple):
-    """A part of an image: what the model sees of it, and what is taken from that.
+    """A part of an image that the model sees, and what is kept of it: top, bottom, left, right.
 
-    Attributes:
-        seen: (top, bottom, left, right).
-        kept: The same of what is kept; tiles of an image keep each pixel once.
+    Tiles of an image keep each pixel once.
     """
 
     seen: tuple[int, int, int, int]
@@ -119,11 +117,9 @@ class Maps(NamedTuple):
 
 
 def make_tiles(height: int, width: int, max_aspect: float = MAX_ASPECT) -> list[Tile]:
-    """Tiles of an image: squares that overlap by a quarter or more, or one where it is not long.
+    """Tiles of an image: squares that overlap by a quarter or more where it is long, else itself.
 
-    Args:
-        height, width: Size in pixels.
-        max_aspect: Long side over short side, above which the image is cut.
+    Long is one whose long side is more than ``max_aspect`` times its short side, in pixels.
     """
     short, long = sorted((height, width))
     if long <= max_aspect * short:

@@ -25,12 +25,9 @@ from infoclip_mmseg.utils.tensors import cosine
 
 @dataclass(frozen=True)
 class RelationMaps:
-    """Maps of one image.
+    """Maps (T, H, W) of one image for T words, float32: cosines, -1..1, and LPAM's, without a unit.
 
-    Attributes:
-        names: T words.
-        cosine: (T, H, W), float32, -1..1.
-        relation: LPAM's map (T, H, W), float32, no unit; None without an LPAM.
+    Without an LPAM there is no relation.
     """
 
     names: tuple[str, ...]
@@ -61,15 +58,10 @@ def dense_embeddings(model: Any, image: NDArray[np.uint8]) -> Tensor:
 def align(
     model: Any, image: NDArray[np.uint8], names: Sequence[str], lpam: Any = None
 ) -> RelationMaps:
-    """Maps of a whole image, resized to ``model.input_size`` as one view.
+    """Maps of a whole image, RGB (h, w, 3), 0..255, resized to ``model.input_size`` as one view.
 
-    The model keeps the words as its vocabulary. Not to be called while another thread uses it.
-
-    Args:
-        model: An ``OpenVocabSegmentor`` in evaluation.
-        image: RGB (h, w, 3), 0..255.
-        names: T words.
-        lpam: The module of :func:`load_lpam`, or None for cosines only.
+    The model, an ``OpenVocabSegmentor`` in evaluation, keeps the T names as its vocabulary. Not to
+    be called while another thread uses it. Without :func:`load_lpam`'s module: cosines only.
     """
     model.set_vocabulary(names)
     dense = dense_embeddings(model, image)
@@ -85,17 +77,8 @@ def align(
 def load_lpam(cfg: Config, weights: str | os.PathLike[str] | None, model: Any) -> Any:
     """The trained LPAM of a checkpoint, which inference itself has no use for.
 
-    Args:
-        cfg: Config of an ``OpenVocabSegmentor``.
-        weights: Checkpoint, read as data, or None.
-        model: The segmentor that was built from both.
-
-    Returns:
-        The module in evaluation; None where the config has no neck, or the checkpoint no weights
-        for it.
-
-    Raises:
-        FileNotFoundError, CheckpointError: The checkpoint cannot be read or does not fit.
+    The module is in evaluation; None where the config has no neck, or the checkpoint no weights
+    for it. ``model`` is the segmentor that was built from both.
     """
     neck = cfg.model.get('neck')
     if not neck or weights is None:

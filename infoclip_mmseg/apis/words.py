@@ -71,11 +71,7 @@ def parse_words(text: str) -> list[str]:
 
 
 def load_classes(classes: str | Sequence[str]) -> list[str]:
-    """Class names from what a user may pass.
-
-    Args:
-        classes: A list of names; a string with semicolons; the name of a vocabulary of the
-            package, or the path of a text or JSON file.
+    """Class names from a list; a string with semicolons; a vocabulary's name; a text or JSON file.
 
     Raises:
         FileNotFoundError: A string without semicolons that names neither a vocabulary nor a file.
@@ -108,9 +104,6 @@ def plan_words(classes: str | Sequence[str], background: Background, model: Any)
             threshold, or None. With a single class None means the head's own threshold: otherwise
             every pixel would belong to the class.
         model: The segmentor, for its templates and its tokenizer.
-
-    Raises:
-        TypeError, ValueError: Bad words or a threshold outside of 0..1.
     """
     names = load_classes(classes)
     words, threshold = _read_background(background)

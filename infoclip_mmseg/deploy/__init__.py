@@ -1,15 +1,1 @@
-from infoclip_mmseg.deploy.check import Agreement, check_export, run_export
-from infoclip_mmseg.deploy.files import describe, save_onnx, save_pt2, save_text
-from infoclip_mmseg.deploy.view import ExportedView, export_program
-
-__all__ = [
-    'Agreement',
-    'ExportedView',
-    'check_export',
-    'describe',
-    'export_program',
-    'run_export',
-    'save_onnx',
-    'save_pt2',
-    'save_text',
-]
+"""Exported files: what is exported, how it is written, and whether it agrees with the model."""

@@ -1,22 +1,29 @@
-"""Exported programs, and text embeddings, to files that say what they are."""
+"""Exported programs and text embeddings as files: written, run, compared with the segmentor."""
 
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from infoclip_mmseg.deploy.view import class_range
+from infoclip_mmseg.utils.tensors import resize
 from infoclip_mmseg.version import __version__
 
 OPSET = 18
 METADATA_FILE = 'metadata.json'
 # A protobuf file holds at most 2 GiB; what does not fit goes beside it.
 _PROTOBUF_LIMIT = 2_000_000_000
+MAX_DIFFERENCE = 1e-3
+MIN_EQUAL = 0.999
+
+Run = Callable[[Tensor, Tensor | None], Tensor]
 
 
 def describe(model: Any, config: str, bake: bool) -> dict[str, Any]:
@@ -59,17 +66,9 @@ def save_pt2(program: torch.export.ExportedProgram, path: Path, metadata: dict[s
 
 
 def save_onnx(program: torch.export.ExportedProgram, path: Path, metadata: dict[str, Any]) -> None:
-    """Write an ONNX file of opset ``OPSET``; each entry of the metadata is a JSON string in it.
-
-    Raises:
-        ImportError: onnx or onnxscript is missing.
-    """
+    """Write an ONNX file of opset ``OPSET``; each entry of the metadata is a JSON string in it."""
     result = torch.onnx.export(
-        program,
-        output_names=['logits'],
-        opset_version=OPSET,
-        dynamo=True,
-        verbose=False,
+        program, output_names=['logits'], opset_version=OPSET, dynamo=True, verbose=False
     )
     if result is None:
         raise RuntimeError('torch.onnx.export returned nothing')
@@ -81,14 +80,89 @@ def save_onnx(program: torch.export.ExportedProgram, path: Path, metadata: dict[
 
 
 def save_text(path: Path, text: Tensor, metadata: dict[str, Any]) -> None:
-    """Write text embeddings for a program that takes them as an input.
+    """Write text embeddings (T, P, C) for a program that takes them as an input.
 
-    Args:
-        path: .npz file; it gets ``text`` (T, P, C) float32, ``classes`` (T,) and ``palette``
-            (T, 3), and can be read without pickle.
-        text: Text embeddings.
-        metadata: See :func:`describe`.
+    The .npz file gets ``text`` float32, ``classes`` (T,) and ``palette`` (T, 3) of the metadata,
+    and can be read without pickle.
     """
     palette = np.asarray(metadata['palette'], dtype=np.uint8)
     classes = np.asarray(metadata['classes'], dtype=np.str_)
     np.savez(path, text=text.numpy().astype(np.float32), classes=classes, palette=palette)
+
+
+class Agreement(NamedTuple):
+    """How far an exported file agrees with PyTorch on some images.
+
+    Attributes:
+        difference: Largest absolute difference of two logits.
+        equal: Share of the pixels, at the size of the images, whose label is the same.
+        seconds, seconds_torch: Of the exported file and of the segmentor, for an image.
+    """
+
+    difference: float
+    equal: float
+    seconds: float
+    seconds_torch: float
+
+    @property
+    def good(self) -> bool:
+        """Whether both are within ``MAX_DIFFERENCE`` and ``MIN_EQUAL``."""
+        return self.difference <= MAX_DIFFERENCE and self.equal >= MIN_EQUAL
+
+
+def run_export(path: Path) -> Run:
+    """An exported file as a function of images (B, 3, h, w) and, where it takes it, text."""
+    if path.suffix == '.pt2':
+        module = torch.export.load(path).module()
+        return lambda images, text: module(images, *([] if text is None else [text]))
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    # The arena grows in powers of two and gives nothing back.
+    options.enable_cpu_mem_arena = False
+    session = onnxruntime.InferenceSession(str(path), options, ['CPUExecutionProvider'])
+
+    def run(images: Tensor, text: Tensor | None) -> Tensor:
+        feed = {'images': images.numpy()}
+        if text is not None:
+            feed['text'] = text.numpy()
+        return torch.from_numpy(session.run(None, feed)[0])
+
+    return run
+
+
+@torch.no_grad()
+def check_export(
+    path: Path,
+    model: Any,
+    images: Sequence[np.ndarray],
+    text: Tensor | None,
+    batch_size: int = 1,
+) -> Agreement:
+    """Run a file, .onnx or .pt2, and the segmentor with its vocabulary on images and compare.
+
+    The images, RGB (h, w, 3), uint8, of any size, are resized to the input size. Text embeddings
+    (T, P, C) are wanted where the file takes them. Memory grows with ``batch_size``.
+    """
+    run = run_export(path)
+    tensors = [torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() for image in images]
+    inputs = [resize(tensor, model.input_size) for tensor in tensors]
+    difference, equal, pixels, seconds, seconds_torch = 0.0, 0, 0, 0.0, 0.0
+    for start in range(0, len(images), batch_size):
+        stop = start + batch_size
+        batch = torch.cat(inputs[start:stop])
+        begin = time.perf_counter()
+        expected = model.segment(batch, mode='whole')
+        middle = time.perf_counter()
+        got = run(batch, text)
+        seconds += time.perf_counter() - middle
+        seconds_torch += middle - begin
+        if got.shape != expected.shape:
+            raise ValueError(f'{path} gave logits {tuple(got.shape)}, not {tuple(expected.shape)}')
+        difference = max(difference, float((got - expected).abs().max()))
+        for a, b, image in zip(got, expected, tensors[start:stop]):
+            size = (image.shape[-2], image.shape[-1])
+            same = resize(a[None], size).argmax(1) == resize(b[None], size).argmax(1)
+            equal, pixels = equal + int(same.sum()), pixels + same.numel()
+    return Agreement(difference, equal / pixels, seconds / len(images), seconds_torch / len(images))

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from mmengine.utils import digit_version
 from torch import Tensor, nn
-
-from infoclip_mmseg.models import OpenVocabHead
 
 # The TorchScript exporter of older versions fixes the batch size: it computes the sizes of
 # `unflatten` while it traces.
@@ -55,17 +51,6 @@ class ExportedView(nn.Module):
         return self.decode_head(features, self.text_embeddings if text is None else text)
 
 
-@contextmanager
-def one_chunk(head: OpenVocabHead) -> Iterator[None]:
-    """Let a head run all its class maps at once, so that a trace holds each layer once."""
-    previous = head.class_chunk
-    head.class_chunk = 0
-    try:
-        yield
-    finally:
-        head.class_chunk = previous
-
-
 def class_range(num_classes: int, pad_len: int) -> tuple[int, int]:
     """Least and largest T of a program that is traced with ``num_classes`` text embeddings.
 
@@ -80,18 +65,14 @@ def class_range(num_classes: int, pad_len: int) -> tuple[int, int]:
 
 
 def export_program(model: Any, text: Tensor, bake: bool = True) -> torch.export.ExportedProgram:
-    """Trace a segmentor with ``torch.export``; its batch size stays free.
+    """Trace a segmentor, on a CPU in float32, with ``torch.export``; its batch size stays free.
 
-    Args:
-        model: An :class:`OpenVocabSegmentor` on a CPU, in float32.
-        text: Text embeddings (T, P, C).
-        bake: Hold ``text`` as a constant. If not, it is the second input, and T is free within
-            :func:`class_range`.
+    Text embeddings (T, P, C) are held as a constant (``bake``), or are the second input, with T
+    free within :func:`class_range`.
 
     Raises:
         ImportError: This PyTorch cannot; see ``MIN_TORCH``.
-        ValueError: The model has no ``input_size``, several words a class, or more than
-            ``MAX_CLASSES`` classes that are not held.
+        ValueError: No ``input_size``, several words a class, or too many that are not held.
     """
     if digit_version(torch.__version__) < digit_version(MIN_TORCH):
         raise ImportError(
@@ -119,7 +100,12 @@ def export_program(model: Any, text: Tensor, bake: bool = True) -> torch.export.
         text = text.repeat(2, 1, 1) if free and len(text) == 1 < high - 1 else text
         inputs += (text.detach(),)
         shapes += ({0: torch.export.Dim('classes', min=low, max=high)} if free else {},)
-    with torch.no_grad(), one_chunk(model.decode_head):
-        # Run once before: cached tensors must be real ones, not those of the trace.
-        view(images[:1], *inputs[1:])
-        return torch.export.export(view, inputs, dynamic_shapes=shapes, strict=False)
+    head = model.decode_head
+    previous, head.class_chunk = head.class_chunk, 0  # so that a trace holds each layer once
+    try:
+        with torch.no_grad():
+            # Run once before: cached tensors must be real ones, not those of the trace.
+            view(images[:1], *inputs[1:])
+            return torch.export.export(view, inputs, dynamic_shapes=shapes, strict=False)
+    finally:
+        head.class_chunk = previous

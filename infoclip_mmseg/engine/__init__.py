@@ -1,12 +1,10 @@
 """Hooks and optimizer construction for MMEngine's runner."""
 
-from infoclip_mmseg.engine.amp import BFloat16OptimWrapper
 from infoclip_mmseg.engine.hooks.benchmark import BenchmarkHook
-from infoclip_mmseg.engine.hooks.checkpoint_match import CheckpointMatchHook
-from infoclip_mmseg.engine.hooks.non_finite import NonFiniteLossHook
+from infoclip_mmseg.engine.hooks.guards import CheckpointMatchHook, NonFiniteLossHook
 from infoclip_mmseg.engine.hooks.teacher import FrozenTeacherHook
 from infoclip_mmseg.engine.hooks.vocabulary import VocabularyHook
-from infoclip_mmseg.engine.optim import GroupedOptimWrapperConstructor
+from infoclip_mmseg.engine.optim import BFloat16OptimWrapper, GroupedOptimWrapperConstructor
 from infoclip_mmseg.engine.sharding import FullyShardedStrategy
 from infoclip_mmseg.utils.checkpoint_files import install_safe_loader
 

@@ -21,14 +21,8 @@ def logs_to_file(path: Path | str, verbose: bool = False) -> Iterator[Console]:
     """Send standard output, standard error and warnings of all packages to a file.
 
     Around all that a program does: MMEngine's loggers keep the stream that they first wrote to, and
-    get the terminal's back at the end.
-
-    Args:
-        path: The file; its folder is made, and text is added to what it holds.
-        verbose: Leave everything on the terminal instead.
-
-    Yields:
-        A console that writes to the terminal.
+    get the terminal's back at the end. The file's folder is made, and text is added to what it
+    holds; ``verbose`` leaves everything on the terminal. Yields a console of the terminal.
     """
     console = Console(file=sys.stdout, highlight=False)
     if verbose:
@@ -68,12 +62,7 @@ def make_progress(console: Console) -> Progress:
 
 
 class ProgressHook(Hook):
-    """Shows how far training and test of a runner are.
-
-    Args:
-        progress: Where to show it.
-        title: What is running; stands before the bars.
-    """
+    """Shows how far training and test of a runner are, the title before the bars."""
 
     def __init__(self, progress: Progress, title: str) -> None:
         self.progress, self.title = progress, title

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import logging
 import os
 import subprocess
 import sys
@@ -12,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.device import get_device
+from mmengine.device import get_device, is_cuda_available
+from mmengine.logging import print_log
 from torch import distributed, nn
 
 from infoclip_mmseg.engine.cfg_options import CfgOptions
@@ -21,6 +23,7 @@ from infoclip_mmseg.engine.cfg_options import CfgOptions
 _MALLOC = {-3: 1 << 30, -1: 1 << 30, -2: 1 << 28}
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
+DTYPES = ('auto', 'fp16', 'bf16')
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,16 +44,10 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def load_config(args: argparse.Namespace) -> Config:
-    """Read the config of a run and put the common options into it.
+    """Read the config of a run and put the options of :func:`add_common_arguments` into it.
 
     The working folder is `--work-dir`, else the config's `work_dir`, else
     ./work_dirs/<name of the config file>.
-
-    Args:
-        args: What :func:`add_common_arguments` parsed.
-
-    Raises:
-        FileNotFoundError: There is no such config file.
     """
     check_file(args.config, 'config')
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
@@ -65,14 +62,43 @@ def load_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
+def enable_amp(cfg: Config, dtype: str = 'auto') -> None:
+    """Switch the `optim_wrapper` of a config to mixed precision, in place.
+
+    With 'auto' that is float16 on CUDA, bfloat16 on a CPU and with a `strategy`.
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f'dtype must be one of {DTYPES}, got {dtype!r}')
+    sharded = cfg.get('strategy') is not None
+    if dtype == 'auto':
+        dtype = 'fp16' if is_cuda_available() and not sharded else 'bf16'
+    if dtype == 'fp16' and sharded:
+        raise ValueError('fp16 scales the loss, which sharded training does not support; use bf16')
+    if dtype == 'fp16' and not is_cuda_available():
+        raise ValueError('fp16 needs a CUDA device and there is none; use bf16 or auto')
+    wrapper = cfg.optim_wrapper
+    if wrapper.type in ('AmpOptimWrapper', 'BFloat16OptimWrapper'):
+        print_log(
+            f'the config already sets optim_wrapper.type={wrapper.type!r}; it is left as it is',
+            logger='current',
+            level=logging.WARNING,
+        )
+    elif wrapper.type != 'OptimWrapper':
+        raise ValueError(
+            f"mixed precision needs optim_wrapper.type='OptimWrapper', got {wrapper.type!r}"
+        )
+    elif dtype == 'bf16':
+        wrapper.type = 'BFloat16OptimWrapper'
+    else:
+        wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic', dtype='float16')
+
+
 def start_on_cpu(cfg: Config) -> None:
     """Join the processes of a launch by torchrun or Slurm over gloo where there is no accelerator.
 
     MMEngine's own start asks for a CUDA device. With one, this does nothing.
-
-    Args:
-        cfg: Config of the run; `env_cfg.dist_cfg.timeout` (seconds) is heeded. Gets a
-            `model_wrapper_cfg` without device numbers.
+    `env_cfg.dist_cfg.timeout` (seconds) is heeded; the config gets a `model_wrapper_cfg` without
+    device numbers.
     """
     if cfg.launcher not in ('pytorch', 'slurm') or get_device() != 'cpu':
         return
@@ -113,15 +139,7 @@ def _read_slurm_variables() -> None:
 
 
 def check_file(path: str, what: str) -> None:
-    """Check that a local file is there.
-
-    Args:
-        path: The file.
-        what: What it is, for the message.
-
-    Raises:
-        FileNotFoundError: It is not.
-    """
+    """Raise a FileNotFoundError, which says ``what`` it is, where a local file is not there."""
     if not Path(path).expanduser().is_file():
         raise FileNotFoundError(
             f'{what} {path!r} does not exist or is not a file (working directory {Path.cwd()})'
@@ -144,15 +162,7 @@ def keep_freed_memory() -> None:
 
 
 def unwrap_segmentor(model: nn.Module, attribute: str) -> Any:
-    """The innermost wrapped module that has ``attribute``.
-
-    Args:
-        model: The segmentor, perhaps in wrappers of distributed runs or test-time augmentation.
-        attribute: What is asked of it.
-
-    Raises:
-        TypeError: Neither the model nor anything it wraps has it.
-    """
+    """The first module with ``attribute`` within wrappers of distributed runs or of TTA."""
     inner: Any = model
     while not hasattr(inner, attribute):
         if not hasattr(inner, 'module'):

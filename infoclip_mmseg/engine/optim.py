@@ -1,10 +1,10 @@
-"""Optimizer construction with gradient norms logged, and clipped, by group."""
+"""Optimizer construction with gradient norms logged, and clipped, by group; bfloat16."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -12,14 +12,14 @@ import torch
 from mmengine.logging import MessageHub, MMLogger, print_log
 from mmengine.model import is_model_wrapper
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
-from mmseg.registry import OPTIM_WRAPPER_CONSTRUCTORS
+from mmengine.runner import autocast
+from mmseg.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
 from torch import Tensor, nn
 
 from infoclip_mmseg.utils.tensors import at_least_float32
 
 GROUPS = {'clip': 'backbone', 'head': 'decode_head', 'lpam': 'neck'}
 """Group name to parameter-name prefix; what no prefix covers is the group 'other'."""
-
 SCOPES = ('all', 'group')
 Scope = str | Sequence[Sequence[str]]
 NORM_LAYERS = (
@@ -36,56 +36,38 @@ def group_of(name: str, groups: Mapping[str, str]) -> str:
     return max(hits, key=lambda g: len(groups[g])) if hits else 'other'
 
 
-def check_scope(scope: Scope) -> dict[str, Sequence[str]]:
-    """Which groups are clipped by one norm.
-
-    Args:
-        scope: See :class:`GroupedClip`.
-
-    Returns:
-        For each group that the scope names, the names of those that share its norm.
-
-    Raises:
-        ValueError: Unknown scope, or a group that is named twice.
-    """
-    if isinstance(scope, str):
-        if scope not in SCOPES:
-            raise ValueError(
-                f'clip_grad.scope must be one of {SCOPES}, or lists of groups that share a norm '
-                f"like [['clip', 'head'], ['lpam']], got {scope!r}"
-            )
-        return {}
-    if any(isinstance(names, str) for names in scope):
+def check_scope(scope: Scope, groups: Iterable[str]) -> dict[str, Collection[str]]:
+    """For each group that a scope (see :class:`GroupedClip`) names, those that share its norm."""
+    lists: Sequence[Collection[str]] = () if isinstance(scope, str) else scope
+    if scope == 'all':
+        lists = [{*groups, 'other'}]
+    elif isinstance(scope, str) and scope != 'group':
+        raise ValueError(
+            f'clip_grad.scope must be one of {SCOPES}, or lists of groups that share a norm '
+            f"like [['clip', 'head'], ['lpam']], got {scope!r}"
+        )
+    if any(isinstance(names, str) for names in lists):
         raise ValueError(
             f'clip_grad.scope must be a list of lists of group names, got {scope!r}; write '
             "[['clip', 'head'], ['lpam']] for one norm over CLIP and head"
         )
-    flat = [name for names in scope for name in names]
-    if len(set(flat)) < len(flat):
+    joint = {name: names for names in lists for name in names}
+    if len(joint) < sum(map(len, lists)):
         raise ValueError(f'clip_grad.scope names a group twice: {scope!r}')
-    return {name: names for names in scope for name in names}
+    return joint
 
 
 def gradient_norm(gradients: Iterable[Tensor], norm_type: float = 2.0) -> Tensor:
-    """Norm of several gradients taken as one vector.
+    """Norm of several gradients, one or more, taken as one vector; `inf`: the largest magnitude.
 
-    Args:
-        gradients: Tensors of any shapes, one or more; they may lie on several devices, and may be
-            sharded. Of sharded ones the norm is over all parts, so that every rank must call this.
-        norm_type: Order of the norm, `inf` for the largest magnitude.
-
-    Returns:
-        Scalar tensor in float32 or wider, on the first gradient's device.
+    They may lie on several devices. Of sharded ones the norm is over all parts, so that every rank
+    must call this. A scalar tensor in float32 or wider, on the first gradient's device.
     """
     tensors = [at_least_float32(gradient) for gradient in gradients]
     if math.isinf(norm_type):  # PyTorch has none of the empty part that a rank may hold
         tensors = [whole(tensor).abs().amax() for tensor in tensors]
-    return whole(_total_norm(tensors, norm_type))
-
-
-def _total_norm(tensors: Sequence[Tensor], norm_type: float) -> Tensor:
     if hasattr(nn.utils, 'get_total_norm'):  # torch >= 2.6
-        return nn.utils.get_total_norm(tensors, norm_type)
+        return whole(nn.utils.get_total_norm(tensors, norm_type))
     norms = [torch.linalg.vector_norm(tensor, norm_type) for tensor in tensors]
     return torch.linalg.vector_norm(torch.stack([n.to(norms[0].device) for n in norms]), norm_type)
 
@@ -112,27 +94,18 @@ class GroupedClip:
         scope: 'all' scales every gradient by one factor from the norm over all of them, as CAT-Seg
             does; 'group' clips each group by its own norm. A sequence of sequences of group names
             clips the groups of each by one norm, and each group that it does not name by its own.
-
-    Raises:
-        ValueError: Unknown scope, or a group that is named twice.
     """
 
     def __init__(self, groups: Mapping[str, Iterable[nn.Parameter]], scope: Scope = 'all') -> None:
-        self._joint = check_scope(scope)
-        self.scope = scope
+        self._joint = check_scope(scope, groups)
         self._group_by_id = {id(p): name for name, params in groups.items() for p in params}
 
     @torch.no_grad()
     def __call__(self, params: Iterable[Tensor], max_norm: float, norm_type: float = 2.0) -> Tensor:
-        """Clip the gradients in place.
-
-        Args:
-            params: Parameters that have a gradient, one or more.
-            max_norm: Largest norm left; `inf` clips nothing.
-            norm_type: Order of the norm.
+        """Clip the gradients in place to ``max_norm``; `inf` clips nothing.
 
         Returns:
-            The norm over all gradients before clipping, a scalar tensor.
+            The norm over all gradients, one or more, before clipping, a scalar tensor.
         """
         gradients: dict[str, list[Tensor]] = {}
         for param in params:
@@ -145,22 +118,16 @@ class GroupedClip:
         hub = MessageHub.get_current_instance()
         for name, value in zip(norms, values):
             hub.update_scalar(f'train/grad_norm_{name}', value)
-        if not math.isinf(max_norm):
-            for name, grads in gradients.items():
-                norm = total if self.scope == 'all' else self._norm_for(name, norms, norm_type)
-                _scale(grads, (max_norm / (norm + 1e-6)).clamp(max=1.0))
+        if math.isinf(max_norm):
+            return total
+        for name, grads in gradients.items():
+            partners = self._joint.get(name, (name,))
+            norm = gradient_norm([norms[other] for other in norms if other in partners], norm_type)
+            factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)
+            for gradient in grads:
+                part = cast(Any, gradient).to_local() if is_sharded(gradient) else gradient
+                part.mul_(factor.to(gradient.device))
         return total
-
-    def _norm_for(self, name: str, norms: Mapping[str, Tensor], norm_type: float) -> Tensor:
-        """The norm by which a group is clipped: over the groups that it shares it with."""
-        partners = [other for other in self._joint.get(name, (name,)) if other in norms]
-        return gradient_norm([norms[other] for other in partners], norm_type)
-
-
-def _scale(gradients: Iterable[Tensor], factor: Tensor) -> None:
-    for gradient in gradients:
-        part = cast(Any, gradient).to_local() if is_sharded(gradient) else gradient
-        part.mul_(factor.to(gradient.device))
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -214,7 +181,12 @@ class GroupedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                 group = group_of(name, self.paramwise_cfg['groups'])
                 groups.setdefault(group, []).append(param)
         wrapper.clip_func = GroupedClip(groups, self.scope)
-        _report(wrapper.optimizer, groups)
+        for name, params in groups.items():
+            count = sum(p.numel() for p in params)
+            print_log(f'trained, {name}: {len(params)} tensors, {count:,} parameters', 'current')
+        for options in wrapper.optimizer.param_groups:
+            rates = f'lr={options["lr"]} weight_decay={options.get("weight_decay")}'
+            print_log(f'optimizer group: {len(options["params"])} tensors with {rates}', 'current')
         return wrapper
 
     def add_params(
@@ -224,7 +196,8 @@ class GroupedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         super().add_params(params, module, prefix=prefix, **kwargs)
         if prefix:
             return
-        self._drop_norm_decay(params, module)
+        if self.paramwise_cfg.get('norm_decay_mult') is not None:
+            self._drop_norm_decay(params, module)
         merged: dict[tuple[Any, ...], dict[str, Any]] = {}
         for group in params:
             options = {k: v for k, v in group.items() if k != 'params'}
@@ -235,14 +208,25 @@ class GroupedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         params[:] = merged.values()
 
     def _drop_norm_decay(self, params: list[dict[str, Any]], model: nn.Module) -> None:
-        factor = self.paramwise_cfg.get('norm_decay_mult')
-        if factor is None:
-            return
         layers = (m for m in model.modules() if isinstance(m, NORM_LAYERS))
         norm_ids = {id(p) for layer in layers for p in layer.parameters(recurse=False)}
         for group in params:
             if id(group['params'][0]) in norm_ids and 'decay_mult' not in group:
-                group['weight_decay'] = self.base_wd * factor
+                group['weight_decay'] = self.base_wd * self.paramwise_cfg['norm_decay_mult']
+
+
+@OPTIM_WRAPPERS.register_module()
+class BFloat16OptimWrapper(OptimWrapper):
+    """OptimWrapper whose forward pass runs under autocast to bfloat16, on a CPU too.
+
+    There is no loss scaling. MMEngine's AmpOptimWrapper always scales and wants an accelerator.
+    """
+
+    @contextmanager
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
+        """Context of the forward pass and the loss."""
+        with super().optim_context(model), autocast(dtype=torch.bfloat16):
+            yield
 
 
 @contextmanager
@@ -255,14 +239,3 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
-
-
-def _report(optimizer: torch.optim.Optimizer, groups: Mapping[str, list[nn.Parameter]]) -> None:
-    """Log the size of every group and the options of the optimizer's parameter groups."""
-    for name, params in groups.items():
-        count = sum(p.numel() for p in params)
-        print_log(f'trained, {name}: {len(params)} tensors, {count:,} parameters', 'current')
-    for group in optimizer.param_groups:
-        decay = group.get('weight_decay')
-        text = f'{len(group["params"])} tensors with lr={group["lr"]} weight_decay={decay}'
-        print_log(f'optimizer group: {text}', 'current')

@@ -40,22 +40,15 @@ def shard_units(model: nn.Module) -> Iterator[nn.Module]:
 def shard_model(model: nn.Module, shard_size: int | None = None) -> None:
     """Spread the parameters that train over the ranks, in place.
 
-    Args:
-        model: A model on its final device, with the same weights on every rank.
-        shard_size: Ranks that hold one copy of the parameters between them, a divisor of their
-            number; each such group has a copy of its own. None takes all ranks.
-
-    Raises:
-        RuntimeError: PyTorch is older than 2.7, whose FSDP cannot leave parameters out.
-        ValueError: `shard_size` does not divide the number of ranks, or the model is a
-            DistilledSegmentor, whose LPAM is in no state dict.
+    The model is on its final device, with the same weights on every rank. ``shard_size`` ranks, a
+    divisor of their number, hold one copy of the parameters between them; None takes all.
     """
     if getattr(model, 'distillation', None) is not None:
         raise ValueError(
             f'{type(model).__name__} keeps its distillation out of the state dict and cannot be '
             'sharded: train it with DDP (no runner_type and strategy in the config)'
         )
-    if digit_version(torch.__version__) < digit_version('2.7.0'):
+    if digit_version(torch.__version__) < digit_version('2.7.0'):  # no ignored_params
         raise RuntimeError(
             f'fully sharded training needs PyTorch 2.7 or newer, this is {torch.__version__}; '
             'upgrade it, or train with DDP (no runner_type and strategy in the config)'
@@ -93,10 +86,8 @@ def gather_state(state: Any) -> Any:
 def shard_like(value: Any, parameter: Any) -> Any:
     """This rank's part of a whole tensor where the parameter is sharded, else the value as it is.
 
-    Args:
-        value: Tensor of the parameter's shape, the same on every rank, on any device. Anything
-            else stays, as the number of steps in an optimizer's state.
-        parameter: Where it is to go.
+    The tensor is the same on every rank, on any device. What has not the parameter's shape stays,
+    as the number of steps in an optimizer's state.
     """
     if not is_sharded(parameter) or getattr(value, 'shape', None) != parameter.shape:
         return value
@@ -142,14 +133,9 @@ class FullyShardedStrategy(DDPStrategy):
     def build_optim_wrapper(
         self, optim_wrapper: Any, model: nn.Module | None = None
     ) -> BaseOptimWrapper:
-        """As in MMEngine.
-
-        Raises:
-            ValueError: The wrapper scales the loss, for which each rank would look at its own
-                part of the gradients only.
-        """
+        """As in MMEngine; a ValueError for a wrapper that scales the loss."""
         wrapper = super().build_optim_wrapper(optim_wrapper, model)
-        if isinstance(wrapper, AmpOptimWrapper):
+        if isinstance(wrapper, AmpOptimWrapper):  # each rank would look at its own gradients only
             raise ValueError(
                 'fully sharded training has no loss scaling: use bfloat16 (--amp --amp-dtype bf16, '
                 "or optim_wrapper.type='BFloat16OptimWrapper') in place of AmpOptimWrapper"

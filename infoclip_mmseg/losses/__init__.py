@@ -3,6 +3,7 @@
 from infoclip_mmseg.losses.alignment import (
     InfoBottleneckLoss,
     MITransferLoss,
+    gather_samples,
     info_bottleneck,
     mutual_information_transfer,
 )
@@ -20,7 +21,6 @@ from infoclip_mmseg.losses.entropy import (
     mutual_information,
     renyi_entropy,
 )
-from infoclip_mmseg.losses.gather import gather_samples
 from infoclip_mmseg.losses.rivals import (
     KLDistillationLoss,
     RepresentationCompensationLoss,

@@ -9,6 +9,8 @@ import functools
 import logging
 
 import torch
+import torch.nn.functional as F
+from mmengine.dist import all_gather, get_rank, get_world_size
 from mmengine.logging import print_log
 from mmseg.registry import MODELS
 from torch import Tensor
@@ -23,8 +25,52 @@ from infoclip_mmseg.losses.entropy import (
     normalise_rows,
     renyi_entropy,
 )
-from infoclip_mmseg.losses.gather import gather_samples
 from infoclip_mmseg.utils.tensors import at_least_float32
+
+
+def gather_samples(*features: Tensor) -> tuple[Tensor, ...]:
+    """Gathers the rows of all ranks with the gradient that DDP's averaging needs.
+
+    Every rank computes the same loss l(x_1, ..., x_W) of the gathered rows, but back-propagates
+    only into its own rows x_r. DDP then averages over ranks, which gives
+    (1/W) sum_r s dl/dx_r dx_r/dtheta, where s is the scale put on the gradient of the own rows.
+    With s = W that is exactly dl/dtheta of one process with the whole batch, whatever the share of
+    each rank, and backward needs no communication.
+
+    Args:
+        *features: Matrices (b, d_i) of the same b local samples; b may differ between ranks.
+
+    Returns:
+        The matrices (B, d_i) of all samples in rank order, B the sum of b over ranks. Without a
+        process group, or with one rank, the input as it is.
+
+    Raises:
+        ValueError: The widths d_i differ between ranks (raised on all of them).
+    """
+    world_size = get_world_size()
+    if world_size == 1:
+        return features
+    widths = [feature.shape[1] for feature in features]
+    local = torch.cat(features, dim=1)
+    sizes = _batch_sizes(local, widths)
+    padded = F.pad(local.detach(), (0, 0, 0, max(sizes) - len(local)))
+    rows = [rows[:size] for rows, size in zip(all_gather(padded), sizes)]
+    rows[get_rank()] = local + (world_size - 1) * (local - local.detach())
+    return torch.split(torch.cat(rows), widths, dim=1)
+
+
+def _batch_sizes(local: Tensor, widths: list[int]) -> list[int]:
+    """Local batch size of every rank; checks that the widths are equal on all of them."""
+    shape = torch.tensor([len(local), *widths], device=local.device)
+    shapes = torch.stack(all_gather(shape)).tolist()
+    for rank, (_, *others) in enumerate(shapes):
+        if others != shapes[0][1:]:
+            raise ValueError(
+                f'features per image have {others} elements on rank {rank}, but '
+                f'{shapes[0][1:]} on rank 0; batch-wise losses need the same feature grid and '
+                'the same number of classes on every rank'
+            )
+    return [size for size, *_ in shapes]
 
 
 @functools.cache
@@ -45,10 +91,9 @@ def _check_options(alpha: float, samples: str) -> None:
 
 
 def _sample_grams(*features: Tensor, samples: str) -> list[Tensor]:
-    """Gram matrices of features (B, N, ...) over the global batch or over the positions.
+    """Gram matrices of features (B, N, ...).
 
-    Returns:
-        Matrices (B, B) over the images of all ranks for 'batch', (B, N, N) for 'token'.
+    (B, B) over the images of all ranks for 'batch', (B, N, N) over the positions for 'token'.
     """
     if samples == 'token':
         return [gram_matrix(feature) for feature in features]
@@ -56,10 +101,6 @@ def _sample_grams(*features: Tensor, samples: str) -> list[Tensor]:
     if len(rows[0]) == 1:
         _warn_single_sample()
     return [gram_matrix(row) for row in rows]
-
-
-def _without_grams(alpha: float, *features: Tensor) -> bool:
-    return alpha == 2 and pair_energy.pays(*features)
 
 
 def _token_entropies(x: Tensor, y: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
@@ -73,12 +114,10 @@ def _token_entropies(x: Tensor, y: Tensor) -> list[tuple[Tensor, Tensor, Tensor]
 
 
 def _check_bottleneck_shapes(relation: Tensor, image: Tensor, text: Tensor) -> None:
-    fits = relation.dim() == image.dim() == 3 and text.dim() in (2, 3)
+    fits = relation.dim() == image.dim() == 3 and relation.shape[:2] == image.shape[:2]
     if fits:
-        batch, _, classes = relation.shape
-        fits = relation.shape[:2] == image.shape[:2]
-        fits = fits and text.shape[-2:] == (classes, image.shape[2])
-        fits = fits and (text.dim() == 2 or len(text) == batch)
+        expected = (len(relation), relation.shape[2], image.shape[2])
+        fits = text.shape in (expected, expected[1:])
     if not fits:
         raise ValueError(
             'relation must be (B, N, T), image (B, N, C) and text (T, C) or (B, T, C) with the '
@@ -113,7 +152,7 @@ def info_bottleneck(
     _check_bottleneck_shapes(relation, image, text)
     if samples == 'token':
         # All positions have the same text, which is neutral.
-        if _without_grams(alpha, relation, image):
+        if alpha == 2 and pair_energy.pays(relation, image):
             entropies = [(h_r - h_both) for h_r, _, h_both in _token_entropies(relation, image)]
             return torch.stack(entropies).mean()
         grams = _sample_grams(relation, image, samples=samples)
@@ -126,13 +165,9 @@ def info_bottleneck(
 def mutual_information_transfer(
     teacher: Tensor, student: Tensor, alpha: float = 2.0, samples: str = 'batch'
 ) -> Tensor:
-    """Transfer loss between relation maps: -I(R_T; R_S) (Eq. 11).
+    """Transfer loss between relation maps (B, N, T) of teacher and student: -I(R_T; R_S) (Eq. 11).
 
-    Args:
-        teacher: Relation map of the teacher (B, N, T).
-        student: Relation map of the student (B, N, T).
-        alpha: Order of the entropy, positive.
-        samples: As in :func:`info_bottleneck`.
+    Options as in :func:`info_bottleneck`.
 
     Returns:
         Scalar, bits, at most 0.
@@ -146,7 +181,7 @@ def mutual_information_transfer(
             'the relation maps of teacher and student must both be (B, N, T), but they are '
             f'{tuple(teacher.shape)} and {tuple(student.shape)}'
         )
-    if samples == 'token' and _without_grams(alpha, teacher, student):
+    if samples == 'token' and alpha == 2 and pair_energy.pays(teacher, student):
         entropies = [h_t + h_s - h_both for h_t, h_s, h_both in _token_entropies(teacher, student)]
         return -torch.stack(entropies).mean()
     teacher_gram, student_gram = _sample_grams(teacher, student, samples=samples)
@@ -154,9 +189,15 @@ def mutual_information_transfer(
 
 
 class _AlignmentLoss(DistillationLoss):
-    """Options that the alignment losses share."""
+    """Options that the alignment losses share; see :class:`InfoBottleneckLoss`."""
 
-    def __init__(self, loss_weight: float, alpha: float, samples: str, loss_name: str) -> None:
+    def __init__(
+        self,
+        loss_weight: float = 1.0,
+        alpha: float = 2.0,
+        samples: str = 'batch',
+        loss_name: str | None = None,
+    ) -> None:
         super().__init__(loss_weight, loss_name)
         _check_options(alpha, samples)
         self.alpha = alpha
@@ -179,37 +220,17 @@ class InfoBottleneckLoss(_AlignmentLoss):
         alpha: Order of the Renyi entropy, positive; 2 needs no eigenvalues.
         samples: 'batch' (Gram matrices over the images of the global batch, as published) or
             'token' (over the N positions of each image, mean over images).
-        loss_name: Key of the loss; it is optimised only if it starts with 'loss_'.
+        loss_name: Key of the loss, by default 'loss_ib'.
 
     Raises:
         ValueError: ``alpha`` is not positive, or ``samples`` is unknown.
     """
 
-    def __init__(
-        self,
-        loss_weight: float = 1.0,
-        alpha: float = 2.0,
-        samples: str = 'batch',
-        loss_name: str = 'loss_ib',
-    ) -> None:
-        super().__init__(loss_weight, alpha, samples, loss_name)
+    default_name = 'loss_ib'
 
     def forward(self, relation: Tensor, image: Tensor, text: Tensor) -> Tensor:
-        """Computes the loss.
-
-        Args:
-            relation: Relation map of the teacher (B, N, T).
-            image: Dense image embeddings of the teacher (B, N, C).
-            text: Text embeddings of the teacher, (T, C) shared or (B, T, C) by image.
-
-        Returns:
-            Scalar, bits times ``loss_weight``.
-
-        Raises:
-            ValueError: Shapes do not fit together.
-        """
-        loss = info_bottleneck(relation, image, text, self.alpha, self.samples)
-        return self.loss_weight * loss
+        """Weighted :func:`info_bottleneck` of the teacher's maps and embeddings."""
+        return self.loss_weight * info_bottleneck(relation, image, text, self.alpha, self.samples)
 
     def distill(self, teacher: Branch, student: Branch) -> Tensor:
         """The loss of the teacher's branch; the student's is not read."""
@@ -221,44 +242,13 @@ class MITransferLoss(_AlignmentLoss):
     """Negative mutual information of the relation maps of teacher and student (Eq. 11).
 
     Nothing is detached: the gradient reaches the relation module through both branches and the
-    student through its own. Samples of all ranks are gathered as in :class:`InfoBottleneckLoss`.
-
-    Args:
-        loss_weight: Factor of the loss.
-        alpha: Order of the Renyi entropy, positive; 2 needs no eigenvalues.
-        samples: 'batch' (Gram matrices over the images of the global batch, as published) or
-            'token' (over the N positions of each image, mean over images).
-        loss_name: Key of the loss; it is optimised only if it starts with 'loss_'.
-
-    Raises:
-        ValueError: ``alpha`` is not positive, or ``samples`` is unknown.
+    student through its own. Samples of all ranks are gathered, and options mean the same, as in
+    :class:`InfoBottleneckLoss`; the default ``loss_name`` is 'loss_mi'.
     """
 
-    def __init__(
-        self,
-        loss_weight: float = 1.0,
-        alpha: float = 2.0,
-        samples: str = 'batch',
-        loss_name: str = 'loss_mi',
-    ) -> None:
-        super().__init__(loss_weight, alpha, samples, loss_name)
+    default_name, compares = 'loss_mi', 'relation'
 
     def forward(self, teacher: Tensor, student: Tensor) -> Tensor:
-        """Computes the loss.
-
-        Args:
-            teacher: Relation map of the teacher (B, N, T).
-            student: Relation map of the student (B, N, T).
-
-        Returns:
-            Scalar, bits times ``loss_weight``.
-
-        Raises:
-            ValueError: Shapes do not fit together.
-        """
+        """Weighted :func:`mutual_information_transfer` of relation maps (B, N, T)."""
         loss = mutual_information_transfer(teacher, student, self.alpha, self.samples)
         return self.loss_weight * loss
-
-    def distill(self, teacher: Branch, student: Branch) -> Tensor:
-        """The loss between the relation maps of both branches."""
-        return self(teacher.relation, student.relation)

@@ -67,22 +67,24 @@ class DistillationLoss(nn.Module):
 
     Args:
         loss_weight: Factor of the loss.
-        loss_name: Key of the loss; it is optimised only if it starts with 'loss_'.
+        loss_name: Key of the loss; it is optimised only if it starts with 'loss_'. None takes the
+            class's ``default_name``.
     """
 
-    def __init__(self, loss_weight: float, loss_name: str) -> None:
+    default_name = 'loss_distill'
+    compares: str | None = None
+    """Attribute of both branches that ``forward`` takes, unless ``distill`` is overridden."""
+
+    def __init__(self, loss_weight: float = 1.0, loss_name: str | None = None) -> None:
         super().__init__()
         self.loss_weight = loss_weight
-        self._loss_name = loss_name
-
-    @property
-    def loss_name(self) -> str:
-        """Key of this loss among the losses of the segmentor."""
-        return self._loss_name
+        self.loss_name = loss_name or self.default_name
 
     def distill(self, teacher: Branch, student: Branch) -> Tensor:
         """The loss of a batch, a scalar; takes from the branches what ``forward`` needs."""
-        raise NotImplementedError(f'{type(self).__name__} must implement distill')
+        if self.compares is None:
+            raise NotImplementedError(f'{type(self).__name__} must implement distill')
+        return self(getattr(teacher, self.compares), getattr(student, self.compares))
 
     def extra_repr(self) -> str:
         """Options, shown when the model is printed."""
@@ -90,10 +92,7 @@ class DistillationLoss(nn.Module):
 
 
 def build_losses(configs: Sequence[dict]) -> nn.ModuleList:
-    """Build the losses of a config.
-
-    Args:
-        configs: Configs of registered :class:`DistillationLoss` classes.
+    """Build losses from configs of registered :class:`DistillationLoss` classes.
 
     Raises:
         TypeError: One is no distillation loss.
@@ -113,14 +112,5 @@ def build_losses(configs: Sequence[dict]) -> nn.ModuleList:
 
 
 def distill(teacher: Branch, student: Branch, losses: Iterable[Any]) -> dict[str, Tensor]:
-    """All losses between a teacher and a student.
-
-    Args:
-        teacher: The teacher's branch, whose embeddings need no gradient.
-        student: The student's branch.
-        losses: :class:`DistillationLoss` modules, from :func:`build_losses`.
-
-    Returns:
-        Scalars by ``loss_name``.
-    """
+    """All losses, from :func:`build_losses`, between a teacher and a student by ``loss_name``."""
     return {loss.loss_name: loss.distill(teacher, student) for loss in losses}

@@ -38,9 +38,9 @@ def normalise_rows(features: Tensor) -> Tensor:
 def gram_matrix(features: Tensor) -> Tensor:
     """Gram matrix of L2-normalised features, divided by its trace.
 
-    The rows have unit length, so the diagonal is 1 before the division by the trace n. It is set
-    to that constant: a single sample then has exactly zero gradient instead of rounding noise,
-    and a row of zeros counts as orthogonal to every other row instead of giving NaN.
+    The diagonal is set to the constant 1 before the division by the trace n: a single sample then
+    has exactly zero gradient instead of rounding noise, and a row of zeros counts as orthogonal to
+    every other row instead of giving NaN.
 
     Args:
         features: (..., n, d), one row a sample.
@@ -59,13 +59,9 @@ def gram_matrix(features: Tensor) -> Tensor:
 
 
 def joint_gram(*grams: Tensor) -> Tensor:
-    """Gram matrix of several variables seen together.
+    """Gram matrix (..., n, n) of several variables seen together.
 
-    Args:
-        *grams: One or more Gram matrices (..., n, n) over the same n samples.
-
-    Returns:
-        (..., n, n), their Hadamard product divided by its trace.
+    It is the Hadamard product of their Gram matrices (..., n, n), divided by its trace.
 
     Raises:
         ValueError: No matrix is given, or the matrices are of different numbers of samples.
@@ -95,10 +91,9 @@ def _hadamard(*grams: Tensor) -> Tensor:
 def renyi_entropy(gram: Tensor, alpha: float = 2.0) -> Tensor:
     """Matrix-based Renyi entropy.
 
-    At alpha = 2 it is minus log2 of the squared Frobenius norm, so no eigenvalues are needed. Any
-    other order is computed from the eigenvalues in float64, since 1 / (1 - alpha) magnifies
-    rounding: as alpha goes to 1 the entropy goes steadily to its limit, the von Neumann (Shannon)
-    entropy of the eigenvalues, which alpha = 1 gives. Eigenvalues that are rounding noise of the
+    At alpha = 2 it is minus log2 of the squared Frobenius norm. Any other order is computed from
+    the eigenvalues in float64, since 1 / (1 - alpha) magnifies rounding; alpha = 1 gives its limit,
+    the von Neumann (Shannon) entropy of the eigenvalues. Eigenvalues that are rounding noise of the
     matrix count as zero and get no gradient.
 
     Args:
@@ -137,14 +132,7 @@ def _spectral_entropy(eigenvalues: Tensor, alpha: float, gram: Tensor) -> Tensor
 
 
 def joint_entropy(*grams: Tensor, alpha: float = 2.0) -> Tensor:
-    """Joint entropy of variables.
-
-    Args:
-        *grams: One or more Gram matrices (..., n, n) over the same n samples.
-        alpha: Order of the entropy, positive.
-
-    Returns:
-        (...), bits.
+    """Joint entropy (...), bits, of variables with Gram matrices (..., n, n).
 
     Raises:
         ValueError: As :func:`joint_gram` and :func:`renyi_entropy`.
@@ -158,15 +146,12 @@ def joint_entropy(*grams: Tensor, alpha: float = 2.0) -> Tensor:
 
 
 def mutual_information(x: Grams, y: Grams, alpha: float = 2.0) -> Tensor:
-    """Mutual information I(x; y) = H(x) + H(y) - H(x, y).
+    """Mutual information I(x; y) = H(x) + H(y) - H(x, y), (...), bits.
 
     Args:
-        x: Gram matrix (..., n, n), or a tuple of them taken as one joint variable.
-        y: As ``x``, over the same n samples.
+        x, y: Gram matrices (..., n, n) over the same n samples, or tuples of them taken as one
+            joint variable.
         alpha: Order of the entropy, positive.
-
-    Returns:
-        (...), bits.
 
     Raises:
         ValueError: As :func:`joint_gram` and :func:`renyi_entropy`.

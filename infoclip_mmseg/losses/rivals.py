@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from mmseg.registry import MODELS
 from torch import Tensor
 
-from infoclip_mmseg.losses.base import Branch, DistillationLoss
+from infoclip_mmseg.losses.base import DistillationLoss
 from infoclip_mmseg.utils.tensors import at_least_float32
 
 SCALES = (1, 2, 4)
@@ -25,11 +25,7 @@ SCALES = (1, 2, 4)
 def _target_and_student(
     teacher: Tensor, student: Tensor, dims: int, what: str
 ) -> tuple[Tensor, Tensor]:
-    """Both in float32 (or float64), the teacher without its gradient.
-
-    Raises:
-        ValueError: They are not of one shape with ``dims`` dimensions.
-    """
+    """Both, of one shape with ``dims`` dimensions, in float32 or float64; the teacher detached."""
     if teacher.dim() != dims or teacher.shape != student.shape:
         raise ValueError(
             f'teacher and student must both be {what}, but they are {tuple(teacher.shape)} and '
@@ -54,8 +50,7 @@ def class_kl(teacher: Tensor, student: Tensor, temperature: float = 1.0) -> Tens
     the classes; the mean is over positions and images. There is no factor temperature^2.
 
     Args:
-        teacher: Relation map (B, N, T), such as cosines.
-        student: Relation map (B, N, T).
+        teacher, student: Relation maps (B, N, T), such as cosines.
         temperature: Divides the relation maps, positive.
 
     Returns:
@@ -73,11 +68,7 @@ def class_kl(teacher: Tensor, student: Tensor, temperature: float = 1.0) -> Tens
 
 
 def embedding_smooth_l1(teacher: Tensor, student: Tensor) -> Tensor:
-    """SmoothL1 (threshold 1) between dense embeddings as they are, mean over all numbers.
-
-    Args:
-        teacher: Dense image embeddings (B, C, H, W).
-        student: Dense image embeddings (B, C, H, W).
+    """SmoothL1 (threshold 1) between dense embeddings (B, C, H, W), mean over all numbers.
 
     Returns:
         Scalar, no unit, at least 0.
@@ -91,21 +82,14 @@ def embedding_smooth_l1(teacher: Tensor, student: Tensor) -> Tensor:
 
 
 def strip_pooling(dense: Tensor, scales: Sequence[int] = SCALES) -> Tensor:
-    """Column and row sums of maps pooled at several scales.
+    """Column and row sums of maps (B, C, H, W) pooled at several scales, each from 1 to S.
 
     A map that is not square is first resized bilinearly to a square of its longer side S. At scale
     s it is averaged over S // s x S // s cells (what is left over at the far edges is dropped),
     and the cells are summed down each column and along each row.
 
-    Args:
-        dense: Maps (B, C, H, W).
-        scales: Cells a side, 1 to S each.
-
     Returns:
         (B, C * L), L = 2 * the sum of cells a side over the scales.
-
-    Raises:
-        ValueError: A scale is below 1 or above S.
     """
     side = max(dense.shape[-2:])
     if not scales or min(scales) < 1 or max(scales) > side:
@@ -127,10 +111,7 @@ def representation_compensation(
 ) -> Tensor:
     """SmoothL1 between the strip-pooled positive parts of two maps (MAFT+, arXiv 2408.00744).
 
-    Args:
-        teacher: Dense image embeddings (B, C, H, W).
-        student: Dense image embeddings (B, C, H, W).
-        scales: See :func:`strip_pooling`.
+    They are dense image embeddings (B, C, H, W); scales as in :func:`strip_pooling`.
 
     Returns:
         Scalar, no unit, at least 0.
@@ -154,15 +135,14 @@ class KLDistillationLoss(DistillationLoss):
 
     Args:
         loss_weight: Factor of the loss.
-        temperature: Divides the relation maps before the softmax over the classes.
-        loss_name: Key of the loss; it is optimised only if it starts with 'loss_'.
-
-    Raises:
-        ValueError: The temperature is not positive.
+        temperature: Divides the relation maps before the softmax over the classes, positive.
+        loss_name: Key of the loss, by default 'loss_kl'.
     """
 
+    default_name, compares = 'loss_kl', 'relation'
+
     def __init__(
-        self, loss_weight: float = 1.0, temperature: float = 1.0, loss_name: str = 'loss_kl'
+        self, loss_weight: float = 1.0, temperature: float = 1.0, loss_name: str | None = None
     ) -> None:
         super().__init__(loss_weight, loss_name)
         _check_temperature(temperature)
@@ -171,10 +151,6 @@ class KLDistillationLoss(DistillationLoss):
     def forward(self, teacher: Tensor, student: Tensor) -> Tensor:
         """Weighted :func:`class_kl` of relation maps (B, N, T)."""
         return self.loss_weight * class_kl(teacher, student, self.temperature)
-
-    def distill(self, teacher: Branch, student: Branch) -> Tensor:
-        """The loss between the relation maps of both branches."""
-        return self(teacher.relation, student.relation)
 
     def extra_repr(self) -> str:
         """Options, shown when the model is printed."""
@@ -188,23 +164,14 @@ class SelfDistillationLoss(DistillationLoss):
     MAFT applies SmoothL1 to the class scores that its frozen and its tuned image encoder give the
     whole image; here it is between the embeddings themselves, at every position. They are not
     scaled to unit length: numbers that small would make the loss hundreds of times weaker than the
-    task's, and never reach the linear part of SmoothL1.
-
-    Args:
-        loss_weight: Factor of the loss.
-        loss_name: Key of the loss; it is optimised only if it starts with 'loss_'.
+    task's, and never reach the linear part of SmoothL1. By default it is named 'loss_sd'.
     """
 
-    def __init__(self, loss_weight: float = 1.0, loss_name: str = 'loss_sd') -> None:
-        super().__init__(loss_weight, loss_name)
+    default_name, compares = 'loss_sd', 'dense'
 
     def forward(self, teacher: Tensor, student: Tensor) -> Tensor:
         """Weighted :func:`embedding_smooth_l1` of dense embeddings (B, C, H, W)."""
         return self.loss_weight * embedding_smooth_l1(teacher, student)
-
-    def distill(self, teacher: Branch, student: Branch) -> Tensor:
-        """The loss between the dense embeddings of both branches."""
-        return self(teacher.dense, student.dense)
 
 
 @MODELS.register_module()
@@ -214,14 +181,16 @@ class RepresentationCompensationLoss(DistillationLoss):
     Args:
         loss_weight: Factor of the loss.
         scales: Cells a side at which the positive parts are pooled.
-        loss_name: Key of the loss; it is optimised only if it starts with 'loss_'.
+        loss_name: Key of the loss, by default 'loss_rc'.
     """
+
+    default_name, compares = 'loss_rc', 'dense'
 
     def __init__(
         self,
         loss_weight: float = 0.1,
         scales: Sequence[int] = SCALES,
-        loss_name: str = 'loss_rc',
+        loss_name: str | None = None,
     ) -> None:
         super().__init__(loss_weight, loss_name)
         self.scales = tuple(scales)
@@ -229,10 +198,6 @@ class RepresentationCompensationLoss(DistillationLoss):
     def forward(self, teacher: Tensor, student: Tensor) -> Tensor:
         """Weighted :func:`representation_compensation` of dense embeddings (B, C, H, W)."""
         return self.loss_weight * representation_compensation(teacher, student, self.scales)
-
-    def distill(self, teacher: Branch, student: Branch) -> Tensor:
-        """The loss between the dense embeddings of both branches."""
-        return self(teacher.dense, student.dense)
 
     def extra_repr(self) -> str:
         """Options, shown when the model is printed."""

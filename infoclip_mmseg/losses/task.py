@@ -20,10 +20,27 @@ from infoclip_mmseg.utils.tensors import at_least_float32
 # Logits at label size at a time: what a CPU caches, or a GPU is busy with.
 _CPU_CHUNK, _CHUNK = 2**20, 2**26
 
+Size = Sequence[int]
 
-def _check_labels(logits: Tensor, labels: Tensor, ignored: Tensor) -> None:
-    num_classes = logits.shape[1]
-    wrong = ((labels < 0) | (labels >= num_classes)) & ~ignored
+
+def _check_ignored(ignored: str) -> None:
+    if ignored not in ('negative', 'exclude'):
+        raise ValueError(f"ignored is {ignored!r}, but must be 'negative' or 'exclude'")
+
+
+def _mask(logits: Tensor, labels: Tensor, ignore_index: int, ignored: str, size: Size) -> Tensor:
+    """Ignored pixels of labels (B, h, w), which are checked against logits of a size."""
+    _check_ignored(ignored)
+    if logits.dim() != 4 or labels.dim() != 3 or labels.shape != (len(logits), *size):
+        raise ValueError(
+            'logits must be (B, T, h, w) and labels (B, h, w) of the same size, but they are '
+            f'{tuple(logits.shape)} and {tuple(labels.shape)}; resize the logits to the label '
+            'size first (bilinear, align_corners=False)'
+        )
+    if labels.is_floating_point():
+        raise ValueError(f'labels must hold class indices, but their type is {labels.dtype}')
+    mask, num_classes = labels == ignore_index, logits.shape[1]
+    wrong = ((labels < 0) | (labels >= num_classes)) & ~mask
     if wrong.any():
         values = labels[wrong].unique().tolist()
         raise ValueError(
@@ -32,20 +49,7 @@ def _check_labels(logits: Tensor, labels: Tensor, ignored: Tensor) -> None:
             'ignored value; check that the vocabulary fits the annotation and its '
             'reduce_zero_label'
         )
-
-
-def _check_options(logits: Tensor, labels: Tensor, ignored: str, resized: bool = False) -> None:
-    if ignored not in ('negative', 'exclude'):
-        raise ValueError(f"ignored is {ignored!r}, but must be 'negative' or 'exclude'")
-    size = labels.shape[1:] if resized else logits.shape[2:]
-    if logits.dim() != 4 or labels.dim() != 3 or labels.shape != logits.shape[:1] + size:
-        raise ValueError(
-            'logits must be (B, T, h, w) and labels (B, h, w) of the same size, but they are '
-            f'{tuple(logits.shape)} and {tuple(labels.shape)}; resize the logits to the label '
-            'size first (bilinear, align_corners=False)'
-        )
-    if labels.is_floating_point():
-        raise ValueError(f'labels must hold class indices, but their type is {labels.dtype}')
+    return mask
 
 
 def _extra_weights(
@@ -87,9 +91,7 @@ def pixel_bce(
     Raises:
         ValueError: Shapes or weights do not fit, a label is out of range, unknown ``ignored``.
     """
-    _check_options(logits, labels, ignored)
-    mask = labels == ignore_index
-    _check_labels(logits, labels, mask)
+    mask = _mask(logits, labels, ignore_index, ignored, logits.shape[2:])
     with torch.autocast(device_type=logits.device.type, enabled=False):
         logits = at_least_float32(logits)
         index = labels.long().masked_fill(mask, 0).unsqueeze(1)
@@ -108,23 +110,12 @@ def resized_pixel_bce(
     ignored: str = 'negative',
     class_weight: Sequence[float] | None = None,
 ) -> Tensor:
-    """:func:`pixel_bce` of logits that are first resized to the labels.
+    """:func:`pixel_bce` of logits (B, T, h', w') that are first resized to the labels.
 
-    Resized logits exist for a few classes at a time, in the forward and in the backward pass.
-
-    Args:
-        logits: (B, T, h', w'), any floating type.
-        labels, ignore_index, ignored, class_weight: As in :func:`pixel_bce`.
-
-    Returns:
-        As :func:`pixel_bce`, with bilinear resizing (align_corners=False).
-
-    Raises:
-        ValueError: As :func:`pixel_bce`.
+    Resized logits (bilinear, align_corners=False) exist for a few classes at a time, in the forward
+    and in the backward pass.
     """
-    _check_options(logits, labels, ignored, resized=True)
-    mask = labels == ignore_index
-    _check_labels(logits, labels, mask)
+    mask = _mask(logits, labels, ignore_index, ignored, labels.shape[1:])
     budget = _CPU_CHUNK if logits.device.type == 'cpu' else _CHUNK
     chunk = max(1, budget // max(1, labels.numel()))
     index = labels.long().masked_fill(mask, -1)
@@ -135,10 +126,7 @@ def resized_pixel_bce(
 
 
 class _ResizedBCE(Function):
-    """:func:`pixel_bce` of resized logits, a few classes at a time in both passes.
-
-    The derivative of softplus is the sigmoid, so the backward pass needs the resized logits only.
-    """
+    """See :func:`resized_pixel_bce`; the derivative of softplus is the sigmoid."""
 
     @staticmethod
     def forward(
@@ -198,9 +186,7 @@ def catseg_bce(
     """Mean binary cross-entropy with logits over pixels and classes, against one-hot labels.
 
     Args:
-        logits: (B, T, h, w), any floating type.
-        labels: (B, h, w), class indices 0..T-1 or ``ignore_index``.
-        ignore_index: Label value of ignored pixels.
+        logits, labels, ignore_index: As in :func:`pixel_bce`.
         ignored: 'negative': ignored pixels are negatives of all classes (published CAT-Seg, arXiv
             2303.11797). 'exclude': they are left out of sum and count, as in mmseg.
 
@@ -232,9 +218,6 @@ class CATSegBCELoss(nn.Module):
         class_weight: Weights (T,) of the positive parts; the divisor stays.
         loss_weight: Factor of the loss.
         loss_name: Key of the loss; it is optimised only if it starts with 'loss_'.
-
-    Raises:
-        ValueError: ``ignored`` is unknown.
     """
 
     resizes = True
@@ -248,17 +231,11 @@ class CATSegBCELoss(nn.Module):
         class_weight: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
-        if ignored not in ('negative', 'exclude'):
-            raise ValueError(f"ignored is {ignored!r}, but must be 'negative' or 'exclude'")
+        _check_ignored(ignored)
         self.ignored = ignored
         self.loss_weight = loss_weight
         self.class_weight = None if class_weight is None else tuple(class_weight)
-        self._loss_name = loss_name
-
-    @property
-    def loss_name(self) -> str:
-        """Key of this loss among the losses of the decode head."""
-        return self._loss_name
+        self.loss_name = loss_name
 
     def extra_repr(self) -> str:
         """Options, shown when the model is printed."""
@@ -291,9 +268,6 @@ class CATSegBCELoss(nn.Module):
 
         Returns:
             Scalar, or (B, h, w) for 'none'; natural-log units times ``loss_weight``.
-
-        Raises:
-            ValueError: Shapes do not fit, a label is out of range, or the reduction is unknown.
         """
         reduction = reduction_override or 'mean'
         if reduction not in ('none', 'mean', 'sum') or (

@@ -43,13 +43,6 @@ def load_checkpoint_file(path: str | PathLike[str], map_location: Device = 'cpu'
     training logs, and safetensors files (as `state_dict`, with their metadata as `meta`). An entry
     `meta['config']` is left out: `Runner.resume` would execute it as Python.
 
-    Args:
-        path: A local .pth, .pt, .bin or .safetensors file.
-        map_location: Device for the tensors.
-
-    Returns:
-        The stored dict.
-
     Raises:
         FileNotFoundError: There is no such file.
         CheckpointError: The file is damaged, refers to code, or holds something else than a dict.
@@ -96,16 +89,13 @@ def check_state_dict(
     complete: bool = True,
     optional: tuple[str, ...] = (),
 ) -> None:
-    """Check that weights belong to the architecture of a model.
+    """Raise a CheckpointError unless weights belong to the architecture of a model.
 
     Args:
         model: The model, bare or wrapped for distributed running or test-time augmentation.
         state_dict: Its weights; a leading 'module.' in the keys is overlooked.
         complete: Whether each tensor of the model must be there. If not, one of them is enough.
         optional: Key prefixes that may be missing all the same.
-
-    Raises:
-        CheckpointError: Shapes differ, or tensors are missing.
     """
     inner: Any = model
     while is_model_wrapper(inner) or isinstance(inner, BaseTTAModel):
@@ -137,11 +127,10 @@ def _load_safetensors(path: Path, map_location: Device) -> dict[str, Any]:
 
 
 def _refuse_other_archives(path: Path) -> None:
+    is_script = False
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             is_script = any(name.endswith('/constants.pkl') for name in archive.namelist())
-    else:
-        is_script = False
     if is_script or tarfile.is_tarfile(path):
         kind = 'TorchScript program' if is_script else 'tar archive'
         raise CheckpointError(
@@ -205,12 +194,10 @@ def _restricted_pickle() -> Any:
 
     from torch._weights_only_unpickler import _get_allowed_globals
 
-    builtins = {'set': set, 'bytearray': bytearray, 'complex': complex}
     allowed = {**_get_allowed_globals(), **_mmengine_globals()}
     allowed.update({'_codecs.encode': _codecs.encode, 'torch.device': torch.device})
-    for module in ('builtins', '__builtin__'):
-        allowed.update({f'{module}.{name}': value for name, value in builtins.items()})
-
+    for kind in (set, bytearray, complex):
+        allowed.update({f'{name}.{kind.__name__}': kind for name in ('builtins', '__builtin__')})
     unpickler = allow_list_unpickler(allowed)
 
     def load(file: Any, **kwargs: Any) -> Any:

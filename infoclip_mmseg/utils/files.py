@@ -21,11 +21,9 @@ def write_whole(path: Path, shared: bool = False) -> Iterator[Path]:
     What stands under ``path`` is never half-written, and an error leaves nothing behind. Folders
     that are missing are made.
 
-    Args:
-        path: The file.
-        shared: Several processes may write this file at a time, so each gets a temporary name of
-            its own. Otherwise the name is always the same: what a killed program left is
-            overwritten by the next run.
+    Where several processes may write the file at a time (``shared``) each gets a temporary name of
+    its own. Otherwise the name is always the same: what a killed program left is overwritten by the
+    next run.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     mark = f'.{uuid.uuid4().hex[:12]}' if shared else ''
@@ -55,9 +53,7 @@ def file_digest(path: str | os.PathLike[str], algorithm: str = 'sha256') -> str:
 def value_digest(value: Any, default: Callable[[Any], Any] = str) -> str:
     """SHA-256 of nested dicts, lists and plain values; the order of keys does not matter.
 
-    Args:
-        value: What to digest.
-        default: What stands for a value that JSON does not know.
+    ``default`` tells what stands for a value that JSON does not know.
     """
     text = json.dumps(value, sort_keys=True, default=default)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -91,9 +91,6 @@ def to_rgb(image: Image.Image, name: str = 'image') -> RGB:
     """A Pillow image as RGB (h, w, 3), 0..255, turned as its EXIF entry says.
 
     16 bits are scaled to 8 over their full range; transparent pixels show white.
-
-    Raises:
-        ImageError: The image has more than 16 bits, or no RGB form.
     """
     image = ImageOps.exif_transpose(image)
     if image.mode in ('I', 'F') or image.mode.startswith('I;'):
@@ -106,12 +103,10 @@ def to_rgb(image: Image.Image, name: str = 'image') -> RGB:
 
 
 def array_to_rgb(array: NDArray, name: str = 'array') -> RGB:
-    """An array in OpenCV's form to RGB (h, w, 3), 0..255.
+    """An array in OpenCV's form to RGB (h, w, 3), 0..255; ``name`` is what errors call it.
 
-    Args:
-        array: (h, w), (h, w, 1), (h, w, 3) BGR or (h, w, 4) BGRA; unsigned integers of 8 or 16
-            bits (or wider ones that stay within 16).
-        name: What errors call it.
+    It is (h, w), (h, w, 1), (h, w, 3) BGR or (h, w, 4) BGRA, of unsigned integers of 8 or 16 bits
+    (or wider ones that stay within 16).
 
     Raises:
         ImageError: Another shape or dtype.

@@ -29,17 +29,11 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 
 def cosine(image: Tensor, text: Tensor) -> Tensor:
-    """Cosine of every position with every class, computed in float32 outside autocast.
+    """Cosines (B, N, T), -1..1, in float32 or float64 outside autocast.
 
+    They are of image embeddings (B, N, C) and text embeddings, (T, C) shared or (B, T, C) by image.
     :func:`~infoclip_mmseg.models.layers.cost_volume.cost_volume` is for what a head computes in the
     model's precision.
-
-    Args:
-        image: Dense image embeddings (B, N, C).
-        text: Text embeddings, (T, C) shared by the batch or (B, T, C) by image.
-
-    Returns:
-        (B, N, T), -1..1, float32 (or float64), also under autocast.
     """
     with torch.autocast(device_type=image.device.type, enabled=False):
         image = F.normalize(at_least_float32(image), dim=-1)

@@ -10,11 +10,7 @@ import numpy as np
 
 
 class RefusedNameError(pickle.UnpicklingError):
-    """A pickle refers to a name that is not on the list; nothing of it was run.
-
-    Attributes:
-        name: The name with its module.
-    """
+    """A pickle refers to a ``name`` that is not on the list; nothing of it was run."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f'GLOBAL {name} is not allowed')
@@ -22,13 +18,9 @@ class RefusedNameError(pickle.UnpicklingError):
 
 
 def allow_list_unpickler(allowed: Mapping[str, Any]) -> type[pickle.Unpickler]:
-    """An unpickler's class that looks names up in a list instead of importing them.
+    """An unpickler's class that looks full names ('numpy.ndarray') up instead of importing them.
 
-    Args:
-        allowed: What each full name ('numpy.ndarray') stands for.
-
-    Raises:
-        RefusedNameError: In `load`: the pickle refers to another name.
+    Its `load` raises a RefusedNameError where the pickle refers to another name.
     """
 
     class AllowListUnpickler(pickle.Unpickler):

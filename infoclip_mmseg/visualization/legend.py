@@ -28,20 +28,27 @@ class Entry(NamedTuple):
     colour: Sequence[int]
     share: float
 
+    @property
+    def code(self) -> str:
+        """The colour as '#rrggbb'."""
+        return '#{:02x}{:02x}{:02x}'.format(*self.colour)
+
 
 def rank_entries(
     areas: NDArray, names: Sequence[str], palette: Sequence[Sequence[int]]
 ) -> list[Entry]:
-    """Entries of all names, largest area first.
-
-    Args:
-        areas: (N,) pixels or points of each name.
-        names: N names.
-        palette: N colours [r, g, b], 0..255.
-    """
+    """Entries of N names with areas (N,), in pixels or points, and colours; largest first."""
     shares = areas / max(1, areas.sum())
     order = np.argsort(-areas, kind='stable').tolist()
     return [Entry(i, names[i], list(palette[i]), float(shares[i])) for i in order]
+
+
+def entries_of(
+    labels: NDArray, names: Sequence[str], palette: Sequence[Sequence[int]]
+) -> list[Entry]:
+    """Entries of the names that labels, of any shape, have; largest first."""
+    areas = np.bincount(labels.ravel(), minlength=len(names))
+    return [entry for entry in rank_entries(areas, names, palette) if entry.share]
 
 
 def draw_legend(entries: Sequence[Entry], width: int) -> NDArray[np.uint8]:
@@ -69,12 +76,7 @@ def draw_legend(entries: Sequence[Entry], width: int) -> NDArray[np.uint8]:
 
 
 def add_legend(figure: Figure, entries: Sequence[tuple[str, Any]]) -> None:
-    """Texts and their colours in columns below a figure, which grows by the height of them.
-
-    Args:
-        figure: A figure with constrained layout.
-        entries: Texts for Matplotlib, and its colours.
-    """
+    """Texts and colours in columns below a figure of constrained layout, which grows by them."""
     columns = legend_columns([text for text, _ in entries], figure.get_figwidth())
     rows = -(-len(entries) // columns)
     figure.set_figheight(figure.get_figheight() + 0.19 * rows + 0.25)

@@ -28,12 +28,7 @@ def spell(text: str) -> str:
 
 
 def runs(text: str, size: int) -> list[tuple[ImageFont.FreeTypeFont, str]]:
-    """Pillow's fonts for the parts of a text that :func:`spell` has returned.
-
-    Args:
-        text: One line.
-        size: Height in pixels.
-    """
+    """Pillow's fonts, ``size`` pixels high, for the parts of a line from :func:`spell`."""
     parts = itertools.groupby(text, _families(text).__getitem__)
     return [(_pillow_font(family, size), ''.join(letters)) for family, letters in parts]
 

@@ -12,23 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infoclip_mmseg.utils.palette import colour_labels
-from infoclip_mmseg.visualization.legend import draw_legend, rank_entries
+from infoclip_mmseg.visualization.legend import draw_legend, entries_of
 
 RGB = NDArray[np.uint8]
 SIDES = (640, 4096)
 """Longer side of an overlay in pixels: smaller images are enlarged, larger ones reduced."""
+PHOTO_SIDE = 640
+"""Longer side of a photo within a figure, in pixels."""
 
 
 def blend(
     image: RGB, labels: NDArray, palette: Sequence[Sequence[int]], opacity: float = 0.5
 ) -> RGB:
-    """Colours of the labels over an image, without a legend.
+    """Colours of the labels (h, w) over an RGB image (h, w, 3), 0..255, without a legend.
 
-    Args:
-        image: RGB (h, w, 3), 0..255.
-        labels: (h, w), indices into the palette.
-        palette: N colours [r, g, b], 0..255.
-        opacity: 0 shows the image, 1 the colours only.
+    ``palette`` holds N colours [r, g, b], 0..255; opacity 0 shows the image, 1 the colours only.
     """
     colours = colour_labels(labels, palette)
     return np.asarray(cv2.addWeighted(image, 1 - opacity, colours, opacity, 0), np.uint8)
@@ -43,34 +41,28 @@ def draw_overlay(
 ) -> RGB:
     """An image with its labels in colour and, below it, a legend of the names that it has.
 
-    Args:
-        image: RGB (h, w, 3), 0..255.
-        labels: (h, w), 0..N-1.
-        names: N names.
-        palette: N colours [r, g, b], 0..255.
-        opacity: See :func:`blend`.
+    The image is RGB (h, w, 3), 0..255, the labels are (h, w), 0..N-1; the rest as in :func:`blend`.
 
     Returns:
         RGB (h', w', 3), 0..255, its longer side within ``SIDES`` before the legend is added.
     """
-    image, labels = _fit(image, labels)
+    image = fit_side(image, *SIDES)
+    labels = fit_side(labels.astype(np.uint16), *SIDES, exact=True)
     picture = _outline(blend(image, labels, palette, opacity), labels, palette)
-    areas = np.bincount(labels.ravel(), minlength=len(names))
-    entries = [entry for entry in rank_entries(areas, names, palette) if entry.share]
+    entries = entries_of(labels, names, palette)
     return np.concatenate([picture, draw_legend(entries, picture.shape[1])])
 
 
-def _fit(image: RGB, labels: NDArray) -> tuple[RGB, NDArray]:
-    """Bring the longer side into ``SIDES``."""
-    height, width = labels.shape
-    side = max(height, width)
-    scale = max(SIDES[0], min(side, SIDES[1])) / side
+def fit_side(image: NDArray, least: int, most: int, exact: bool = False) -> NDArray:
+    """An image (h, w) or (h, w, 3) with its longer side within limits; ``exact`` for labels."""
+    height, width = image.shape[:2]
+    scale = min(max(height, width, least), most) / max(height, width)
     if scale == 1:
-        return image, labels
+        return image
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    labels = cv2.resize(labels.astype(np.uint16), size, interpolation=cv2.INTER_NEAREST)
-    return np.asarray(cv2.resize(image, size, interpolation=how), np.uint8), labels
+    how = cv2.INTER_NEAREST if exact else how
+    return np.asarray(cv2.resize(image, size, interpolation=how), image.dtype)
 
 
 def _outline(picture: RGB, labels: NDArray, palette: Sequence[Sequence[int]]) -> RGB:

@@ -1,32 +1,23 @@
-"""Figures to files, and photos for figures."""
+"""Figures to files."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import matplotlib
-import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from numpy.typing import NDArray
 
 from infoclip_mmseg.visualization.lettering import set_fonts
 
 SUFFIXES = ('.png', '.pdf')
 DPI = 150
-MAX_SIDE = 640
-"""Longer side of a photo within a figure, in pixels."""
 # The same figure gives the same bytes.
 _METADATA = {'.png': {'Software': None}, '.pdf': {'CreationDate': None}}
 
 
 def figure_paths(out: Path) -> list[Path]:
-    """The files of a figure: the one that is named, or PNG and PDF where no suffix is.
-
-    Raises:
-        ValueError: Another suffix.
-    """
+    """The files of a figure: the one that is named, or PNG and PDF where no suffix is."""
     if out.suffix.lower() in SUFFIXES:
         return [out]
     if out.suffix:
@@ -46,13 +37,3 @@ def save_figure(figure: Figure, out: Path) -> list[Path]:
         for path in paths:
             figure.savefig(path, dpi=DPI, metadata=_METADATA[path.suffix.lower()])
     return paths
-
-
-def shrink(image: NDArray[np.uint8], max_side: int = MAX_SIDE) -> NDArray[np.uint8]:
-    """An image (h, w, 3) with its longer side at ``max_side`` pixels at most."""
-    height, width = image.shape[:2]
-    scale = max_side / max(height, width)
-    if scale >= 1:
-        return image
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)

@@ -11,7 +11,9 @@ import torch
 from mmengine.utils import digit_version
 from PIL import Image
 
-from infoclip_mmseg.deploy import check_export, describe, export_program, save_pt2, view
+from infoclip_mmseg.deploy import view
+from infoclip_mmseg.deploy.files import check_export, describe, save_pt2
+from infoclip_mmseg.deploy.view import export_program
 from infoclip_mmseg.models.layers import chunks
 
 WORDS = ['cat', 'dog', 'tall tree', 'sky', 'car']

@@ -9,7 +9,7 @@ import torch
 from mmengine.config import Config
 from torch import distributed
 
-from infoclip_mmseg.engine.amp import enable_amp
+from infoclip_mmseg.engine.launch import enable_amp
 from infoclip_mmseg.engine.optim import GroupedClip, gradient_norm
 from infoclip_mmseg.engine.sharding import (
     FullyShardedStrategy,

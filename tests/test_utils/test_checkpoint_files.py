@@ -15,7 +15,7 @@ from mmengine.runner import CheckpointLoader
 from safetensors.torch import save_file
 from torch import nn
 
-from infoclip_mmseg.engine.hooks.checkpoint_match import CheckpointMatchHook
+from infoclip_mmseg.engine.hooks.guards import CheckpointMatchHook
 from infoclip_mmseg.utils import checkpoint_files as module
 from infoclip_mmseg.utils.checkpoint_files import (
     CheckpointError,

@@ -32,7 +32,6 @@ class BenchmarkHook(Hook):
         data_root: Folder of all data.
 
     Raises:
-        ValueError: A key is unknown.
         FileNotFoundError: Before the run: one of the benchmarks is not there.
     """
 
@@ -50,11 +49,7 @@ class BenchmarkHook(Hook):
             self.prepare(runner.cfg)
 
     def prepare(self, cfg: Config) -> None:
-        """Find the benchmarks, so that a missing one stops a run before it has begun.
-
-        Args:
-            cfg: Config of the run.
-        """
+        """Find the benchmarks of a run, so that a missing one stops it before it has begun."""
         if not cfg.get('val_cfg'):
             raise ValueError(
                 'val_benchmarks are evaluated after each validation, but the config has none: set '

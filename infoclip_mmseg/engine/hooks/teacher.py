@@ -34,8 +34,7 @@ class FrozenTeacherHook(Hook):
     """
 
     def __init__(self) -> None:
-        self._fingerprint: str | None = None
-        self._pretrained: str | None = None
+        self._fingerprint = self._pretrained = None
 
     def before_run(self, runner: Runner) -> None:
         """Build the teacher while the student still has its initial weights."""

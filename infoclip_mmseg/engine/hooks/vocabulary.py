@@ -59,7 +59,7 @@ class VocabularyHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Set the training vocabulary."""
-        self._training_meta = self._apply(runner, runner.train_dataloader, 'train')
+        self._training_meta = self._apply(runner, 'train')
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
@@ -72,8 +72,7 @@ class VocabularyHook(Hook):
 
     def before_val(self, runner: Runner) -> None:
         """Set the vocabulary of the validation set."""
-        self._apply(runner, runner.val_dataloader, 'val')
-        _tell_numbering(getattr(runner, 'val_loop', None), runner.val_dataloader.dataset)
+        self._apply(runner, 'val')
 
     def after_val_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
@@ -98,8 +97,7 @@ class VocabularyHook(Hook):
 
     def before_test(self, runner: Runner) -> None:
         """Set the vocabulary of the test set."""
-        self._apply(runner, runner.test_dataloader, 'test')
-        _tell_numbering(getattr(runner, 'test_loop', None), runner.test_dataloader.dataset)
+        self._apply(runner, 'test')
 
     def after_test_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
@@ -128,9 +126,11 @@ class VocabularyHook(Hook):
             level, text = census.report()
             runner.logger.log(level, f'labels of {census.images} images for {loop}: {text}')
 
-    def _apply(self, runner: Runner, dataloader: Any, loop: str) -> dict:
-        dataset = dataloader.dataset
+    def _apply(self, runner: Runner, loop: str) -> dict:
+        dataset = getattr(runner, f'{loop}_dataloader').dataset
         check_same_classes(dataset)
+        if loop != 'train':
+            _tell_numbering(getattr(runner, f'{loop}_loop', None), dataset)
         names, palette = class_names(dataset, self.vocabularies.get(loop))
         if loop == 'train' and getattr(dataset, 'metainfo', {}).get('fold_from') is not None:
             raise ValueError(
@@ -152,6 +152,10 @@ class VocabularyHook(Hook):
             f'vocabulary for {loop}: {len(names)} names for {type(dataset).__name__}, '
             f'{names[0]!r} ... {names[-1]!r}'
         )
+        evaluator = getattr(getattr(runner, f'{loop}_loop'), 'evaluator', None)
+        for metric in getattr(evaluator, 'metrics', ()):
+            meta = metric.dataset_meta or {}  # what is written has the numbers of the files
+            metric.dataset_meta = {**meta, 'file_numberings': numberings_of(dataset)}
         return model.dataset_meta
 
 
@@ -166,9 +170,6 @@ def class_names(dataset: Any, file: str | None) -> tuple[list[str], list | None]
     """Names and palette of a data set, or the names of a file in place of its own.
 
     A data set whose metainfo has `prompt_names` asks for these; its classes are fewer.
-
-    Raises:
-        ValueError: See :class:`VocabularyHook`.
     """
     meta = getattr(dataset, 'metainfo', {})
     classes, palette = meta.get('prompt_names') or meta.get('classes'), meta.get('palette')

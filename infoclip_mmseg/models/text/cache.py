@@ -34,44 +34,31 @@ def digest(*parts: str | Tensor) -> str:
     return total.hexdigest()
 
 
-def weights_key(parameters: Iterable[tuple[str, Tensor]], architecture: tuple[object, ...]) -> str:
-    """Key of a text tower.
-
-    Args:
-        parameters: Names and values of its parameters.
-        architecture: What else its output depends on, such as heads and activation.
-    """
-    named = (part for item in parameters for part in item)
-    return digest(FORMAT, repr(architecture), *named)
-
-
-def vocabulary_key(weights: str, prompts: PromptSet, tokens: Tensor, dtype: torch.dtype) -> str:
+def vocabulary_key(
+    parameters: Iterable[tuple[str, Tensor]],
+    architecture: tuple[object, ...],
+    prompts: PromptSet,
+    tokens: Tensor,
+    dtype: torch.dtype,
+) -> str:
     """Key of a vocabulary encoded by a text tower.
 
-    Args:
-        weights: From :func:`weights_key`.
-        prompts: The prompts, with what they contribute to.
-        tokens: Their token ids (n, L), which stand for the tokenizer.
-        dtype: What the tower computes in.
+    It depends on names and values of the tower's parameters; on what else its output depends on,
+    such as heads and activation; on the prompts and their token ids (n, L), which stand for the
+    tokenizer; on what the tower computes in.
     """
+    named = (part for item in parameters for part in item)
+    weights = digest(FORMAT, repr(architecture), *named)
     sizes = repr((prompts.num_classes, prompts.num_templates, str(dtype)))
     owners = torch.tensor(prompts.owners)
     return digest(weights, sizes, '\n'.join(prompts.texts), owners, tokens.to(torch.int32))
 
 
 def recall(folder: str, key: str, encode: Callable[[], Tensor]) -> Tensor:
-    """Embeddings from the cache, or from ``encode``, which are then added to it.
+    """Embeddings (T, P, C) from the cache (then on the CPU), or from ``encode`` and added to it.
 
     A file that is damaged or holds something else is said to be so, and made again. A folder that
-    cannot be written to costs a warning and nothing else.
-
-    Args:
-        folder: Folder of the cache; made where it is not there.
-        key: From :func:`vocabulary_key`.
-        encode: Computes them.
-
-    Returns:
-        (T, P, C), from the cache on the CPU.
+    cannot be written to costs a warning and nothing else; one that is not there is made.
     """
     path = Path(folder, f'text_{key[:32]}.safetensors')
     if path.exists():
@@ -82,8 +69,11 @@ def recall(folder: str, key: str, encode: Callable[[], Tensor]) -> Tensor:
         except (SafetensorError, OSError, ValueError) as error:
             _warn(f'{path} cannot be used and is made again: {error}')
     embeddings = encode()
+    stored = embeddings.detach().cpu().contiguous()
+    metadata = dict(format=FORMAT, key=key, sha256=digest(stored))
     try:
-        _write(path, key, embeddings)
+        with write_whole(path, shared=True) as draft:
+            draft.write_bytes(save({_NAME: stored}, metadata))
         print_log(f'text embeddings of {len(embeddings)} classes written to {path}', 'current')
     except OSError as error:
         _warn(f'text embeddings are not cached, {path} cannot be written: {error}')
@@ -99,13 +89,6 @@ def _read(path: Path, key: str) -> Tensor:
     if digest(embeddings) != metadata.get('sha256'):
         raise ValueError('its checksum is wrong, the file is damaged')
     return embeddings
-
-
-def _write(path: Path, key: str, embeddings: Tensor) -> None:
-    embeddings = embeddings.detach().cpu().contiguous()
-    metadata = dict(format=FORMAT, key=key, sha256=digest(embeddings))
-    with write_whole(path, shared=True) as draft:
-        draft.write_bytes(save({_NAME: embeddings}, metadata))
 
 
 def _warn(message: str) -> None:

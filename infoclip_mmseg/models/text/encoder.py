@@ -16,19 +16,15 @@ import open_clip
 import torch
 import torch.nn.functional as F
 from mmengine.logging import print_log
-from torch import Tensor
+from torch import Tensor, nn
 
-from infoclip_mmseg.models.text.cache import recall, vocabulary_key, weights_key
+from infoclip_mmseg.models.text.cache import recall, vocabulary_key
+from infoclip_mmseg.models.text.packing import Run, call, encode_tokens, pooling
 from infoclip_mmseg.models.text.prompts import PromptSet
-from infoclip_mmseg.models.text.tower import (
-    Run,
-    call,
-    describe_tower,
-    encode_tokens,
-    text_parameters,
-)
 
 Tokenizer = Callable[[list[str]], Tensor]
+LOG_SECONDS = 10.0
+"""Progress of a large vocabulary is logged at most so often."""
 
 
 class TextEncoder:
@@ -43,13 +39,9 @@ class TextEncoder:
     Args:
         clip: open_clip model with split attention.
         model_name: What it was built from, which tells the tokenizer.
-        batch_size: Prompts that go through the tower together where no gradients are needed;
-            progress is logged.
+        batch_size: Prompts that go through the tower together where no gradients are needed.
         cache_dir: Folder in which embeddings are kept between runs, each file keyed by the tower's
             weights and the prompts; None keeps them in memory only.
-
-    Raises:
-        ValueError: ``batch_size`` is below 1.
     """
 
     def __init__(
@@ -74,12 +66,11 @@ class TextEncoder:
     def tokenizer(self) -> Tokenizer:
         """Prompt strings to token ids (n, L); built at first use, may be replaced."""
         if self._tokenizer is None:
-            if isinstance(self.model_name, str):
-                self._tokenizer = open_clip.get_tokenizer(self.model_name)
-            else:
-                self._tokenizer = open_clip.SimpleTokenizer(
-                    context_length=self.tower.context_length
-                )
+            self._tokenizer = (
+                open_clip.get_tokenizer(self.model_name)
+                if isinstance(self.model_name, str)
+                else open_clip.SimpleTokenizer(context_length=self.tower.context_length)
+            )
         return self._tokenizer
 
     @tokenizer.setter
@@ -93,24 +84,15 @@ class TextEncoder:
         self._embeddings.clear()
 
     def encode(self, tokens: Tensor, run: Run = call) -> Tensor:
-        """Text embeddings (n, C), not normalised, of token ids (n, L).
-
-        See :func:`~infoclip_mmseg.models.text.tower.encode_tokens`.
-        """
+        """Text embeddings (n, C), not normalised, of token ids (n, L); see `encode_tokens`."""
         return encode_tokens(self.tower, tokens, run)
 
     def embed(self, prompts: PromptSet, run: Run = call) -> Tensor:
         """L2-normalised embeddings (T, P, C), float32, from the caches where they may be used.
 
         With synonyms 'average' those of a class are averaged and normalised again, with 'max' each
-        has its own row, and T is the number of words.
-
-        What is cached is computed outside autocast, once, so that mixed precision costs no accuracy
-        in it.
-
-        Args:
-            prompts: The vocabulary.
-            run: See :func:`~infoclip_mmseg.models.text.tower.encode_tokens`.
+        has its own row, and T is the number of words. What is cached is computed outside autocast,
+        so that mixed precision costs no accuracy in it.
         """
         if self._trains():
             return self.embed_anew(prompts, run)
@@ -126,8 +108,11 @@ class TextEncoder:
         """:meth:`embed` without caches."""
         tokens, texts = self._tokenize(prompts.texts), prompts.texts
         batch_size = len(texts) if torch.is_grad_enabled() else self.batch_size
-        unit = partial(self._unit, run=run)
-        embeddings = encode_in_batches(unit, tokens, texts, batch_size, Progress())
+
+        def unit(tokens: Tensor) -> Tensor:
+            return F.normalize(self.encode(tokens, run).float(), dim=-1)
+
+        embeddings = encode_in_batches(unit, tokens, texts, batch_size)
         slots = prompts.num_embeddings * prompts.num_templates
         if len(texts) != slots:
             owners = torch.tensor(prompts.owners, device=embeddings.device)
@@ -141,13 +126,13 @@ class TextEncoder:
         sharded = any(hasattr(parameter, 'placements') for _, parameter in parameters)
         if self.cache_dir is None or sharded:
             return self.embed_anew(prompts)
-        weights = weights_key(parameters, describe_tower(self.tower))
-        key = vocabulary_key(weights, prompts, self._tokenize(prompts.texts), dtype)
+        block = self.tower.transformer.resblocks[0]
+        kinds = tuple(type(module).__name__ for module in block.modules())
+        pool = pooling(self.tower)
+        architecture = (kinds, block.attn.num_heads, *pool, self.tower.attn_mask is None)
+        tokens = self._tokenize(prompts.texts)
+        key = vocabulary_key(parameters, architecture, prompts, tokens, dtype)
         return recall(self.cache_dir, key, partial(self.embed_anew, prompts))
-
-    def _unit(self, tokens: Tensor, run: Run) -> Tensor:
-        """L2-normalised embeddings (n, C), float32, of token ids (n, L)."""
-        return F.normalize(self.encode(tokens, run).float(), dim=-1)
 
     def _tokenize(self, texts: tuple[str, ...]) -> Tensor:
         """Token ids (n, L) on the CPU; those of the last texts are at hand."""
@@ -166,53 +151,33 @@ class TextEncoder:
         return weight.device, weight.dtype, versions
 
 
+def text_parameters(clip: Any) -> list[tuple[str, nn.Parameter]]:
+    """Names and parameters of a CLIP model without those of its image tower."""
+    visual = {id(parameter) for parameter in clip.visual.parameters()}
+    return [(name, p) for name, p in clip.named_parameters() if id(p) not in visual]
+
+
 def encode_in_batches(
-    encode: Callable[[Tensor], Tensor],
-    tokens: Tensor,
-    texts: Sequence[str],
-    batch_size: int,
-    report: Callable[[int, int], None],
+    encode: Callable[[Tensor], Tensor], tokens: Tensor, texts: Sequence[str], batch_size: int
 ) -> Tensor:
-    """Encode prompts a batch at a time, equal ones once.
+    """Encode prompts a batch at a time, equal ones once; what takes long is logged.
 
-    Args:
-        encode: Token ids (b, L) -> embeddings (b, C).
-        tokens: Token ids (n, L).
-        texts: The n prompts.
-        batch_size: Prompts of a batch.
-        report: Called after each batch with how many are done, and of how many.
-
-    Returns:
-        Embeddings (n, C).
+    ``encode`` maps token ids (b, L) to embeddings (b, C), the result is (n, C) for all n prompts.
     """
     place: dict[str, int] = {}
     index = torch.tensor([place.setdefault(text, len(place)) for text in texts])
     unique = torch.empty(len(place), dtype=torch.long).scatter_(0, index, torch.arange(len(texts)))
-    parts = []
+    parts, done, total = [], 0, len(unique)
+    start = last = time.monotonic()
     for rows in unique.split(batch_size):
         parts.append(encode(tokens[rows.to(tokens.device)]))
-        report(sum(map(len, parts)), len(unique))
+        done, now = done + len(rows), time.monotonic()
+        if now - last >= LOG_SECONDS or (last > start and done == total):
+            last, rate = now, done / max(now - start, 1e-9)
+            eta = timedelta(seconds=round((total - done) / rate))
+            print_log(
+                f'text: {done} of {total} prompts encoded, {rate:.0f} a second, eta {eta}',
+                logger='current',
+            )
     encoded = torch.cat(parts)
-    return encoded if len(unique) == len(texts) else encoded[index.to(encoded.device)]
-
-
-class Progress:
-    """Logs how far the encoding of a large vocabulary has come, at most every ``seconds``."""
-
-    def __init__(self, seconds: float = 10.0) -> None:
-        self.seconds = seconds
-        self._start = self._last = time.monotonic()
-
-    def __call__(self, done: int, total: int) -> None:
-        """Log where it is time to, and at the end if something was logged before."""
-        now = time.monotonic()
-        logged = self._last > self._start
-        if now - self._last < self.seconds and not (logged and done == total):
-            return
-        self._last = now
-        rate = done / max(now - self._start, 1e-9)
-        eta = timedelta(seconds=round((total - done) / rate))
-        print_log(
-            f'text: {done} of {total} prompts encoded, {rate:.0f} a second, eta {eta}',
-            logger='current',
-        )
+    return encoded if total == len(texts) else encoded[index.to(encoded.device)]

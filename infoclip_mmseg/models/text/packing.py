@@ -1,4 +1,4 @@
-"""Prompts of different lengths packed without padding, for a transformer (pure functions).
+"""The text tower of an open_clip model on prompts packed without padding (pure functions).
 
 Linear layers, norms and MLPs treat every token alike, so the tokens of all prompts are laid one
 after the other in one (N, C) matrix. Only attention needs to know which belong together. Prompts
@@ -10,12 +10,20 @@ values.
 
 from __future__ import annotations
 
-from itertools import pairwise
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+Run = Callable[..., Tensor]
+"""Calls its first argument with the others; the place for activation checkpointing."""
+
+
+def call(function: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+    """A :data:`Run` that does nothing else."""
+    return function(*args, **kwargs)
 
 
 class PackedLayout(NamedTuple):
@@ -43,33 +51,23 @@ class PackedPrompts(NamedTuple):
     """Prompts ready for the tower.
 
     Attributes:
-        tokens: Token ids (N,) of all rows.
-        positions: Position (N,) of each row in its prompt.
-        ends: As in :class:`PackedLayout`.
+        tokens, positions: Token id, and position in its prompt, of each of N rows.
         order: For each prompt of the input its place among the packed ones (m,); equal prompts have
             the same.
-        prefix, groups: As in :class:`PackedLayout`.
+        layout: Where they lie, without a mask.
     """
 
     tokens: Tensor
     positions: Tensor
-    ends: Tensor
     order: Tensor
-    prefix: int
-    groups: tuple[tuple[int, int], ...]
+    layout: PackedLayout
 
 
 def pack_prompts(tokens: Tensor, ends: Tensor, causal: bool) -> PackedPrompts:
-    """Sort, deduplicate and pack prompts.
+    """Sort, deduplicate and pack prompts: token ids (m, L), of which columns (m,) are read out.
 
-    Args:
-        tokens: Token ids (m, L).
-        ends: Column (m,) that is read out of each prompt.
-        causal: Whether tokens see only what precedes them. Then everything behind the column that
-            is read is cut, and the common beginning is packed once.
-
-    Returns:
-        The packed prompts, on the device of ``tokens``.
+    Where tokens see only what precedes them (``causal``), everything behind the column that is read
+    is cut, and the common beginning is packed once.
     """
     width = tokens.shape[1]
     columns = torch.arange(width, device=tokens.device)
@@ -87,28 +85,21 @@ def pack_prompts(tokens: Tensor, ends: Tensor, causal: bool) -> PackedPrompts:
     rest = (columns >= prefix) & (columns < lengths[:, None])
     counts = lengths - prefix
     first = prefix + counts.cumsum(dim=0) - counts
-    lengths_and_counts = torch.unique_consecutive(counts, return_counts=True)
-    groups = tuple((n, length) for length, n in zip(*(x.tolist() for x in lengths_and_counts)))
+    sizes, prompts = torch.unique_consecutive(counts, return_counts=True)
+    groups = tuple(zip(prompts.tolist(), sizes.tolist()))
     return PackedPrompts(
         torch.cat([tokens[0, :prefix], tokens[rest]]),
         torch.cat([columns[:prefix], columns.expand_as(rest)[rest]]),
-        first + ends - prefix,
         order,
-        prefix,
-        groups,
+        PackedLayout(prefix, groups, first + ends - prefix, None),
     )
 
 
 def packed_attention(q: Tensor, k: Tensor, v: Tensor, layout: PackedLayout) -> Tensor:
-    """Attention within each prompt, and of each prompt to the shared beginning.
+    """Attention within each prompt, and of each prompt to the shared beginning; as ``q``.
 
-    Args:
-        q, k, v: Rows of packed prompts (N, heads, D). ``q`` may hold the rows ``layout.ends`` only,
-            (n, heads, D), which see their whole prompt.
-        layout: Where the prompts lie.
-
-    Returns:
-        As ``q``.
+    ``q``, ``k`` and ``v`` are rows of packed prompts (N, heads, D). ``q`` may hold the rows
+    ``layout.ends`` only, (n, heads, D), which see their whole prompt.
     """
     prefix, mask = layout.prefix, layout.mask
     only_ends = len(q) != len(k)
@@ -118,11 +109,9 @@ def packed_attention(q: Tensor, k: Tensor, v: Tensor, layout: PackedLayout) -> T
         query = q[None, :prefix].transpose(1, 2)
         sub = None if mask is None else mask[:prefix, :prefix]
         out.append(_attend(query, key_prefix, value_prefix, sub))
-    starts = [prefix]
+    start, done = prefix, 0
     for prompts, length in layout.groups:
-        starts.append(starts[-1] + prompts * length)
-    done = 0
-    for (prompts, length), (start, stop) in zip(layout.groups, pairwise(starts)):
+        stop = start + prompts * length
         key, value = (_prompts(x[start:stop], prompts) for x in (k, v))
         if prefix:
             key = torch.cat([key_prefix.expand(prompts, -1, -1, -1), key], dim=2)
@@ -133,7 +122,7 @@ def packed_attention(q: Tensor, k: Tensor, v: Tensor, layout: PackedLayout) -> T
             query = _prompts(q[start:stop], prompts)
             sub = None if mask is None else mask[prefix : prefix + length, : prefix + length]
         out.append(_attend(query, key, value, sub))
-        done += prompts
+        start, done = stop, done + prompts
     return torch.cat(out)
 
 
@@ -146,3 +135,58 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     """Rows (n * length, heads, D) of attention over (n, heads, length, D)."""
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     return out.transpose(1, 2).flatten(0, 1)
+
+
+def encode_tokens(tower: Any, tokens: Tensor, run: Run = call) -> Tensor:
+    """Text embeddings, as open_clip's ``encode_text`` computes them, with less work.
+
+    Equal prompts run once. In a causal tower tokens behind the one that is read out do not run, and
+    those that all prompts begin with run once. The last block computes what is read out only.
+
+    Token ids (n, L) give embeddings (n, C), not normalised; ``run`` runs each block.
+    """
+    device = tower.positional_embedding.device
+    tokens = tokens.cpu()  # where sizes that depend on the tokens cost no waiting for the device
+    packed = pack_prompts(tokens, end_positions(tower, tokens), tower.attn_mask is not None)
+    layout = packed.layout._replace(ends=packed.layout.ends.to(device), mask=tower.attn_mask)
+    x = tower.token_embedding(packed.tokens.to(device))
+    x = x + tower.positional_embedding[packed.positions.to(device)]
+    *body, last = tower.transformer.resblocks
+    for block in body:
+        x = run(block, x, attn_mask=layout)
+    x = tower.ln_final(run(read_out_block, last, x, layout))
+    projection = tower.text_projection
+    if projection is not None:
+        x = projection(x) if isinstance(projection, nn.Linear) else x @ projection
+    return x[packed.order.to(device)]
+
+
+def read_out_block(block: Any, x: Tensor, layout: PackedLayout) -> Tensor:
+    """The last block of packed prompts (N, C) for the rows that are read out, (n, C).
+
+    ``block`` is open_clip's with split attention; nothing else of its output is used.
+    """
+    attention, normed = block.attn, block.ln_1(x)
+    q = attention.split_heads(attention.query(normed[layout.ends]))
+    k = attention.split_heads(attention.key(normed))
+    v = attention.split_heads(attention.value(normed))
+    out = packed_attention(q, k, v, layout)
+    x = x[layout.ends] + block.ls_1(attention.out_proj(out.flatten(-2)))
+    return x + block.ls_2(block.mlp(block.ln_2(x)))
+
+
+def end_positions(tower: Any, tokens: Tensor) -> Tensor:
+    """Column (n,) of token ids (n, L) that the tower reads out."""
+    pool, eos = pooling(tower)
+    if pool == 'argmax':
+        return tokens.argmax(dim=-1)
+    if pool == 'eos':
+        return (tokens == eos).int().argmax(dim=-1)
+    column = 0 if pool == 'first' else tokens.shape[1] - 1
+    return torch.full_like(tokens[:, 0], column)
+
+
+def pooling(tower: Any) -> tuple[str, Any]:
+    """What a tower reads out ('argmax', 'eos', 'first' or 'last'), and the id of its end token."""
+    pool = getattr(tower, 'pool_type', None) or tower.text_pool_type
+    return pool, getattr(tower, 'eos_id', None) or getattr(tower, 'text_eos_id', None)

@@ -66,10 +66,7 @@ def check_names(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def check_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
-    """Templates as a tuple.
-
-    Args:
-        templates: A list, one template, or a key of ``TEMPLATE_SETS``.
+    """Templates, one template or a key of ``TEMPLATE_SETS`` as a tuple.
 
     Raises:
         ValueError: There is none, or one does not contain ``{}`` exactly once.
@@ -107,10 +104,11 @@ def build_prompts(
     if synonyms not in SYNONYM_MODES:
         raise ValueError(f'synonyms must be one of {SYNONYM_MODES}, got {synonyms!r}')
     words = [split_synonyms(name) for name in names]
+    word_counts: tuple[int, ...] = ()
     if synonyms == 'first':
         words = [parts[:1] for parts in words]
-    word_counts = tuple(len(parts) for parts in words) if synonyms == 'max' else ()
-    if synonyms == 'max':
+    elif synonyms == 'max':
+        word_counts = tuple(map(len, words))
         words = [[word] for parts in words for word in parts]
     texts, owners = [], []
     for row, parts in enumerate(words):

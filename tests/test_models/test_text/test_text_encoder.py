@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from infoclip_mmseg.models import CLIPDualEncoder, FrozenTeacher, build_prompts
-from infoclip_mmseg.models.text.encoder import Progress, encode_in_batches
+from infoclip_mmseg.models.text.encoder import encode_in_batches
 
 NAMES = ['cat', 'a very long name of a red car', 'dog']
 PROMPTS = build_prompts(NAMES)
@@ -48,7 +48,7 @@ def test_the_last_vocabulary_is_kept_until_weights_change(build):
     embed(encoder)
     assert encoder.encoded == [3, 3, 3]  # one vocabulary is kept
     with torch.no_grad():
-        encoder.text_tower.positional_embedding.add_(0.1)
+        encoder.text_tower.positional_embedding.mul_(2)
     assert not torch.allclose(embed(encoder), first)
 
 
@@ -152,22 +152,22 @@ def test_batches_change_nothing(build):
 
 
 def test_progress_is_reported(monkeypatch):
-    lines, reports = [], []
+    lines, now, times = [], [0.0], iter((5.0, 20.0, 25.0, 40.0))
     module = 'infoclip_mmseg.models.text.encoder'
     monkeypatch.setattr(f'{module}.print_log', lambda text, **kwargs: lines.append(text))
-    tokens = torch.arange(10)[:, None]
-    out = encode_in_batches(
-        lambda t: t.float(), tokens, [str(i) for i in range(10)], 4, lambda *x: reports.append(x)
-    )
-    assert torch.equal(out, tokens.float())
-    assert reports == [(4, 10), (8, 10), (10, 10)]
-    progress, now = Progress(seconds=10), [0.0]
     monkeypatch.setattr(f'{module}.time.monotonic', lambda: now[0])
-    progress._start = progress._last = 0.0
-    for now[0], done in ((5.0, 50), (20.0, 200), (25.0, 250), (40.0, 400)):
-        progress(done, 400)
-    assert [line.split(' prompts')[0] for line in lines] == [
-        'text: 200 of 400',
-        'text: 400 of 400',
-    ]
-    assert lines[0].endswith('10 a second, eta 0:00:20')
+    sizes = []
+
+    def encode(tokens):
+        now[0] = next(times, now[0])
+        sizes.append(len(tokens))
+        return tokens.float()
+
+    tokens = torch.arange(10)[:, None]
+    out = encode_in_batches(encode, tokens, [str(i) for i in range(10)], 3)
+    assert torch.equal(out, tokens.float()) and sizes == [3, 3, 3, 1]
+    assert [line.split(' prompts')[0] for line in lines] == ['text: 6 of 10', 'text: 10 of 10']
+    assert lines[0].endswith('0 a second, eta 0:00:13')
+    now[0], times = 0.0, iter(())  # what is quick says nothing
+    encode_in_batches(encode, tokens, [str(i) for i in range(10)], 3)
+    assert len(lines) == 2

@@ -11,8 +11,7 @@ from torch import nn
 
 from infoclip_mmseg.models import CLIPDualEncoder, build_prompts
 from infoclip_mmseg.models.backbones.attention import SplitAttention
-from infoclip_mmseg.models.text.packing import pack_prompts
-from infoclip_mmseg.models.text.tower import end_positions
+from infoclip_mmseg.models.text.packing import end_positions, pack_prompts
 
 WORDS = ['cat', 'a very long name of a red car', 'dog', 'cat', 'zebra crossing', 'ox']
 
@@ -104,9 +103,9 @@ def test_what_is_packed(toy_cfg):
     encoder = build(toy_cfg)
     tokens = encoder.tokenizer(list(build_prompts(WORDS).texts))
     packed = pack_prompts(tokens, end_positions(encoder.text_tower, tokens), causal=True)
-    assert packed.prefix == 5  # the start token and 'a photo of a'
+    assert packed.layout.prefix == 5  # the start token and 'a photo of a'
     lengths = [len(row[row != 0]) - 5 for row in tokens]
-    assert sum(prompts for prompts, _ in packed.groups) == len(set(WORDS))
+    assert sum(prompts for prompts, _ in packed.layout.groups) == len(set(WORDS))
     assert len(packed.tokens) == 5 + sum(lengths) - lengths[0]
     assert packed.order[0] == packed.order[3]
     rows = []

@@ -8,8 +8,8 @@ from mmengine.config import Config
 from mmseg.registry import OPTIM_WRAPPERS
 from torch import nn
 
-from infoclip_mmseg.engine import amp
-from infoclip_mmseg.engine.amp import BFloat16OptimWrapper, enable_amp
+from infoclip_mmseg.engine import BFloat16OptimWrapper, launch
+from infoclip_mmseg.engine.launch import enable_amp
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def cfg():
 @pytest.fixture(params=[True, False])
 def has_cuda(request, monkeypatch):
     """A machine with CUDA, and one without."""
-    monkeypatch.setattr(amp, 'is_cuda_available', lambda: request.param)
+    monkeypatch.setattr(launch, 'is_cuda_available', lambda: request.param)
     return request.param
 
 

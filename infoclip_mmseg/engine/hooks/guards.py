@@ -1,4 +1,4 @@
-"""Stops a run whose loss is no longer a number."""
+"""Hooks that stop a run: a loss is no longer a number, a checkpoint is of another architecture."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
+
+from infoclip_mmseg.utils.checkpoint_files import check_state_dict
 
 ADVICE = (
     'Try a lower learning rate, bf16 rather than fp16 (optim_wrapper.dtype="bfloat16"), and check '
@@ -26,11 +28,9 @@ class NonFiniteLossHook(Hook):
     gradient is a normal event that skips one step.
 
     Args:
-        interval: Look every so many iterations. The weights are looked at before every checkpoint
-            whatever the interval.
+        interval: Look every so many iterations; the weights are looked at before every checkpoint.
 
     Raises:
-        ValueError: `interval` is below 1.
         FloatingPointError: A loss, or a trained weight about to be saved, is not finite.
     """
 
@@ -83,3 +83,20 @@ def _describe_samples(data_batch: Any) -> str:
     samples = data_batch.get('data_samples', []) if isinstance(data_batch, dict) else []
     paths = [str(sample.img_path) for sample in samples if getattr(sample, 'img_path', None)]
     return f'images {", ".join(paths)}' if paths else 'images unknown'
+
+
+@HOOKS.register_module()
+class CheckpointMatchHook(Hook):
+    """Stops a run whose checkpoint belongs to another architecture, which MMEngine only logs.
+
+    ``complete`` and ``optional`` are those of :func:`check_state_dict`.
+    """
+
+    def __init__(self, complete: bool = True, optional: tuple[str, ...] = ()) -> None:
+        self.complete = complete
+        self.optional = tuple(optional)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Check a checkpoint before its weights go into the model."""
+        state_dict = checkpoint.get('state_dict', checkpoint)
+        check_state_dict(runner.model, state_dict, self.complete, self.optional)

@@ -9,7 +9,7 @@ from mmengine.runner import Runner, get_priority
 from torch import nn
 from torch.utils.data import Dataset
 
-from infoclip_mmseg.engine.hooks.non_finite import NonFiniteLossHook
+from infoclip_mmseg.engine.hooks.guards import NonFiniteLossHook
 
 
 def run_hook(outputs, interval=1, iteration=7, data_batch=None):
