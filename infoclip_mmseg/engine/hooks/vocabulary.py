@@ -129,8 +129,6 @@ class VocabularyHook(Hook):
     def _apply(self, runner: Runner, loop: str) -> dict:
         dataset = getattr(runner, f'{loop}_dataloader').dataset
         check_same_classes(dataset)
-        if loop != 'train':
-            _tell_numbering(getattr(runner, f'{loop}_loop', None), dataset)
         names, palette = class_names(dataset, self.vocabularies.get(loop))
         if loop == 'train' and getattr(dataset, 'metainfo', {}).get('fold_from') is not None:
             raise ValueError(
@@ -152,18 +150,11 @@ class VocabularyHook(Hook):
             f'vocabulary for {loop}: {len(names)} names for {type(dataset).__name__}, '
             f'{names[0]!r} ... {names[-1]!r}'
         )
-        evaluator = getattr(getattr(runner, f'{loop}_loop'), 'evaluator', None)
+        evaluator = getattr(getattr(runner, f'{loop}_loop', None), 'evaluator', None)
         for metric in getattr(evaluator, 'metrics', ()):
             meta = metric.dataset_meta or {}  # what is written has the numbers of the files
             metric.dataset_meta = {**meta, 'file_numberings': numberings_of(dataset)}
         return model.dataset_meta
-
-
-def _tell_numbering(loop: Any, dataset: Any) -> None:
-    """Let metrics write label maps with the numbers and the folders of the data set's own."""
-    numberings = numberings_of(dataset)
-    for metric in getattr(getattr(loop, 'evaluator', None), 'metrics', ()):
-        metric.dataset_meta = {**(metric.dataset_meta or {}), 'file_numberings': numberings}
 
 
 def class_names(dataset: Any, file: str | None) -> tuple[list[str], list | None]:
