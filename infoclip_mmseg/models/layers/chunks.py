@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from infoclip_mmseg.models.layers.cpu_backward import recompute_on_cpu
-from infoclip_mmseg.models.layers.state import ConvState, SwinState
+from infoclip_mmseg.models.layers.cpu_backward.support import ConvState, SwinState
 
 Step = Callable[[Tensor], Tensor]
 States = Sequence[SwinState] | Sequence[ConvState]

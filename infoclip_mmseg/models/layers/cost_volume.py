@@ -71,12 +71,9 @@ def top_cost_volume(
 
 @torch.no_grad()
 def max_similarity(image: Tensor, text: Tensor, chunk: int = _CHUNK) -> Tensor:
-    """Highest cosine similarity (B, T) of each class with a position of each image.
+    """Highest similarity (B, T) of each class of (T, P, C) with a position of each image.
 
-    Args:
-        image: Dense image embeddings (B, C, H, W).
-        text: Text embeddings (T, P, C).
-        chunk: Similarities that are held at a time.
+    ``chunk`` similarities are held at a time.
     """
     positions = F.normalize(image, dim=1).flatten(2).transpose(1, 2).contiguous()
     step = max(1, chunk // (positions.shape[0] * positions.shape[1] * text.shape[1]))

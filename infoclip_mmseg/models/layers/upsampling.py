@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 from infoclip_mmseg.models.layers.chunks import Step, run_chunks
-from infoclip_mmseg.models.layers.state import ConvState
+from infoclip_mmseg.models.layers.cpu_backward.support import ConvState
 
 
 class UpsamplingSizes(NamedTuple):
@@ -34,12 +34,7 @@ class GuidedUpsampling(nn.Module):
     """Layers of a stage of the decoder (CAT-Seg, section 3.4), which :func:`conv_steps` runs.
 
     ``up`` doubles the grid; then come, each with norm and ReLU behind it, ``conv1``, which also
-    sees a guidance map, and ``conv2``.
-
-    Args:
-        in_channels: Channels of the input.
-        out_channels: Channels of the output, a multiple of 16.
-        guidance_channels: Channels of the projected guidance.
+    sees a guidance map, and ``conv2``. ``out_channels`` is a multiple of 16.
     """
 
     def __init__(self, in_channels: int, out_channels: int, guidance_channels: int) -> None:
@@ -52,26 +47,14 @@ class GuidedUpsampling(nn.Module):
 
     def doubling(self, guidance: Tensor) -> GuidedDoubling:
         """``up`` and ``conv1`` as one convolution, for projected guidance (B, G, 2H, 2W)."""
-        return GuidedDoubling(self._weight(), self._guide(guidance))
-
-    def _weight(self) -> Tensor:
-        """Weight (C, out_channels, 4, 4) of transposed and first convolution as one.
-
-        Nothing lies between the two, so they run as one transposed convolution of kernel 4 and
-        stride 2, with about half the arithmetic.
-        """
-        return F.conv2d(self.up.weight, self.conv1.weight[:, : self.up.out_channels], padding=2)
-
-    def _guide(self, guidance: Tensor) -> Tensor:
-        """What the guidance map adds to the first convolution, once for all classes.
-
-        It holds the part of the upsampling's bias too.
-        """
         assert self.up.bias is not None
-        bias = self.up.bias.to(guidance.dtype)[:, None, None].expand(
-            guidance.shape[0], -1, *guidance.shape[2:]
-        )
-        return self.conv1(torch.cat([bias, guidance], dim=1))[:, None]
+        # Nothing lies between the two, so they run as one transposed convolution of kernel 4 and
+        # stride 2, with about half the arithmetic. Guidance is added once for all classes, with the
+        # part of the upsampling's bias.
+        weight = F.conv2d(self.up.weight, self.conv1.weight[:, : self.up.out_channels], padding=2)
+        bias = self.up.bias.to(guidance.dtype)[:, None, None]
+        bias = bias.expand(guidance.shape[0], -1, *guidance.shape[2:])
+        return GuidedDoubling(weight, self.conv1(torch.cat([bias, guidance], dim=1))[:, None])
 
 
 @dataclass(frozen=True)
@@ -135,15 +118,14 @@ class ConvStep:
 
     def state(self) -> ConvState:
         """The step as a record."""
-        norm, conv = self.norm, self.conv
-        if isinstance(conv, GuidedDoubling):
-            doubles, bias, guided = True, None, conv.guided
-        else:
-            doubles, bias, guided = False, conv.bias, None
-        if norm is None:
-            return ConvState(doubles, conv.weight, bias, guided, None, None, groups=1, eps=0.0)
-        affine = norm.weight, norm.bias, norm.num_groups, norm.eps
-        return ConvState(doubles, conv.weight, bias, guided, *affine)
+        doubles = isinstance(self.conv, GuidedDoubling)
+        bias, guided = getattr(self.conv, 'bias', None), getattr(self.conv, 'guided', None)
+        state = ConvState(doubles, self.conv.weight, bias, guided)
+        if self.norm is None:
+            return state
+        weight, bias = self.norm.weight, self.norm.bias
+        groups, eps = self.norm.num_groups, self.norm.eps
+        return state._replace(norm=weight, norm_bias=bias, groups=groups, eps=eps)
 
 
 def conv_steps(
@@ -171,15 +153,9 @@ def conv_steps(
 def decode(
     x: Tensor, steps: Sequence[ConvStep], recompute: bool, class_chunk: int | None
 ) -> Tensor:
-    """Run a decoder on all class maps.
+    """Features (B, T, H, W, C) through :func:`conv_steps` to logits (B, T, 2^S H, 2^S W).
 
-    Args:
-        x: Features (B, T, H, W, C).
-        steps: From :func:`conv_steps`.
-        recompute, class_chunk: See :func:`~infoclip_mmseg.models.layers.chunks.run_chunks`.
-
-    Returns:
-        Logits (B, T, 2^S H, 2^S W) after S stages.
+    For the other arguments see :func:`~infoclip_mmseg.models.layers.chunks.run_chunks`.
     """
     chain: list[Step] = [_to_maps, *steps, partial(_to_logits, images=x.shape[0])]
     return run_chunks(chain, x, 1, recompute, class_chunk, lambda: [s.state() for s in steps])

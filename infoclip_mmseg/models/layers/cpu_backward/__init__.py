@@ -12,9 +12,8 @@ from typing import cast
 from torch import Tensor
 
 from infoclip_mmseg.models.layers.cpu_backward.decoder import upsample_maps
-from infoclip_mmseg.models.layers.cpu_backward.support import is_supported
+from infoclip_mmseg.models.layers.cpu_backward.support import ConvState, SwinState, is_supported
 from infoclip_mmseg.models.layers.cpu_backward.swin import swin_blocks
-from infoclip_mmseg.models.layers.state import ConvState, SwinState
 
 __all__ = ['recompute_on_cpu']
 

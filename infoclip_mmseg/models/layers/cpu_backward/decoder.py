@@ -18,24 +18,15 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from infoclip_mmseg.models.layers.cpu_backward.support import (
+    ConvState,
     put_tensors,
     split_maps,
     take_tensors,
 )
-from infoclip_mmseg.models.layers.state import ConvState
 
 
 def upsample_maps(x: Tensor, states: Sequence[ConvState], chunk: int) -> Tensor:
-    """Run the steps of a decoder one after the other; gradients are those of the modules.
-
-    Args:
-        x: Features (B, T, H, W, C).
-        states: The steps; the last is a convolution to one channel.
-        chunk: Class maps that run at a time.
-
-    Returns:
-        Logits (B, T, 2^S H, 2^S W) where S steps double the grid.
-    """
+    """Run a decoder, which ends with one channel, on ``chunk`` class maps of features at a time."""
     plans, tensors = take_tensors(states)
     out: Tensor = _UpsampleMaps.apply(x, plans, chunk, *tensors)
     return out
@@ -95,13 +86,9 @@ def _sizes(maps: Tensor) -> tuple[int, int, int]:
     return maps.shape[0], maps.shape[1], maps.shape[2] * maps.shape[3]
 
 
-def _has_one_channel(step: ConvState) -> bool:
-    return not step.doubles and len(step.weight) == 1
-
-
 def _forward(maps: Tensor, step: ConvState, image: int) -> Tensor:
     maps, _ = _activate(maps, step)
-    if _has_one_channel(step):
+    if step.to_one:
         return _to_one(maps, step)
     if step.doubles:
         maps = F.conv_transpose2d(maps, step.weight, stride=2, padding=1)
@@ -115,7 +102,7 @@ def _backward(above: Tensor, maps: Tensor, step: ConvState, sums: ConvState, ima
     if sums.guided is not None:
         sums.guided[image, 0].add_(above.permute(0, 2, 3, 1).sum(0).permute(2, 0, 1))
     active, stats = _activate(maps, step)
-    if _has_one_channel(step):
+    if step.to_one:
         grad = _to_one_backward(above, active, step, sums)
     else:
         ones, mask = [1, 1], [True, True, False]

@@ -11,6 +11,7 @@ Legend: B images, T classes, N = H*W positions, R = positions of a chunk of clas
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
@@ -23,12 +24,12 @@ from torch.autograd.function import once_differentiable
 
 from infoclip_mmseg.models.layers.cpu_backward.support import (
     FLASH_ATTENTION,
+    SwinState,
     put_tensors,
     split_maps,
     take_tensors,
 )
 from infoclip_mmseg.models.layers.guided_attention import Groups, Windows
-from infoclip_mmseg.models.layers.state import SwinState
 
 
 class _Rows(NamedTuple):
@@ -40,26 +41,12 @@ class _Rows(NamedTuple):
     groups: Groups
 
 
-class _Kept(NamedTuple):
-    """Of a block and chunk: input, attention output and input of the MLP (R, C), log-sum-exp."""
-
-    x: Tensor
-    attended: Tensor
-    middle: Tensor
-    lse: tuple[Tensor, ...]
+_Kept = tuple[Tensor, ...]
+"""Of a block and chunk: input, attention output, input of the MLP (R, C), log-sum-exp by group."""
 
 
 def swin_blocks(x: Tensor, states: Sequence[SwinState], chunk: int) -> Tensor:
-    """Run Swin blocks one after the other; results and gradients are those of the modules.
-
-    Args:
-        x: Features (B, T, H, W, C).
-        states: The blocks.
-        chunk: Class maps that run at a time.
-
-    Returns:
-        Features (B, T, H, W, C).
-    """
+    """Run Swin blocks on features (B, T, H, W, C), ``chunk`` class maps at a time."""
     plans, tensors = take_tensors(states)
     out: Tensor = _SwinBlocks.apply(x.flatten(2, 3), plans, chunk, *tensors)
     return out.view(x.shape)
@@ -73,18 +60,18 @@ class _SwinBlocks(Function):
         """See :func:`swin_blocks`; ``tensors`` are those of all blocks."""
         blocks = put_tensors(plans, tensors)
         out = torch.empty_like(x, memory_format=torch.contiguous_format)
-        kept = []
+        kept: list[_Kept] = []
         for image, source, target, rows in _chunks(x, out, plans, chunk):
-            back: Tensor | None = None
+            back: Tensor | None = None  # undoes the order that the rows are in
             for block, order in zip(blocks, rows):
-                source = source.index_select(0, _follow(back, order.order))
+                index = order.order if back is None else back[order.order]
+                source = source.index_select(0, index)
                 source, memory = _forward(source, image, block, order)
                 kept.append(memory)
                 back = order.inverse
             torch.index_select(source, 0, rows[-1].inverse, out=target)
         ctx.plans, ctx.chunk, ctx.num_tensors = plans, chunk, len(tensors)
-        parts = [part for memory in kept for part in (*memory[:3], *memory.lse)]
-        ctx.save_for_backward(*tensors, *parts)
+        ctx.save_for_backward(*tensors, *itertools.chain(*kept))
         return out
 
     @staticmethod
@@ -97,11 +84,12 @@ class _SwinBlocks(Function):
         grad = torch.empty_like(upstream, memory_format=torch.contiguous_format)
         left = iter(parts)
         for image, source, target, rows in _chunks(upstream, grad, ctx.plans, ctx.chunk):
-            kept = [_take(left, order) for order in rows]
+            kept = [tuple(islice(left, 3 + len(order.groups))) for order in rows]
             back = None
             for (block, block_sums), memory, order in reversed(list(zip(blocks, kept, rows))):
-                source = source.index_select(0, _follow(back, order.order))
-                _mlp_backward(source, memory, block, block_sums)
+                index = order.order if back is None else back[order.order]
+                source = source.index_select(0, index)
+                _mlp_backward(source, memory[2], block, block_sums)
                 _attention_backward(source, memory, image, block, block_sums, order)
                 back = order.inverse
             torch.index_select(source, 0, rows[0].inverse, out=target)
@@ -126,16 +114,6 @@ def _order_rows(windows: Windows, maps: int) -> _Rows:
     parts = places.split([count * length for count, length in windows.groups], dim=1)
     order = torch.cat([part.flatten() for part in parts])
     return _Rows(order, order.argsort(), maps, windows.groups)
-
-
-def _follow(back: Tensor | None, order: Tensor) -> Tensor:
-    """Index that undoes the order a chunk is in and brings it into another."""
-    return order if back is None else back[order]
-
-
-def _take(parts: Iterator[Tensor], rows: _Rows) -> _Kept:
-    x, attended, middle, *lse = islice(parts, 3 + len(rows.groups))
-    return _Kept(x, attended, middle, tuple(lse))
 
 
 def _norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -177,12 +155,12 @@ def _forward(x: Tensor, image: int, block: SwinState, rows: _Rows) -> tuple[Tens
     normed = _norm(middle, block.norm2, block.norm2_bias, block.eps[1])[0]
     hidden = F.gelu(F.linear(normed, block.mlp1, block.mlp1_bias))
     out = torch.addmm(middle, hidden, block.mlp2.t()).add_(block.mlp2_bias)
-    return out, _Kept(x, attended, middle, tuple(lse))
+    return out, (x, attended, middle, *lse)
 
 
-def _mlp_backward(grad: Tensor, kept: _Kept, block: SwinState, sums: SwinState) -> None:
+def _mlp_backward(grad: Tensor, middle: Tensor, block: SwinState, sums: SwinState) -> None:
     """Turn the gradient (R, C) of a block's output into that of its MLP's input, in place."""
-    normed, *stats = _norm(kept.middle, block.norm2, block.norm2_bias, block.eps[1])
+    normed, *stats = _norm(middle, block.norm2, block.norm2_bias, block.eps[1])
     hidden = F.linear(normed, block.mlp1, block.mlp1_bias)
     activated = F.gelu(hidden)
     sums.mlp2.addmm_(grad.t(), activated)
@@ -193,38 +171,30 @@ def _mlp_backward(grad: Tensor, kept: _Kept, block: SwinState, sums: SwinState) 
     sums.mlp1_bias.add_(inner.sum(0))
     inner = torch.mm(inner, block.mlp1, out=normed)
     affine, affine_sums = ((b.norm2, b.norm2_bias) for b in (block, sums))
-    _norm_backward(grad, inner, kept.middle, stats, affine, affine_sums)
+    _norm_backward(grad, inner, middle, stats, affine, affine_sums)
 
 
 def _attention_backward(
     grad: Tensor, kept: _Kept, image: int, block: SwinState, sums: SwinState, rows: _Rows
 ) -> None:
-    """Turn the gradient (R, C) of the MLP's input into that of the block's input, in place.
-
-    Args:
-        grad: Rows in the order of the block's windows.
-        kept: From :func:`_forward`.
-        image, block, rows: As in :func:`_forward`.
-        sums: Gradients of the block's tensors, to which those of the chunk are added.
-    """
+    """Turn the gradient (R, C) of the MLP's input into that of the block's input, in place."""
     attend_backward = getattr(torch.ops.aten, f'{FLASH_ATTENTION}_backward')
-    sums.proj.addmm_(grad.t(), kept.attended)
+    x, attended, _, *lses = kept
+    sums.proj.addmm_(grad.t(), attended)
     sums.proj_bias.add_(grad.sum(0))
     outer = torch.mm(grad, block.proj)
-    normed, *stats = _norm(kept.x, block.norm1, block.norm1_bias, block.eps[0])
-    inner = kept.x.new_empty(len(normed), 3 * normed.shape[1])
+    normed, *stats = _norm(x, block.norm1, block.norm1_bias, block.eps[0])
+    inner = x.new_empty(len(normed), 3 * normed.shape[1])
     start, sizes = 0, [count * length for count, length in rows.groups]
     parts = zip(
         rows.groups,
         _project(normed, block.guided[image, 0], block.qkv, rows),
         sums.guided[image, 0].split(sizes),
-        kept.lse,
+        lses,
     )
     for group, part, guided_sum, lse in parts:
         take = slice(start, start + len(part))
-        out, up = (
-            _heads(t[take], group, rows.maps, block.num_heads) for t in (kept.attended, outer)
-        )
+        out, up = (_heads(t[take], group, rows.maps, block.num_heads) for t in (attended, outer))
         qkv = _split_qkv(part, group, rows.maps, block.num_heads)
         qkv_grads = attend_backward(up, *qkv, out, lse, 0.0, False)
         targets = _split_qkv(inner[take], group, rows.maps, block.num_heads)
@@ -235,7 +205,7 @@ def _attention_backward(
     sums.qkv.addmm_(inner.t(), normed)
     inner = torch.mm(inner, block.qkv, out=normed)
     affine, affine_sums = ((b.norm1, b.norm1_bias) for b in (block, sums))
-    _norm_backward(grad, inner, kept.x, stats, affine, affine_sums)
+    _norm_backward(grad, inner, x, stats, affine, affine_sums)
 
 
 def _norm_backward(
