@@ -42,11 +42,7 @@ class AppearanceGuidance(BaseModule):
         self.normalisation = Normalisation(tuple(mean), tuple(std))
 
     def forward(self, images: Tensor, normalisation: Normalisation) -> tuple[Tensor, ...]:
-        """Guidance maps, coarse to fine.
-
-        Args:
-            images: Normalised images (B, 3, h, w), as CLIP gets them.
-            normalisation: How they were normalised.
+        """Guidance maps, coarse to fine, of images (B, 3, h, w) as CLIP gets them.
 
         Raises:
             ValueError: The backbone does not return three maps.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,7 @@ TOKEN_TABLE, TOKEN_ROWS = 'token_embedding.weight', 'token_embedding.rows'
 
 
 def load_pretrained(clip: Any, model_name: str | dict, pretrained: str) -> None:
-    """Load the weights that a config names into an open_clip model.
-
-    Args:
-        clip: Model from :func:`~infoclip_mmseg.models.backbones.build.build_clip`.
-        model_name: What it was built from.
-        pretrained: open_clip tag or file.
+    """Load the weights that a config names, by a tag or a file, into an open_clip model.
 
     Raises:
         FileNotFoundError, ValueError: See :func:`find_weights` and :func:`load_clip_weights`.
@@ -89,8 +85,7 @@ def check_activation(model_name: str, source: str, wanted: bool, built: bool) ->
     """Refuse weights trained with one GELU in a model built with the other.
 
     Raises:
-        ValueError: QuickGELU weights in a GELU model or the other way round; the outputs would be
-            silently wrong.
+        ValueError: The two differ; the outputs would be silently wrong.
     """
     if wanted != built:
         base = model_name.removesuffix('-quickgelu')
@@ -123,7 +118,8 @@ def load_clip_weights(model: nn.Module, model_name: str, path: Path, quick_gelu:
             _check_config_beside(model_name, path, quick_gelu)
             state = layout.read(state)
     if TOKEN_ROWS in state:
-        state = expand_token_table(state, _vocabulary_size(model))
+        embedding: Any = getattr(model, 'text', model)
+        state = expand_token_table(state, embedding.token_embedding.num_embeddings)
     if hasattr(model, 'text'):
         state = open_clip.model.convert_to_custom_text_state_dict(state)
     if 'logit_scale' in state:
@@ -167,13 +163,6 @@ def expand_token_table(state: dict[str, Tensor], vocabulary_size: int) -> dict[s
     ``token_embedding.rows``. All other tokens get the mean of these rows: words that the model has
     never read are alike to it.
 
-    Args:
-        state: State dict with the kept rows (k, width) and their ids (k,).
-        vocabulary_size: Rows of the full table.
-
-    Returns:
-        State dict with the full table, without the ids.
-
     Raises:
         ValueError: The ids do not fit the kept rows or the vocabulary.
     """
@@ -193,13 +182,7 @@ def expand_token_table(state: dict[str, Tensor], vocabulary_size: int) -> dict[s
     return {**state, TOKEN_TABLE: table}
 
 
-def _vocabulary_size(model: Any) -> int:
-    return getattr(model, 'text', model).token_embedding.num_embeddings
-
-
 def _is_torchscript(path: Path) -> bool:
-    import zipfile
-
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:

@@ -26,10 +26,8 @@ def relation_map(
     overflows in the norms nor coarsens the relation.
 
     Args:
-        query: Projected image embeddings (B, N, d).
-        key: Projected text embeddings (T, d) or (B, T, d).
-        image: Image embeddings of the residual (B, N, d).
-        text: Text embeddings of the residual (T, d) or (B, T, d).
+        query, key: Projected image (B, N, d) and text embeddings (T, d) or (B, T, d).
+        image, text: Those of the residual, of the same shapes.
         cosine: The residual is the cosine of ``image`` and ``text``; else their dot product.
 
     Returns:
@@ -82,15 +80,11 @@ class LPAM(BaseModule):
         self.key_proj = nn.Linear(embed_dim, embed_dim)
 
     def forward(self, image: Tensor, text: Tensor) -> Tensor:
-        """Computes the relation map.
+        """Relation map R (B, N, T), float32 (or float64), also under autocast.
 
         Args:
-            image: Dense image embeddings, (B, N, d) or (B, d, H, W), which is flattened to
-                N = H*W positions row by row.
+            image: Dense image embeddings, (B, N, d) or (B, d, H, W), flattened row by row.
             text: Text embeddings, (T, d) shared by the batch or (B, T, d) by image.
-
-        Returns:
-            Relation map R (B, N, T), float32 (or float64), also under autocast.
 
         Raises:
             ValueError: Shapes do not fit together.
