@@ -78,15 +78,7 @@ class OpenVocabHead(BaseModule):
         return logits if classes is None else scatter_logits(logits, classes, text.shape[0])
 
     def decode(self, features: ImageFeatures, text: Tensor) -> ClassLogits:
-        """Logits of the classes that the head decodes.
-
-        Args:
-            features: Features of B views.
-            text: Text embeddings (T, P, C).
-
-        Returns:
-            Logits (B, k, h, w) and their classes (B, k), ascending, or None for all T.
-        """
+        """Logits of the classes that the head decodes, of B views and text (T, P, C)."""
         raise NotImplementedError(f'{type(self).__name__} must implement decode')
 
     def scores(self, logits: Tensor) -> Tensor:
@@ -104,14 +96,10 @@ class OpenVocabHead(BaseModule):
         return scores
 
     def labels(self, winner: Tensor, probability: Tensor) -> Tensor:
-        """Labels (h, w), 0..T-1.
+        """Labels (h, w), 0..T-1, from each pixel's most probable class and its probability.
 
         With a single class: 0 where its probability is above the threshold, elsewhere
         ``ignore_index``, as in label maps.
-
-        Args:
-            winner: The most probable class (h, w) of each pixel.
-            probability: Its probability (h, w).
         """
         if self.num_classes == 1:
             return winner.masked_fill(probability <= self.threshold, self.ignore_index)

@@ -73,10 +73,7 @@ class CATSegHead(OpenVocabHead):
         loss_decode: Task loss, see :class:`~infoclip_mmseg.losses.CATSegBCELoss`; any mmseg loss on
             one logit map a class will do. A list is summed; losses of one ``loss_name`` have one
             key, as in mmseg.
-        ignore_index: Label value of pixels without a label.
-        threshold: Probability above which a pixel belongs to the class when the vocabulary has
-            only one.
-        init_cfg: See ``mmengine.model.BaseModule``.
+        ignore_index, threshold, init_cfg: See :class:`OpenVocabHead`.
         sizes: Shorthand for fields of ``aggregation`` and ``upsampling``, such as
             ``hidden_dim=128``. Where both give a field, ``aggregation`` and ``upsampling`` win.
 
@@ -193,7 +190,8 @@ class CATSegHead(OpenVocabHead):
     def guide(self, features: ImageFeatures) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Maps that guide aggregation, at the grid, and upsampling, at 2x and 4x the grid."""
         if self.guided_by_clip:
-            return features.dense, self.upsample_guidance(features.blocks)
+            coarse, fine = features.blocks
+            return features.dense, (self.upsample1(coarse), self.upsample2(fine))
         height, width = features.dense.shape[-2:]
         coarse, middle, fine = (
             resize(block, (scale * height, scale * width))
@@ -202,16 +200,12 @@ class CATSegHead(OpenVocabHead):
         return coarse, (middle, fine)
 
     def aggregate(self, x: Tensor, appearance: Tensor, text: Tensor) -> Tensor:
-        """Aggregation layers.
+        """Aggregation layers: features (B, T, H, W, hidden_dim) to features.
 
         Args:
-            x: Embedded cost volume (B, T, H, W, hidden_dim); overwritten where no gradients are
-                recorded.
+            x: Embedded cost volume; overwritten where no gradients are recorded.
             appearance: Guidance (B, G, H, W), as a rule the dense image embeddings.
             text: Text embeddings (B or 1, T, P, C).
-
-        Returns:
-            Features (B, T, H, W, hidden_dim).
         """
         appearance = self.appearance_proj(appearance).permute(0, 2, 3, 1)
         text_guidance = self.text_proj(F.normalize(text.mean(dim=2), dim=-1))
@@ -219,10 +213,6 @@ class CATSegHead(OpenVocabHead):
         for layer in self.layers:
             x = layer(x, appearance, text_guidance, pooling_size, self.recomputes, self.class_chunk)
         return x
-
-    def upsample_guidance(self, blocks: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Block maps (B, width, H, W) to guidance at 2x and 4x the grid."""
-        return self.upsample1(blocks[0]), self.upsample2(blocks[1])
 
     def upsample(self, x: Tensor, guidance: Sequence[Tensor]) -> Tensor:
         """Features (B, T, H, W, C) and guidance at 2x and 4x the grid to logits (B, T, 4H, 4W)."""

@@ -87,24 +87,18 @@ def convert_catseg(source: dict[str, Any]) -> Conversion:
     source = source.get('model', source)
     source = {key.removeprefix('module.'): torch.as_tensor(v) for key, v in source.items()}
     derived = sorted(key for key in source if key.endswith('attn_mask'))
-    state, unplaced = {}, []
-    for key, value in source.items():
-        name = rename_key(key)
-        if name is not None:
-            state[name] = value
-        else:
-            unplaced.append(key)
-    for key in derived:
-        state.pop(rename_key(key) or '', None)
+    names = {key: rename_key(key) for key in source if key not in derived}
+    state = {name: source[key] for key, name in names.items() if name is not None}
     state = split_qkv(state)  # packed where all of CLIP was fine-tuned
     model = infer_model(state)
     with torch.device('meta'):
         expected = MODELS.build(model).state_dict()
-    by_name = {rename_key(key): key for key in source}
+    by_name = {name: key for key, name in names.items()}
+    unplaced = [key for key, name in names.items() if name is None]
     unplaced += [by_name.get(name, name) for name in state if name not in expected]
     state = {name: value for name, value in state.items() if name in expected}
     _check_complete(state, expected)
-    return Conversion(state, model, derived, sorted(set(unplaced) - set(derived)))
+    return Conversion(state, model, derived, sorted(set(unplaced)))
 
 
 def infer_model(state: dict[str, Tensor]) -> dict:

@@ -67,9 +67,6 @@ class Distiller:
             dense: The student's dense embeddings (B, C, H, W).
             text: The student's text embeddings, (T, C) or (B, T, C).
 
-        Returns:
-            Scalars by name.
-
         Raises:
             RuntimeError: There is no teacher.
         """
@@ -93,14 +90,11 @@ class Distiller:
         """Make the teacher where there is none, with the same weights on every rank.
 
         To be called while the student has its initial weights, whole.
-
-        Args:
-            device: Where it goes; None leaves it where it was made.
         """
         if self.teacher is None:
             teacher = self.build_teacher()
             if device is not None:
-                teacher.to(device)
+                teacher.encoder.to(device)
             for tensor in teacher.encoder.state_dict().values():
                 broadcast(tensor)
             self.teacher = teacher
@@ -113,11 +107,7 @@ class Distiller:
         return FrozenTeacher.from_student(self.encoder)
 
     def share_with_teacher(self) -> list[str]:
-        """Let the teacher use the tensors that the student does not train.
-
-        Returns:
-            Names of these tensors.
-        """
+        """Let the teacher use the tensors that the student does not train; their names."""
         if self.teacher is None or self.encoder is None:
             return []
         return self.teacher.share_with(self.encoder)
@@ -127,12 +117,7 @@ class Distiller:
         return None
 
     def restore(self, entry: Mapping[str, Tensor] | None, resumes: bool) -> None:
-        """Put back what :meth:`checkpoint_entry` gave.
-
-        Args:
-            entry: The checkpoint's entry, or None where it has none.
-            resumes: Whether the run goes on, which needs what it had.
-        """
+        """Put back what :meth:`checkpoint_entry` gave; a run that ``resumes`` needs what it had."""
 
 
 class Student:

@@ -11,12 +11,7 @@ from torch import Tensor, nn
 
 from infoclip_mmseg.losses.base import Branch, build_losses
 from infoclip_mmseg.models.distillation.distiller import Distiller
-from infoclip_mmseg.models.distillation.student_embeddings import (
-    make_taps,
-    match_grid,
-    read_dense,
-    read_text,
-)
+from infoclip_mmseg.models.distillation.taps import make_taps, match_grid, read_dense, read_text
 from infoclip_mmseg.models.distillation.teacher import FrozenTeacher
 from infoclip_mmseg.models.normalisation import Normalisation, as_trained, renormalise
 from infoclip_mmseg.models.text.prompts import DEFAULT_TEMPLATES, PromptSet
@@ -93,16 +88,13 @@ class Distillation(Distiller, nn.Module):
     def forward(
         self, read: Mapping[str, Any], images: Tensor, source: Normalisation, prompts: PromptSet
     ) -> dict[str, Tensor]:
-        """Losses of a batch.
+        """Losses of a batch, by name.
 
         Args:
             read: What the student's modules computed, from :func:`read_modules`.
             images: The student's images (B, 3, h, w), normalised.
             source: How they were normalised.
             prompts: The vocabulary.
-
-        Returns:
-            Scalars by name.
         """
         images = renormalise(images, source, self.normalisation)
         if self.input_size is not None:
@@ -168,7 +160,7 @@ def _leave_out(module: nn.Module, state_dict: dict, prefix: str, metadata: dict)
 
 
 def _embed_dim(model_name: str | dict) -> int:
-    """Width of the embeddings of an open_clip model, without building it."""
+    # Without building the model.
     config = open_clip.get_model_config(model_name) if isinstance(model_name, str) else model_name
     if config is None:
         raise ValueError(

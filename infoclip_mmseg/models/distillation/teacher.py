@@ -41,11 +41,7 @@ class FrozenTeacher:
 
     @classmethod
     def from_config(cls, config: dict) -> FrozenTeacher:
-        """Build an encoder with its pretrained weights; random ones follow from a fixed seed.
-
-        Args:
-            config: Arguments of :class:`CLIPDualEncoder`.
-        """
+        """Build a :class:`CLIPDualEncoder` with its pretrained weights; random ones have a seed."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             encoder = MODELS.build({'type': 'CLIPDualEncoder', 'finetune': 'frozen', **config})
@@ -57,15 +53,7 @@ class FrozenTeacher:
 
     @torch.no_grad()
     def encode(self, images: Tensor, prompts: PromptSet) -> tuple[Tensor, Tensor]:
-        """Teacher embeddings.
-
-        Args:
-            images: Normalised images (B, 3, h, w).
-            prompts: The vocabulary; encoded once, then cached.
-
-        Returns:
-            Dense embeddings (B, C, H, W) and text embeddings (T, P, C).
-        """
+        """Dense (B, C, H, W) and text embeddings (T, P, C), these cached, of normalised images."""
         return self.encoder.encode_image(images).dense, self.encoder.embed_prompts(prompts)
 
     def to(self, device: torch.device | str) -> FrozenTeacher:
@@ -75,11 +63,7 @@ class FrozenTeacher:
 
     @torch.no_grad()
     def share_with(self, student: CLIPDualEncoder) -> list[str]:
-        """Use the student's memory for tensors that it does not train and that are equal.
-
-        Returns:
-            Names of the shared tensors.
-        """
+        """Use the student's memory for equal tensors that it does not train; their names."""
         present = dict(_tensors(self.encoder))
         shared = []
         for name, tensor in _tensors(student):

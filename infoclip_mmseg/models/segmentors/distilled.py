@@ -32,7 +32,7 @@ class DistillationMixin(VocabularyOwner, Student):
         Raises:
             RuntimeError: There is no teacher, or no vocabulary.
             ValueError: The configured modules do not give embeddings; see
-                :mod:`~infoclip_mmseg.models.distillation.student_embeddings`.
+                :mod:`~infoclip_mmseg.models.distillation.taps`.
         """
         if self.teacher is None:
             raise RuntimeError(

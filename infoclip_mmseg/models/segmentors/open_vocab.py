@@ -17,13 +17,13 @@ from infoclip_mmseg.models.backbones.dual_encoder import ImageFeatures
 from infoclip_mmseg.models.distillation.distiller import Distiller, Student
 from infoclip_mmseg.models.layers.cost_volume import ClassLogits
 from infoclip_mmseg.models.normalisation import as_trained, normalisation_of
-from infoclip_mmseg.models.segmentors.checks import check_image_sizes, check_labels
 from infoclip_mmseg.models.segmentors.inference import (
     DEFAULT_TEST_CFG,
     Inference,
     batches,
+    check_image_sizes,
+    check_labels,
     evaluating,
-    normalise,
 )
 from infoclip_mmseg.models.segmentors.vocabulary import Vocabulary, VocabularyOwner
 from infoclip_mmseg.models.text.prompts import DEFAULT_TEMPLATES
@@ -252,11 +252,10 @@ class OpenVocabSegmentor(VocabularyOwner, Student, BaseSegmentor):
             ValueError: Unknown mode, images of the wrong form or smaller than a patch.
         """
         check_mode(mode)
-        images = normalise(images, self.data_preprocessor, self.backbone.patch_size)
-        with evaluating(self, classes):
-            return (
-                self.encode_decode(images) if mode == 'whole' else self.probabilities(images, mode)
-            )
+        with evaluating(self, images, classes) as images:
+            if mode == 'whole':
+                return self.encode_decode(images)
+            return self.probabilities(images, mode)
 
     @torch.no_grad()
     def label(
@@ -276,9 +275,8 @@ class OpenVocabSegmentor(VocabularyOwner, Student, BaseSegmentor):
             ValueError: See :meth:`segment`.
         """
         check_mode(mode)
-        images = normalise(images, self.data_preprocessor, self.backbone.patch_size)
-        size = (images.shape[-2], images.shape[-1])
-        with evaluating(self, classes):
+        with evaluating(self, images, classes) as images:
+            size = (images.shape[-2], images.shape[-1])
             inference = self._inference
             labelled = [inference.label(views, size) for views in inference.views(images, mode)]
         labels, probability = zip(*labelled)
@@ -290,13 +288,10 @@ class OpenVocabSegmentor(VocabularyOwner, Student, BaseSegmentor):
     ) -> list[tuple[Tensor, list[dict[str, Any]]]]:
         """Id maps and segments of plain tensors, of a head that classifies masks.
 
-        Args:
-            images, classes: As for :meth:`segment`.
-            options: The head's own; see its ``segments``.
+        See :meth:`segment` and the head's own ``segments``.
         """
-        images = normalise(images, self.data_preprocessor, self.backbone.patch_size)
-        size = (images.shape[-2], images.shape[-1])
-        with evaluating(self, classes):
+        with evaluating(self, images, classes) as images:
+            size = (images.shape[-2], images.shape[-1])
             features = self.extract_feat(images)
             return self.decode_head.segments(features, self._text(), size, **options)
 
