@@ -48,12 +48,13 @@ def load_vocabulary(path: str | Path) -> list[str]:
     parse = parse_class_json if path.suffix.lower() == '.json' else parse_class_list
     try:
         names = parse(path.read_text(encoding='utf-8-sig'))
-    except UnicodeDecodeError as error:
-        raise ValueError(f'vocabulary file {str(path)!r} is not UTF-8 text: {error}') from error
-    except json.JSONDecodeError as error:
-        raise ValueError(f'vocabulary file {str(path)!r} is no valid JSON: {error}') from error
     except ValueError as error:
-        raise ValueError(f'vocabulary file {str(path)!r}: {error}') from error
+        kinds = {
+            UnicodeDecodeError: ' is not UTF-8 text',
+            json.JSONDecodeError: ' is no valid JSON',
+        }
+        kind = kinds.get(type(error), '')
+        raise ValueError(f'vocabulary file {str(path)!r}{kind}: {error}') from error
     joined = [repr(name) for name in names if '_' in name]
     if joined:
         print_log(
@@ -72,12 +73,8 @@ def check_several_classes(names: Sequence[str], owner: str) -> None:
     With a single class every labelled pixel is of it, and whatever else is taken for it stands
     where there is no label, that is, does not count.
 
-    Args:
-        names: Class names.
-        owner: Whose they are, for the error.
-
     Raises:
-        ValueError: There is only one.
+        ValueError: There is only one; the owner is named.
     """
     if len(names) == 1:
         raise ValueError(

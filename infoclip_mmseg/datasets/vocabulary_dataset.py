@@ -120,11 +120,13 @@ class VocabularyDataset(BaseSegDataset):
             stems, source = [line.strip() for line in lines if line.strip()], self.ann_file
         else:
             key = 'img_path' if self.listing == 'images' else 'seg_map_path'
-            stems, source = sorted((images if key == 'img_path' else labels) or ()), key
+            files, suffixes = (
+                (images, self.img_suffix) if key == 'img_path' else (labels, self.seg_map_suffix)
+            )
+            stems, source = sorted(files or ()), key
             if not stems:
                 raise ValueError(
-                    f'{type(self).__name__}: no file that ends in '
-                    f'{self.img_suffix if key == "img_path" else self.seg_map_suffix} in '
+                    f'{type(self).__name__}: no file that ends in {suffixes} in '
                     f'data_prefix.{key}, {self.data_prefix[key]}'
                 )
         self._check_pairs(stems, images, labels, source)
