@@ -6,7 +6,7 @@ Layers offer such records with ``state()``.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -73,8 +73,6 @@ class ConvState(NamedTuple):
         return not self.doubles and len(self.weight) == 1
 
 
-State = TypeVar('State', SwinState, ConvState)
-
 _TENSOR = object()
 
 
@@ -91,22 +89,23 @@ def is_supported(x: Tensor) -> bool:
     return not (torch.jit.is_tracing() or torch.compiler.is_compiling())
 
 
-def take_tensors(states: Sequence[State]) -> tuple[list[State], list[Tensor]]:
+def take_tensors(
+    states: Sequence[SwinState] | Sequence[ConvState],
+) -> tuple[list[Any], list[Tensor]]:
     """Records without their tensors, and these: autograd knows a function's arguments only."""
     tensors = [value for state in states for value in state if isinstance(value, Tensor)]
     plans = [
-        type(state)(*(_TENSOR if isinstance(value, Tensor) else value for value in state))  # type: ignore
+        type(state)._make(_TENSOR if isinstance(value, Tensor) else value for value in state)
         for state in states
     ]
     return plans, tensors
 
 
-def put_tensors(plans: Sequence[State], tensors: Sequence[Tensor]) -> list[State]:
+def put_tensors(plans: Sequence[Any], tensors: Sequence[Tensor]) -> list[Any]:
     """Inverse of :func:`take_tensors`; other tensors make records of other things, as gradients."""
     left = iter(tensors)
     return [
-        type(plan)(*(next(left) if value is _TENSOR else value for value in plan))  # type: ignore
-        for plan in plans
+        plan._make(next(left) if value is _TENSOR else value for value in plan) for plan in plans
     ]
 
 

@@ -1,34 +1,24 @@
-"""Swin blocks over all class maps with a backward pass of their own.
+"""Swin blocks on a chunk of class maps, and back.
 
-``torch.utils.checkpoint`` runs the whole forward pass of a block once more in the backward pass,
-window attention included. Here the input of each block and of its MLP, the output of its attention
-and the log-sum-exp of the attention's rows are kept (about 3C values for each position of a class
-map), from which norms and two matrix products give the rest. Gradients of weights are summed in
-place over the chunks.
+The input of each block and of its MLP, the output of its attention and the log-sum-exp of the
+attention's rows are kept (about 3C values for each position of a class map), from which norms and
+two matrix products give the rest.
 
-Legend: B images, T classes, N = H*W positions, R = positions of a chunk of class maps, C channels.
+Legend: t class maps, R = t*H*W positions, in the order of a block's windows, C channels.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
-from infoclip_mmseg.models.layers.cpu_backward.support import (
-    FLASH_ATTENTION,
-    SwinState,
-    put_tensors,
-    split_maps,
-    take_tensors,
-)
+from infoclip_mmseg.models.layers.cpu_backward.support import FLASH_ATTENTION, SwinState
 from infoclip_mmseg.models.layers.guided_attention import Groups, Windows
 
 
@@ -45,72 +35,49 @@ _Kept = tuple[Tensor, ...]
 """Of a block and chunk: input, attention output, input of the MLP (R, C), log-sum-exp by group."""
 
 
-def swin_blocks(x: Tensor, states: Sequence[SwinState], chunk: int) -> Tensor:
-    """Run Swin blocks on features (B, T, H, W, C), ``chunk`` class maps at a time."""
-    plans, tensors = take_tensors(states)
-    out: Tensor = _SwinBlocks.apply(x.flatten(2, 3), plans, chunk, *tensors)
-    return out.view(x.shape)
+def output_shape(shape: Sequence[int], blocks: Sequence[SwinState]) -> Sequence[int]:
+    """That of the features."""
+    return shape
 
 
-class _SwinBlocks(Function):
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, plans: list[SwinState], chunk: int, *tensors: Tensor
-    ) -> Tensor:
-        """See :func:`swin_blocks`; ``tensors`` are those of all blocks."""
-        blocks = put_tensors(plans, tensors)
-        out = torch.empty_like(x, memory_format=torch.contiguous_format)
-        kept: list[_Kept] = []
-        for image, source, target, rows in _chunks(x, out, plans, chunk):
-            back: Tensor | None = None  # undoes the order that the rows are in
-            for block, order in zip(blocks, rows):
-                index = order.order if back is None else back[order.order]
-                source = source.index_select(0, index)
-                source, memory = _forward(source, image, block, order)
-                kept.append(memory)
-                back = order.inverse
-            torch.index_select(source, 0, rows[-1].inverse, out=target)
-        ctx.plans, ctx.chunk, ctx.num_tensors = plans, chunk, len(tensors)
-        ctx.save_for_backward(*tensors, *itertools.chain(*kept))
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of the features, None for plans and chunk, gradients of the tensors."""
-        tensors, parts = ctx.saved_tensors[: ctx.num_tensors], ctx.saved_tensors[ctx.num_tensors :]
-        sums = [torch.zeros_like(tensor) for tensor in tensors]
-        blocks = list(zip(put_tensors(ctx.plans, tensors), put_tensors(ctx.plans, sums)))
-        grad = torch.empty_like(upstream, memory_format=torch.contiguous_format)
-        left = iter(parts)
-        for image, source, target, rows in _chunks(upstream, grad, ctx.plans, ctx.chunk):
-            kept = [tuple(islice(left, 3 + len(order.groups))) for order in rows]
-            back = None
-            for (block, block_sums), memory, order in reversed(list(zip(blocks, kept, rows))):
-                index = order.order if back is None else back[order.order]
-                source = source.index_select(0, index)
-                _mlp_backward(source, memory[2], block, block_sums)
-                _attention_backward(source, memory, image, block, block_sums, order)
-                back = order.inverse
-            torch.index_select(source, 0, rows[0].inverse, out=target)
-        return (grad, None, None, *sums)
+def run(part: Tensor, target: Tensor, blocks: Sequence[SwinState], image: int) -> list[Tensor]:
+    """Features (t, H, W, C) of an image into ``target``; returns what is kept."""
+    x = part.flatten(0, 2)
+    kept: list[Tensor] = []
+    back: Tensor | None = None  # undoes the order that the rows are in
+    for block in blocks:
+        rows = _order_rows(block.windows, len(part))
+        x = x.index_select(0, rows.order if back is None else back[rows.order])
+        x, memory = _forward(x, image, block, rows)
+        kept += memory
+        back = rows.inverse
+    assert back is not None
+    torch.index_select(x, 0, back, out=target.flatten(0, 2))
+    return kept
 
 
-def _chunks(
-    source: Tensor, target: Tensor, plans: Sequence[SwinState], chunk: int
-) -> Iterator[tuple[int, Tensor, Tensor, list[_Rows]]]:
-    """Image, and rows (R, C) of source and target, chunk by chunk; the target's are views."""
-    known: dict[int, list[_Rows]] = {}
-    for image, part, out in split_maps(source, target, chunk):
-        maps = len(part)
-        if maps not in known:
-            known[maps] = [_order_rows(plan.windows, maps) for plan in plans]
-        yield image, part.flatten(0, 1), out.flatten(0, 1), known[maps]
+def run_back(
+    above: Tensor,
+    target: Tensor,
+    kept: Iterator[Tensor],
+    blocks: Sequence[tuple[SwinState, SwinState]],
+    image: int,
+) -> None:
+    """The gradient of features into ``target`` and, to be added, into each block's second state."""
+    rows = [_order_rows(block.windows, len(above)) for block, _ in blocks]
+    memories = [tuple(islice(kept, 3 + len(order.groups))) for order in rows]
+    grad, back = above.flatten(0, 2), None
+    for (block, sums), memory, order in reversed(list(zip(blocks, memories, rows))):
+        grad = grad.index_select(0, order.order if back is None else back[order.order])
+        _mlp_backward(grad, memory[2], block, sums)
+        _attention_backward(grad, memory, image, block, sums, order)
+        back = order.inverse
+    torch.index_select(grad, 0, rows[0].inverse, out=target.flatten(0, 2))
 
 
+@lru_cache(maxsize=32)
 def _order_rows(windows: Windows, maps: int) -> _Rows:
-    size = len(windows.order)
-    places = windows.order + size * torch.arange(maps)[:, None]
+    places = windows.order + len(windows.order) * torch.arange(maps)[:, None]
     parts = places.split([count * length for count, length in windows.groups], dim=1)
     order = torch.cat([part.flatten() for part in parts])
     return _Rows(order, order.argsort(), maps, windows.groups)
