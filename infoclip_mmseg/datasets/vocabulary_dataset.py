@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from mmengine import fileio
@@ -84,7 +83,8 @@ class VocabularyDataset(BaseSegDataset):
                 f'{type(self).__name__} takes its class names from vocabulary={vocabulary!r}; '
                 'take `classes` out of metainfo'
             )
-        names = load_vocabulary(find_vocabulary(vocabulary, kwargs.get('data_root')))
+        shipped, root = vocabulary in shipped_vocabularies(), kwargs.get('data_root') or ''
+        names = load_vocabulary(vocabulary if shipped else os.path.join(root, vocabulary))
         check_several_classes(names, type(self).__name__)
         meta = make_metainfo(names, background_from)
         num_classes = len(meta['classes'])
@@ -216,13 +216,6 @@ def make_metainfo(names: Sequence[str], background_from: int | None = None) -> d
         prompt_names=list(names),
         fold_from=background_from,
     )
-
-
-def find_vocabulary(vocabulary: str, data_root: str | None = None) -> str:
-    """A shipped name as it is, a file's path joined to the root of the data."""
-    if vocabulary in shipped_vocabularies() or not data_root:
-        return vocabulary
-    return str(Path(data_root, vocabulary))
 
 
 def _suffixes(value: Suffixes) -> tuple[str, ...]:

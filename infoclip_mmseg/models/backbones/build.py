@@ -75,19 +75,11 @@ def _check_towers(clip: Any, model_name: str | dict) -> None:
 
 
 def apply_finetune_policy(model: nn.Module, policy: str) -> list[str]:
-    """Set ``requires_grad`` of every parameter of ``model``.
+    """Set ``requires_grad`` of all parameters; returns the names of those left trainable.
 
-    Args:
-        model: An open_clip model with split attention projections.
-        policy: ``'attention'`` trains the query and value weights of every block of both towers (no
-            biases, no position embeddings; CAT-Seg, section 3.4), ``'full'`` everything but the
-            logit scale, ``'frozen'`` nothing.
-
-    Returns:
-        Names of the parameters left trainable.
-
-    Raises:
-        ValueError: Unknown policy.
+    ``'attention'`` trains the query and value weights of every block of both towers (no biases, no
+    position embeddings; CAT-Seg, section 3.4), ``'full'`` everything but the logit scale,
+    ``'frozen'`` nothing. Another policy is a ValueError.
     """
     if policy not in POLICIES:
         raise ValueError(f'finetune must be one of {POLICIES}, got {policy!r}')

@@ -10,9 +10,8 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from infoclip_mmseg.losses.base import Branch, build_losses
-from infoclip_mmseg.models.distillation.distiller import Distiller
+from infoclip_mmseg.models.distillation.distiller import Distiller, FrozenTeacher
 from infoclip_mmseg.models.distillation.taps import make_taps, match_grid, read_dense, read_text
-from infoclip_mmseg.models.distillation.teacher import FrozenTeacher
 from infoclip_mmseg.models.normalisation import Normalisation, as_trained, renormalise
 from infoclip_mmseg.models.text.prompts import DEFAULT_TEMPLATES, PromptSet
 from infoclip_mmseg.utils.tensors import pair, resize

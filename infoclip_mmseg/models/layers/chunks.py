@@ -59,11 +59,8 @@ def run_chunks(
 def chunk_size(x: Tensor, dim: int, class_chunk: int | None) -> int:
     """Length of a part of features (B, T, H, W, C) along T (1) or H (2).
 
-    Args:
-        x: The features.
-        dim: 1 or 2.
-        class_chunk: Class maps of all images together in a part along T. None, and along H: on a
-            CPU what fits into its caches, elsewhere all. 0: all, along H too.
+    ``class_chunk`` is the class maps of all images together in a part along T. None, and along H:
+    on a CPU what fits into its caches, elsewhere all. 0: all, along H too.
     """
     if class_chunk == 0:
         return x.shape[dim]

@@ -220,14 +220,10 @@ class OpenVocabSegmentor(VocabularyOwner, Student, BaseSegmentor):
         return data_samples
 
     def probabilities(self, inputs: Tensor, mode: str = 'slide') -> Tensor:
-        """Class probabilities of normalised images (B, 3, h, w).
+        """Class probabilities, float32, of normalised images (B, 3, h, w).
 
-        Returns:
-            (B, T, *test_cfg.size) in mode 'slide', (B, T, h, w) in mode 'windows', (B, T, h', w')
-            at the head's resolution in mode 'whole'; float32.
-
-        Raises:
-            ValueError: Unknown mode, or one that does not fit the head or lacks its options.
+        They are (B, T, *test_cfg.size) in mode 'slide', (B, T, h, w) in mode 'windows', (B, T, h',
+        w') at the head's resolution in mode 'whole'; a mode that does not fit is a ValueError.
         """
         return self._inference.probabilities(inputs, mode)
 
@@ -263,16 +259,12 @@ class OpenVocabSegmentor(VocabularyOwner, Student, BaseSegmentor):
     ) -> tuple[Tensor, Tensor]:
         """Label maps of plain tensors; memory does not grow with the vocabulary.
 
-        Args:
-            images, classes, mode: As for :meth:`segment`.
+        Arguments and errors are those of :meth:`segment`.
 
         Returns:
             Labels (B, h, w) and their probabilities (B, h, w), at the size of the images. Of a
             single class: 0 where its probability is above the head's threshold, elsewhere the
             head's ``ignore_index``.
-
-        Raises:
-            ValueError: See :meth:`segment`.
         """
         check_mode(mode)
         with evaluating(self, images, classes) as images:

@@ -54,8 +54,7 @@ def class_maps(
 
     Args:
         views: Logits of the views.
-        head: The head that they are of. Where it needs the whole vocabulary, and so decodes all of
-            it, there is one chunk.
+        head: Where it needs the whole vocabulary, and so decodes all of it, there is one chunk.
         size: Height and width of the result; None keeps that of the averaged scores.
         word_counts: Words of each of the T classes; see :meth:`OpenVocabHead.probabilities`.
         flip: How the image was mirrored, 'horizontal' or 'vertical'; undone here.

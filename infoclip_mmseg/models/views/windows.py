@@ -133,9 +133,8 @@ def windows_layout(images: Tensor, window: Size, stride: Size, patch: Size) -> L
     """Windows over images at their own size, all of the same weight.
 
     Args:
-        images: Images (B, 3, h, w).
-        window: Window height and width in pixels; cut to the images where larger.
-        stride: Steps between windows in pixels, down and to the right.
+        images: (B, 3, h, w).
+        window, stride: Height and width, steps down and to the right; windows are cut to images.
         patch: Height and width of a patch in pixels. Windows that are no multiples of it are
             padded, evenly on both sides; what is said of the padding is cut off.
     """
