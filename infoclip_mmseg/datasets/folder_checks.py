@@ -20,10 +20,6 @@ def check_dataloader_cfg(cfg: Config, keys: Sequence[str] = DATALOADERS) -> None
     array to concatenate'. This looks at `data_root`, every entry of `data_prefix` and `ann_file`
     of each dataset, nested ones (`dataset`, `datasets`) too. Paths on a remote backend are skipped.
 
-    Args:
-        cfg: The config of a run.
-        keys: The data loaders to look at; absent or None ones are skipped.
-
     Raises:
         FileNotFoundError: One message with everything missing, its config keys and how to mend it.
     """

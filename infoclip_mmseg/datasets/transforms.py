@@ -46,14 +46,10 @@ def check_image_file(path: str | os.PathLike[str], role: str = 'image') -> tuple
     with harmless bytes at its end. OpenCV 4 fills the missing part of a truncated JPEG with grey
     and says nothing.
 
-    Args:
-        path: A local file.
-        role: What the file is ('image' or 'label map').
-
     Returns:
         Height and width in pixels as a loader would give them (an EXIF rotation is applied to
-        images, not to label maps), or None where Pillow does not know the format
-        or refuses to open so many pixels.
+        files with the role 'image', not to label maps), or None where Pillow does not know the
+        format or refuses to open so many pixels.
 
     Raises:
         ValueError: The file is empty, truncated, named as JPEG or PNG and unreadable, or a TIFF

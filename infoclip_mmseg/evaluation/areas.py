@@ -26,11 +26,8 @@ class Areas(NamedTuple):
 def count_areas(prediction: Tensor, truth: Tensor, num_classes: int, ignore_index: int) -> Areas:
     """Areas of one image: exact counts, int64, on the CPU.
 
-    Args:
-        prediction: (H, W), 0..T-1.
-        truth: (H, W), 0..T-1 or `ignore_index`.
-        num_classes: T.
-        ignore_index: Value of pixels that do not count.
+    Predictions and ground truth are (H, W), 0..T-1; where the truth is `ignore_index` no pixel
+    counts.
 
     Raises:
         ValueError: Sizes differ, or a value lies outside of the classes.

@@ -49,15 +49,12 @@ def _known(model_name: str | dict, pretrained: str | None) -> Mapping[str, Any]:
 
 
 def as_trained(stated: Mapping[str, Any], encoder: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """A config with the ``mean`` and ``std`` that the weights were trained with.
+    """A config with its own ``mean`` and ``std``, RGB in 0..255, or else those of the weights.
 
     Args:
-        stated: Config that may have ``mean`` and ``std``, RGB in 0..255.
+        stated: The config.
         encoder: Config of the ``CLIPDualEncoder``.
         where: Key of the first config, for the error.
-
-    Returns:
-        The first config, with its own values where it has any.
 
     Raises:
         ValueError: The weights have a tag, and the config states other values.

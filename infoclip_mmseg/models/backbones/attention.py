@@ -70,12 +70,8 @@ class SplitAttention(nn.Module):
     ) -> tuple[Tensor, None]:
         """Self-attention with the call signature that open_clip's blocks use.
 
-        Args:
-            query, key, value: Tokens (B, L, C), the same tensor; or (N, C) of packed prompts.
-            attn_mask: Additive mask (L, L), or where packed prompts lie.
-
-        Returns:
-            Tokens as they came, and None in place of attention weights.
+        Query, key and value are the same tokens, (B, L, C), or (N, C) of packed prompts; the mask
+        (L, L) is additive, or tells where packed prompts lie. None stands for attention weights.
         """
         projected = (self.query(query), self.key(key), self.value(value))
         if attn_mask is not None:

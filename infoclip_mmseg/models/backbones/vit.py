@@ -57,12 +57,9 @@ class ViTTower:
     def dense(
         self, images: Tensor, run: Callable[..., Tensor]
     ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-        """Dense embeddings of normalised images.
+        """Dense embeddings of normalised images (B, 3, h, w).
 
-        Args:
-            images: (B, 3, h, w).
-            run: Calls its first argument, a block, with the others; the place for activation
-                checkpointing.
+        ``run`` calls its first argument, a block, with the others: the place for checkpointing.
 
         Returns:
             Dense embeddings (B, C, H, W), the class token read in the same way (B, C), and the maps

@@ -110,14 +110,9 @@ class OpenVocabHead(BaseModule):
     ) -> list[tuple[Tensor, list[dict[str, Any]]]]:
         """Masks one by one: panoptic or instance segmentation. Offered by heads that find masks.
 
-        Args:
-            features, text: As for :meth:`decode`.
-            size: Height and width of the id maps.
-            options: The head's own.
-
         Returns:
-            For each image an id map (h, w), 0 where there is no segment, and a dict a segment with
-            its ``id`` and whatever else the head knows of it.
+            For each image an id map (h, w) of ``size``, 0 where there is no segment, and a dict a
+            segment with its ``id`` and whatever else the head knows of it.
         """
         raise TypeError(
             f'a {type(self).__name__} labels positions and finds no masks: segments() needs a head '

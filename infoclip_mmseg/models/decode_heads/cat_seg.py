@@ -168,13 +168,9 @@ class CATSegHead(OpenVocabHead):
     def decode(self, features: ImageFeatures, text: Tensor) -> ClassLogits:
         """Logits of the classes that each image is most similar to, at most ``pad_len``.
 
-        Args:
-            features: Dense embeddings (B, C, H, W) and two block maps (B, width, H, W), or with
-                ``guidance_channels`` three maps of any size.
-            text: Text embeddings (T, P, C).
-
-        Returns:
-            Logits (B, k, 4H, 4W) and their classes. :meth:`forward` gives the others -100.
+        Features are dense embeddings (B, C, H, W) and two block maps (B, width, H, W), or with
+        ``guidance_channels`` three maps of any size. Logits are (B, k, 4H, 4W); :meth:`forward`
+        gives the other classes -100.
         """
         self._check(features, text)
         volume, text, classes = top_cost_volume(features.dense, text, self.pad_len)

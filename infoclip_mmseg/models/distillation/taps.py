@@ -36,24 +36,14 @@ class Tap(NamedTuple):
 
 
 def make_tap(module: str, side: str = 'output', index: int | str | Sequence[int | str] = ()) -> Tap:
-    """A tap from the keys of a config.
-
-    Raises:
-        ValueError: ``side`` is unknown.
-    """
+    """A tap from the keys of a config; an unknown ``side`` is a ValueError."""
     if side not in SIDES:
         raise ValueError(f'side of {module!r} must be one of {SIDES}, got {side!r}')
     return Tap(module, side, (index,) if isinstance(index, (int, str)) else tuple(index))
 
 
 def make_taps(dense: dict, text: dict | None) -> dict[str, Tap]:
-    """Taps of a config.
-
-    Args:
-        dense: ``module``, ``side`` and ``index`` of the dense image embeddings, and for a student
-            that classifies masks ``masks``, the same keys for its mask logits.
-        text: The same keys for the text embeddings, or None.
-    """
+    """Taps of a config; see :class:`Distillation`."""
     dense = dict(dense)
     masks = dense.pop(MASKS, None)
     configs = {DENSE: dense, MASKS: masks, TEXT: text}
@@ -160,11 +150,7 @@ def match_grid(dense: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def read_dense(read: Mapping[str, Any], taps: Mapping[str, Tap]) -> Tensor:
-    """The student's dense embeddings (B, C, H, W).
-
-    Raises:
-        ValueError: There is no such tensor, or no gradient flows through it.
-    """
+    """The student's dense embeddings (B, C, H, W); a ValueError where no gradient flows."""
     tap = taps[DENSE]
     if MASKS in taps:
         dense = spread_queries(pick(read, DENSE, tap, (3,)), pick(read, MASKS, taps[MASKS], (4,)))
@@ -182,10 +168,7 @@ def read_text(read: Mapping[str, Any], taps: Mapping[str, Tap], classes: int) ->
     """The student's text embeddings (T, C) or (B, T, C), or None if it has none.
 
     Rows after the first T are no class of the vocabulary, such as SAN's embedding of the
-    background, and are left out.
-
-    Raises:
-        ValueError: There is no such tensor, or it has fewer rows than the vocabulary names.
+    background, and are left out; fewer are a ValueError.
     """
     if TEXT not in taps:
         return None

@@ -84,14 +84,7 @@ class Inference:
     def label(
         self, views: ViewLogits, size: Size, flip: str | None = None, dense: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Labels of an image and their probabilities (h, w).
-
-        Args:
-            views: Logits of its views.
-            size: Height and width of the result.
-            flip: How the image was mirrored.
-            dense: Gets the maps of all classes (T, *size), where given.
-        """
+        """Labels and probabilities (h, w) of an image; ``dense`` gets the maps of all classes."""
         labeller = Labeller(size, views.logits.device)
         for classes, maps in self.class_maps(views, size, flip):
             labeller.update(classes, maps)

@@ -21,10 +21,7 @@ class OpenVocabTTAModel(SegTTAModel):
     """
 
     def merge_preds(self, data_samples_list: list[list[SegDataSample]]) -> list[SegDataSample]:
-        """One prediction for each image.
-
-        Args:
-            data_samples_list: For each image the predictions of its augmented copies.
+        """One prediction for each image, of those of its augmented copies.
 
         Raises:
             ValueError: The vocabulary is so large that predictions hold no ``seg_logits``.

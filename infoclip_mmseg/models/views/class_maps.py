@@ -84,10 +84,6 @@ class Labeller:
 
     Equal to ``argmax`` over all T classes, which takes the first of equal ones, given classes in
     ascending order: classes that never come have probability 0.
-
-    Attributes:
-        winner: (h, w).
-        probability: (h, w), float32.
     """
 
     def __init__(self, size: Size, device: torch.device) -> None:

@@ -118,8 +118,7 @@ def slide_layout(images: Tensor, size: Size, window: Size, overlap: float) -> La
 
     Args:
         images: Images, which tell the device.
-        size: Working height and width in pixels.
-        window: Window height and width in pixels; cut to ``size`` where larger.
+        size, window: Working size and that of a window in pixels, which is cut where larger.
         overlap: Least share of a window that is covered by the next one, 0 <= overlap < 1.
     """
     window = min(window[0], size[0]), min(window[1], size[1])
