@@ -61,7 +61,10 @@ def _find_problems(name: str, dataset: Mapping[str, Any]) -> Iterator[str]:
         return
     ann_file = dataset.get('ann_file') or ''
     prefixes = dataset.get('data_prefix') or {}
-    uses_root = any(path and not _is_absolute(path) for path in (ann_file, *prefixes.values()))
+    uses_root = any(
+        path and not (os.path.isabs(path) or _is_remote(path))
+        for path in (ann_file, *prefixes.values())
+    )
     if root and not os.path.isdir(root) and (uses_root or not any(prefixes.values())):
         yield f'{name}.data_root={root!r}: no such folder'
         return
@@ -85,10 +88,6 @@ def _find_problems(name: str, dataset: Mapping[str, Any]) -> Iterator[str]:
 
 def _is_remote(path: str) -> bool:
     return '://' in path or path.startswith('s3:')
-
-
-def _is_absolute(path: str) -> bool:
-    return os.path.isabs(path) or _is_remote(path)
 
 
 def _has_file(folder: str, suffix: str | Sequence[str]) -> bool:

@@ -225,9 +225,7 @@ def _describe(rule: LabelRule) -> str:
 class FileNumbering(NamedTuple):
     """How the files of a data set, or of one of several that are joined, number the classes.
 
-    Attributes:
-        folder: Where its images lie; empty where that is not known.
-        rule: How the values of its label maps become classes.
+    ``folder`` is where the images lie, or empty where that is not known.
     """
 
     folder: str

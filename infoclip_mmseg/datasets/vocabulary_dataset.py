@@ -72,10 +72,8 @@ class VocabularyDataset(BaseSegDataset):
         metainfo: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        for option, value, known in (
-            ('outside', outside, OUTSIDE),
-            ('listing', listing, LISTINGS),
-        ):
+        options = ('outside', outside, OUTSIDE), ('listing', listing, LISTINGS)
+        for option, value, known in options:
             if value not in known:
                 raise ValueError(f'{option} must be one of {known}, got {value!r}')
         if metainfo and 'classes' in metainfo:
@@ -119,15 +117,15 @@ class VocabularyDataset(BaseSegDataset):
             lines = text.splitlines()
             stems, source = [line.strip() for line in lines if line.strip()], self.ann_file
         else:
-            key = 'img_path' if self.listing == 'images' else 'seg_map_path'
-            files, suffixes = (
-                (images, self.img_suffix) if key == 'img_path' else (labels, self.seg_map_suffix)
-            )
-            stems, source = sorted(files or ()), key
+            source, files, suffixes = {
+                'images': ('img_path', images, self.img_suffix),
+                'labels': ('seg_map_path', labels, self.seg_map_suffix),
+            }[self.listing]
+            stems = sorted(files or ())
             if not stems:
                 raise ValueError(
                     f'{type(self).__name__}: no file that ends in {suffixes} in '
-                    f'data_prefix.{key}, {self.data_prefix[key]}'
+                    f'data_prefix.{source}, {self.data_prefix[source]}'
                 )
         self._check_pairs(stems, images, labels, source)
         labels = labels or {}
@@ -182,10 +180,8 @@ class VocabularyDataset(BaseSegDataset):
     def _check_pairs(
         self, stems: Sequence[str], images: Mapping, labels: Mapping | None, source: str
     ) -> None:
-        for what, key, files in (
-            ('images', 'img_path', images),
-            ('label maps', 'seg_map_path', labels),
-        ):
+        pairs = ('images', 'img_path', images), ('label maps', 'seg_map_path', labels)
+        for what, key, files in pairs:
             missing = [] if files is None else [stem for stem in stems if stem not in files]
             if missing:
                 raise FileNotFoundError(
@@ -197,11 +193,7 @@ class VocabularyDataset(BaseSegDataset):
 
 
 def make_metainfo(names: Sequence[str], background_from: int | None = None) -> dict[str, Any]:
-    """Classes and colours of a vocabulary; see :class:`VocabularyDataset`.
-
-    Raises:
-        ValueError: `background_from` leaves no class or no word for the background.
-    """
+    """Classes and colours of a vocabulary; see :class:`VocabularyDataset`."""
     if background_from is None:
         return dict(classes=list(names), palette=make_palette(len(names)))
     if not 0 < background_from < len(names):

@@ -113,8 +113,7 @@ class CLIPDualEncoder(BaseModule):
 
         Raises:
             FileNotFoundError: The weights are neither at hand nor downloadable.
-            ValueError: The weights belong to another model; see
-                :func:`~infoclip_mmseg.models.backbones.weights.load_clip_weights`.
+            ValueError: The weights belong to another model.
         """
         if self.pretrained is not None:
             load_pretrained(self.clip, self.model_name, self.pretrained)
@@ -142,10 +141,7 @@ class CLIPDualEncoder(BaseModule):
         return self.text_encoder.encode(tokens, self._run)
 
     def embed_prompts(self, prompts: PromptSet) -> Tensor:
-        """L2-normalised text embeddings (T, P, C), cached where the text tower cannot change.
-
-        See :meth:`~infoclip_mmseg.models.text.encoder.TextEncoder.embed`.
-        """
+        """L2-normalised text embeddings (T, P, C), cached where the text tower cannot change."""
         return self.text_encoder.embed(prompts, self._run)
 
     def train(self, mode: bool = True) -> CLIPDualEncoder:

@@ -82,11 +82,7 @@ def find_weights(model_name: str, pretrained: str, quick_gelu: bool) -> Path:
 
 
 def check_activation(model_name: str, source: str, wanted: bool, built: bool) -> None:
-    """Refuse weights trained with one GELU in a model built with the other.
-
-    Raises:
-        ValueError: The two differ; the outputs would be silently wrong.
-    """
+    """Refuse with a ValueError weights whose GELU is not the model's: outputs would be wrong."""
     if wanted != built:
         base = model_name.removesuffix('-quickgelu')
         names = {True: 'QuickGELU', False: 'GELU'}
@@ -192,9 +188,8 @@ def _is_torchscript(path: Path) -> bool:
 def _check_fit(model: nn.Module, model_name: str, state: dict[str, Tensor], path: Path) -> None:
     expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     got = {key: tuple(value.shape) for key, value in state.items()}
-    missing = sorted(expected.keys() - got.keys())
-    unexpected = sorted(got.keys() - expected.keys())
-    wrong = sorted(k for k in expected.keys() & got.keys() if expected[k] != got[k])
+    missing, unexpected = sorted(expected.keys() - got), sorted(got.keys() - expected)
+    wrong = sorted(k for k in expected.keys() & got if expected[k] != got[k])
     if missing or unexpected or wrong:
         shapes = [f'{k}: file {got[k]}, model {expected[k]}' for k in wrong[:3]]
         kind = looks_like(state)

@@ -122,11 +122,7 @@ class CATSegHead(OpenVocabHead):
     def _build_guidance(
         self, clip: int, other: Sequence[int] | None, sizes: UpsamplingSizes
     ) -> list[int]:
-        """Channels of the three guidance maps, coarse to fine.
-
-        They are the dense embeddings and two image blocks brought to 2x and 4x the grid, or three
-        maps of another backbone.
-        """
+        """Channels of the three guidance maps, coarse to fine; see :meth:`guide`."""
         if other is not None:
             if len(other) != 3:
                 raise ValueError(

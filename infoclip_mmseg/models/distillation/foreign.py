@@ -103,11 +103,7 @@ class Distillation(Distiller, nn.Module):
         return self.alignment_loss(images, prompts, dense, text)
 
     def student_branch(self, dense: Tensor, text: Tensor | None, teacher: Branch) -> Branch:
-        """The student on the teacher's grid and in its embedding space.
-
-        Raises:
-            ValueError: The dense embeddings have another number of channels than configured.
-        """
+        """The student on the teacher's grid and in its embedding space."""
         dense = match_grid(dense, (teacher.dense.shape[-2], teacher.dense.shape[-1]))
         expected = self.embed_dim if self.channels is None else self.channels
         if dense.shape[1] != expected:
@@ -128,11 +124,7 @@ class Distillation(Distiller, nn.Module):
         return {name: tensor.cpu() for name, tensor in self._parts.state_dict().items()}
 
     def restore(self, entry: Mapping[str, Tensor] | None, resumes: bool) -> None:
-        """Put weights from :meth:`checkpoint_entry` back.
-
-        Raises:
-            ValueError: A run is to be resumed without them.
-        """
+        """Put weights from :meth:`checkpoint_entry` back; a run does not resume without them."""
         if entry is not None:
             self._parts.load_state_dict(entry)
         elif resumes:

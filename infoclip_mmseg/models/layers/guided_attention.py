@@ -45,7 +45,7 @@ class _Reorder(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
-        """Position ``order[i]`` comes to place i; backward the other way."""
+        """Position ``order[i]`` comes to place i."""
         ctx.inverse = inverse
         return x.index_select(2, order)
 

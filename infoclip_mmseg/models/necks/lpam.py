@@ -91,21 +91,15 @@ class LPAM(BaseModule):
         """
         if image.dim() == 4:
             image = image.flatten(2).transpose(1, 2)
-        self._check_shapes(image, text)
-        normed_image, normed_text = self.image_norm(image), self.text_norm(text)
-        query, key = self.query_proj(normed_image), self.key_proj(normed_text)
-        if self.residual == 'dot':
-            return relation_map(query, key, normed_image, normed_text, cosine=False)
-        return relation_map(query, key, image, text)
-
-    def _check_shapes(self, image: Tensor, text: Tensor) -> None:
-        fits = image.dim() == 3 and text.dim() in (2, 3)
-        fits = fits and image.shape[-1] == text.shape[-1] == self.embed_dim
-        if fits and text.dim() == 3:
-            fits = len(image) == len(text)
-        if not fits:
+        fits = image.dim() == 3 and image.shape[-1] == text.shape[-1] == self.embed_dim
+        if not fits or text.dim() not in (2, 3) or (text.dim() == 3 and len(image) != len(text)):
             raise ValueError(
                 f'image must be (B, N, {self.embed_dim}) or (B, {self.embed_dim}, H, W) and text '
                 f'(T, {self.embed_dim}) or (B, T, {self.embed_dim}), but they are '
                 f'{tuple(image.shape)} (positions flattened) and {tuple(text.shape)}'
             )
+        normed_image, normed_text = self.image_norm(image), self.text_norm(text)
+        query, key = self.query_proj(normed_image), self.key_proj(normed_text)
+        if self.residual == 'dot':
+            return relation_map(query, key, normed_image, normed_text, cosine=False)
+        return relation_map(query, key, image, text)

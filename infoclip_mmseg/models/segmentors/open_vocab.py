@@ -159,9 +159,7 @@ class OpenVocabSegmentor(VocabularyOwner, Student, BaseSegmentor):
     def loss(self, inputs: Tensor, data_samples: SampleList) -> dict[str, Tensor]:
         """Task loss and the losses between teacher and student, if there are any.
 
-        Args:
-            inputs: Normalised images (B, 3, h, w).
-            data_samples: B samples with ``gt_sem_seg`` (1, h, w).
+        Images (B, 3, h, w) are normalised, the samples have ``gt_sem_seg`` (1, h, w).
 
         Raises:
             ValueError: A label lies outside the vocabulary, or an image is smaller than a patch.
