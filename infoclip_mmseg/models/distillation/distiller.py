@@ -167,7 +167,7 @@ class Distiller:
         if self.teacher is None:
             teacher = self.build_teacher()
             if device is not None:
-                teacher.encoder.to(device)
+                teacher.to(device)
             for tensor in teacher.encoder.state_dict().values():
                 broadcast(tensor)
             self.teacher = teacher

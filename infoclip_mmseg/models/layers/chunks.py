@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial, reduce
 
 import torch
 from torch import Tensor
@@ -43,12 +44,15 @@ def run_chunks(
         out = recompute_on_cpu(states, x, chunk_size(x[:1], dim, class_chunk))
         if out is not None:
             return out
+    if recompute:
+        run = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
+        steps = [partial(run, step) for step in steps]
     chunk = chunk_size(x, dim, class_chunk)
     if chunk >= x.shape[dim]:
-        return _run(steps, x, recompute)
+        return reduce(lambda maps, step: step(maps), steps, x)
     parts: list[Tensor] = []
     for part in x.split(chunk, dim):
-        out = _run(steps, part, recompute)
+        out = reduce(lambda maps, step: step(maps), steps, part)
         if not torch.is_grad_enabled() and out.shape == part.shape:
             part.copy_(out)
         else:
@@ -69,12 +73,3 @@ def chunk_size(x: Tensor, dim: int, class_chunk: int | None) -> int:
     if x.device.type != 'cpu':
         return x.shape[dim]
     return max(1, CPU_CHUNK * x.shape[dim] // x[..., 0].numel())
-
-
-def _run(steps: Sequence[Step], x: Tensor, recompute: bool) -> Tensor:
-    for step in steps:
-        if recompute:
-            x = checkpoint(step, x, use_reentrant=False, preserve_rng_state=False)
-        else:
-            x = step(x)
-    return x

@@ -17,10 +17,9 @@ from infoclip_mmseg.models.layers.cost_volume import ClassLogits
 from infoclip_mmseg.models.segmentors.vocabulary import Vocabulary
 from infoclip_mmseg.models.views.class_maps import Labeller, class_maps
 from infoclip_mmseg.models.views.windows import (
+    MODES,
     ViewLogits,
-    check_mode,
     slide_layout,
-    unpad,
     view_logits,
     whole_layout,
     windows_layout,
@@ -44,7 +43,8 @@ class Inference:
 
     def check_mode(self, mode: str) -> None:
         """Raise a ValueError for an unknown mode and for one that does not fit head or options."""
-        check_mode(mode)
+        if mode not in MODES:
+            raise ValueError(f'mode must be one of {MODES}, got {mode!r}')
         self.head.check_mode(mode)
         if mode == 'windows' and 'stride' not in self.test_cfg:
             raise ValueError(
@@ -148,7 +148,11 @@ def check_labels(samples: Sequence[SegDataSample], num_classes: int, ignore_inde
 
 def batches(inputs: Tensor, samples: Sequence[SegDataSample]) -> list[Tensor]:
     """Images (3, h, w) without their padding, as one batch or, where sizes differ, one by one."""
-    images = [unpad(image, sample.metainfo) for image, sample in zip(inputs, samples)]
+    images = []
+    for image, meta in zip(inputs, (sample.metainfo for sample in samples)):
+        padding = meta.get('img_padding_size', meta.get('padding_size', (0, 0, 0, 0)))
+        left, right, top, bottom = padding
+        images.append(image[:, top : image.shape[1] - bottom, left : image.shape[2] - right])
     if len({image.shape for image in images}) == 1:
         return [torch.stack(images)]
     return [image[None] for image in images]

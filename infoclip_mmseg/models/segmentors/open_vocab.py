@@ -27,7 +27,6 @@ from infoclip_mmseg.models.segmentors.inference import (
 )
 from infoclip_mmseg.models.segmentors.vocabulary import Vocabulary, VocabularyOwner
 from infoclip_mmseg.models.text.prompts import DEFAULT_TEMPLATES
-from infoclip_mmseg.models.views.windows import check_mode
 from infoclip_mmseg.utils.tensors import pair, resize
 
 SampleList = list[SegDataSample]
@@ -245,7 +244,6 @@ class OpenVocabSegmentor(VocabularyOwner, Student, BaseSegmentor):
         Raises:
             ValueError: Unknown mode, images of the wrong form or smaller than a patch.
         """
-        check_mode(mode)
         with evaluating(self, images, classes) as images:
             if mode == 'whole':
                 return self.encode_decode(images)
@@ -264,7 +262,6 @@ class OpenVocabSegmentor(VocabularyOwner, Student, BaseSegmentor):
             single class: 0 where its probability is above the head's threshold, elsewhere the
             head's ``ignore_index``.
         """
-        check_mode(mode)
         with evaluating(self, images, classes) as images:
             size = (images.shape[-2], images.shape[-1])
             inference = self._inference

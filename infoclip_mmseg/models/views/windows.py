@@ -81,19 +81,6 @@ class ViewLogits(NamedTuple):
         return self.layout.size or (height, width)
 
 
-def check_mode(mode: str) -> None:
-    """Raise a ValueError for an unknown inference mode."""
-    if mode not in MODES:
-        raise ValueError(f'mode must be one of {MODES}, got {mode!r}')
-
-
-def unpad(image: Tensor, meta: dict) -> Tensor:
-    """Cut the padding (left, right, top, bottom) off an image (3, h, w)."""
-    padding = meta.get('img_padding_size', meta.get('padding_size', (0, 0, 0, 0)))
-    left, right, top, bottom = padding
-    return image[:, top : image.shape[1] - bottom, left : image.shape[2] - right]
-
-
 def window_corners(size: Size, window: Size, stride: Size) -> list[tuple[int, int]]:
     """(top, left) of every window, no larger than the image, in steps down and to the right.
 
