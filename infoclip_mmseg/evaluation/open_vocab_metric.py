@@ -131,14 +131,7 @@ class OpenVocabIoUMetric(CountedIoUMetric):
     """
 
     def compute_metrics(self, results: list[Areas]) -> dict[str, float]:
-        """The figures of the whole data set; called in one process with the results of all.
-
-        Args:
-            results: :class:`Areas` of each image.
-
-        Returns:
-            IoUMetric's figures and those added, in percent with two decimals.
-        """
+        """The figures of the whole data set, in percent; called with the results of all."""
         if self.format_only:
             return super().compute_metrics(results)
         areas = total_areas(results)

@@ -137,8 +137,8 @@ def _windows(
 ) -> list[View]:
     """Windows that share this weight at each pixel."""
     cover = images.new_zeros(size, dtype=torch.float32)
-    for region in (_region(corner, window) for corner in corners):
-        cover[region] += 1
+    for corner in corners:
+        cover[_region(corner, window)] += 1
     weight = share / cover
     return [View(corner, weight[_region(corner, window)]) for corner in corners]
 
