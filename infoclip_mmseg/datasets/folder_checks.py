@@ -24,10 +24,6 @@ def check_dataloader_cfg(cfg: Config, keys: Sequence[str] = DATALOADERS) -> None
     array to concatenate'. This looks at `data_root`, every entry of `data_prefix` and `ann_file`
     of each dataset, nested ones (`dataset`, `datasets`) too. Paths on a remote backend are skipped.
 
-    Args:
-        cfg: The config of a run.
-        keys: The data loaders to look at; absent or None ones are skipped.
-
     Raises:
         FileNotFoundError: One message with everything missing, its config keys and how to mend it.
     """
@@ -69,7 +65,10 @@ def _find_problems(name: str, dataset: Mapping[str, Any]) -> Iterator[str]:
         return
     ann_file = dataset.get('ann_file') or ''
     prefixes = dataset.get('data_prefix') or {}
-    uses_root = any(path and not _is_absolute(path) for path in (ann_file, *prefixes.values()))
+    uses_root = any(
+        path and not (os.path.isabs(path) or _is_remote(path))
+        for path in (ann_file, *prefixes.values())
+    )
     if root and not os.path.isdir(root) and (uses_root or not any(prefixes.values())):
         yield f'{name}.data_root={root!r}: no such folder'
         return
@@ -110,10 +109,6 @@ def _find_problems(name: str, dataset: Mapping[str, Any]) -> Iterator[str]:
 
 def _is_remote(path: str) -> bool:
     return '://' in path or path.startswith('s3:')
-
-
-def _is_absolute(path: str) -> bool:
-    return os.path.isabs(path) or _is_remote(path)
 
 
 def _class_of(dataset: Mapping[str, Any]) -> type:

@@ -1,10 +1,12 @@
-"""Label maps of 8 and 16 bits: from a file to class indices."""
+"""Label maps of 8 and 16 bits: from a file to class indices, and back for files that we write."""
 
 from __future__ import annotations
 
 import functools
 import io
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,10 +51,6 @@ def default_ignore_index(num_classes: int, reduce_zero_label: bool = False) -> i
 def file_values(rule: LabelRule, num_classes: int) -> NDArray[np.int64]:
     """The inverse of :func:`apply_label_rule`: what stands for each class in a data set's files.
 
-    Args:
-        rule: The data set's rule.
-        num_classes: T.
-
     Returns:
         Values (T,), 0..65535: of several that become one class one of ``label_map``, and of these
         the lowest.
@@ -82,11 +80,8 @@ def decode_label_map(data: bytes, name: str = 'label map') -> NDArray[np.uint16]
 
     Args:
         data: Content of the file: 1, 8 or 16 bits a pixel, grey or with a palette, whose indices
-            are the values.
+            are the values (H, W), uint8 or uint16.
         name: Name of the file, for messages.
-
-    Returns:
-        (H, W), uint8 or uint16, 0..65535.
 
     Raises:
         ValueError: The file can't be read, has several channels, or values that don't fit in 16
@@ -118,12 +113,7 @@ def decode_label_map(data: bytes, name: str = 'label map') -> NDArray[np.uint16]
 def apply_label_rule(
     values: NDArray[np.uint16], rule: LabelRule, name: str = 'label map'
 ) -> NDArray[np.uint16]:
-    """Values of a file to class indices.
-
-    Args:
-        values: (H, W), uint8 or uint16.
-        rule: The data set's rule.
-        name: Name of the file, for messages.
+    """Values (H, W) of a file, whose name is for messages, to class indices.
 
     Returns:
         (H, W), 0..T-1 or `rule.ignore_index`; uint8 where that is enough, else uint16; without
@@ -173,10 +163,9 @@ class LoadLabelMap(BaseTransform):
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Load one label map; see the class."""
         path = results.get('seg_map_path')
-        unlabelled = 'label_rule' in results or 'reduce_zero_label' not in results
-        if path is None and unlabelled:  # a data set without label maps, or none at all
-            return results
         if path is None:
+            if 'label_rule' in results or 'reduce_zero_label' not in results:
+                return results  # of a data set without label maps, or of none at all
             raise ValueError(
                 f'image {results.get("img_path")} has no label map: set data_prefix.seg_map_path '
                 'of the data set, or take LoadLabelMap out of the pipeline'
@@ -226,9 +215,63 @@ def _lookup_table(rule: LabelRule) -> NDArray[np.int32]:
 
 
 def _describe(rule: LabelRule) -> str:
-    first = int(rule.reduce_zero_label)
-    if rule.label_map:
-        text = f'{rule.label_map[0][0]}..{rule.label_map[-1][0]}'
-    else:
-        text = f'{first}..{(rule.num_classes or 0) - 1 + first}'
-    return f'expected {text}, {rule.ignore_index} for no label'
+    values = [value for value, _ in rule.label_map] or [
+        int(rule.reduce_zero_label),
+        (rule.num_classes or 0) - 1 + rule.reduce_zero_label,
+    ]
+    return f'expected {values[0]}..{values[-1]}, {rule.ignore_index} for no label'
+
+
+class FileNumbering(NamedTuple):
+    """How the files of a data set, or of one of several that are joined, number the classes.
+
+    ``folder`` is where the images lie, or empty where that is not known.
+    """
+
+    folder: str
+    rule: LabelRule
+
+
+def numberings_of(dataset: Any) -> list[FileNumbering]:
+    """Those of a data set, and of each that a wrapper (ConcatDataset, RepeatDataset ...) joins."""
+    return [
+        FileNumbering(
+            str((getattr(member, 'data_prefix', None) or {}).get('img_path') or ''),
+            getattr(member, 'label_rule', None) or mmseg_rule(vars(member)),
+        )
+        for member in _members(dataset)
+    ]
+
+
+def numbering_of_meta(meta: Mapping[str, Any]) -> list[FileNumbering]:
+    """The same from a data set's metainfo, which does not tell the folder."""
+    if meta.get('file_numberings'):
+        return meta['file_numberings']
+    rule = mmseg_rule(meta)
+    default = default_ignore_index(len(meta['classes']), rule.reduce_zero_label)
+    return [FileNumbering('', rule._replace(ignore_index=meta.get('ignore_index', default)))]
+
+
+def _members(dataset: Any) -> Iterator[Any]:
+    inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
+    for member in inner:
+        yield from [dataset] if member is None else _members(member)
+
+
+def place_of(image: str, numberings: Sequence[FileNumbering]) -> tuple[Path, LabelRule]:
+    """Where the label map of an image belongs, and its rule.
+
+    The place is a path without suffix, the image's below its data set's folder; where several are
+    joined, below the folder that all of theirs have in common.
+    """
+    inside = [n for n in numberings if n.folder and _is_below(image, n.folder)]
+    if not inside:
+        return Path(Path(image).stem), numberings[0].rule
+    folders = [os.path.abspath(n.folder) for n in numberings if n.folder]
+    base = folders[0] if len(set(folders)) == 1 else os.path.commonpath(folders)
+    nearest = max(inside, key=lambda n: len(os.path.abspath(n.folder)))
+    return Path(os.path.relpath(os.path.abspath(image), base)).with_suffix(''), nearest.rule
+
+
+def _is_below(image: str, folder: str) -> bool:
+    return Path(os.path.abspath(folder)) in Path(os.path.abspath(image)).parents

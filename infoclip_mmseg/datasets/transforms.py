@@ -22,16 +22,10 @@ EXIF_TURNED_ASIDE = (5, 6, 7, 8)
 
 
 def has_end_marker(path: str | os.PathLike[str]) -> bool | None:
-    """Whether a JPEG or PNG file ends with its end marker.
+    """Whether a local JPEG or PNG file ends with its end marker; None for any other file.
 
     Reads the first 8 and the last 32 bytes. Zero bytes after the marker are allowed; other trailing
     bytes are not, although decoders accept them.
-
-    Args:
-        path: A local file.
-
-    Returns:
-        True or False, None for a file that is neither JPEG nor PNG.
     """
     with open(path, 'rb') as file:
         head = file.read(len(PNG_START))
@@ -52,14 +46,10 @@ def check_image_file(path: str | os.PathLike[str], role: str = 'image') -> tuple
     with harmless bytes at its end. OpenCV 4 fills the missing part of a truncated JPEG with grey
     and says nothing.
 
-    Args:
-        path: A local file.
-        role: What the file is, for the message ('image' or 'label map').
-
     Returns:
         Height and width in pixels as a loader would give them (an EXIF rotation is applied to
-        images, not to label maps), or None where Pillow does not know the format
-        or refuses to open so many pixels.
+        files with the role 'image', not to label maps), or None where Pillow does not know the
+        format or refuses to open so many pixels.
 
     Raises:
         ValueError: The file is empty, truncated, named as JPEG or PNG and unreadable, or a TIFF
@@ -119,8 +109,10 @@ class CheckInputs(BaseTransform):
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Check one sample; see the class."""
-        image_size = self._check_file(results.get('img_path'), 'image')
-        label_size = self._check_file(results.get('seg_map_path'), 'label map')
+        image_size, label_size = (
+            check_image_file(results[key], role) if _is_local(results.get(key)) else None
+            for key, role in (('img_path', 'image'), ('seg_map_path', 'label map'))
+        )
         if image_size is not None:
             self._see(results)
         label = results.get('gt_seg_map')
@@ -132,15 +124,17 @@ class CheckInputs(BaseTransform):
                     '8-bit grey PNG.'
                 )
             label_size, image_size = label.shape, results.get('ori_shape', image_size)
-        if image_size is not None and label_size is not None:
-            self._compare(results, tuple(image_size[:2]), tuple(label_size[:2]))
+        if image_size is None or label_size is None:
+            return results
+        if tuple(image_size[:2]) != tuple(label_size[:2]):
+            raise ValueError(
+                f'label map {results.get("seg_map_path")} is {label_size[0]} x {label_size[1]} '
+                f'pixels (height x width), its image {results.get("img_path")} is '
+                f'{image_size[0]} x {image_size[1]}; they must be equal. Check that the two belong '
+                'together (img_suffix, seg_map_suffix, data_prefix) and resize the label map with '
+                'nearest neighbour where they do.'
+            )
         return results
-
-    @staticmethod
-    def _check_file(path: Any, role: str) -> tuple[int, int] | None:
-        if not isinstance(path, (str, os.PathLike)) or not os.path.isfile(path):
-            return None
-        return check_image_file(path, role)
 
     @staticmethod
     def _see(results: dict[str, Any]) -> None:
@@ -156,16 +150,9 @@ class CheckInputs(BaseTransform):
         results['img'] = np.ascontiguousarray(seen).astype(loaded.dtype)
         results['img_shape'] = results['ori_shape'] = seen.shape[:2]
 
-    @staticmethod
-    def _compare(results: dict[str, Any], image: tuple[int, ...], label: tuple[int, ...]) -> None:
-        if image == label:
-            return
-        raise ValueError(
-            f'label map {results.get("seg_map_path")} is {label[0]} x {label[1]} pixels '
-            f'(height x width), its image {results.get("img_path")} is {image[0]} x {image[1]}; '
-            'they must be equal. Check that the two belong together (img_suffix, seg_map_suffix, '
-            'data_prefix) and resize the label map with nearest neighbour where they do.'
-        )
-
     def __repr__(self) -> str:
         return f'{type(self).__name__}()'
+
+
+def _is_local(path: Any) -> bool:
+    return isinstance(path, (str, os.PathLike)) and os.path.isfile(path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from mmengine import fileio
@@ -73,10 +72,8 @@ class VocabularyDataset(BaseSegDataset):
         metainfo: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        for option, value, known in (
-            ('outside', outside, OUTSIDE),
-            ('listing', listing, LISTINGS),
-        ):
+        options = ('outside', outside, OUTSIDE), ('listing', listing, LISTINGS)
+        for option, value, known in options:
             if value not in known:
                 raise ValueError(f'{option} must be one of {known}, got {value!r}')
         if metainfo and 'classes' in metainfo:
@@ -84,7 +81,8 @@ class VocabularyDataset(BaseSegDataset):
                 f'{type(self).__name__} takes its class names from vocabulary={vocabulary!r}; '
                 'take `classes` out of metainfo'
             )
-        names = load_vocabulary(find_vocabulary(vocabulary, kwargs.get('data_root')))
+        shipped, root = vocabulary in shipped_vocabularies(), kwargs.get('data_root') or ''
+        names = load_vocabulary(vocabulary if shipped else os.path.join(root, vocabulary))
         check_several_classes(names, type(self).__name__)
         meta = make_metainfo(names, background_from)
         num_classes = len(meta['classes'])
@@ -119,13 +117,15 @@ class VocabularyDataset(BaseSegDataset):
             lines = text.splitlines()
             stems, source = [line.strip() for line in lines if line.strip()], self.ann_file
         else:
-            key = 'img_path' if self.listing == 'images' else 'seg_map_path'
-            stems, source = sorted((images if key == 'img_path' else labels) or ()), key
+            source, files, suffixes = {
+                'images': ('img_path', images, self.img_suffix),
+                'labels': ('seg_map_path', labels, self.seg_map_suffix),
+            }[self.listing]
+            stems = sorted(files or ())
             if not stems:
                 raise ValueError(
-                    f'{type(self).__name__}: no file that ends in '
-                    f'{self.img_suffix if key == "img_path" else self.seg_map_suffix} in '
-                    f'data_prefix.{key}, {self.data_prefix[key]}'
+                    f'{type(self).__name__}: no file that ends in {suffixes} in '
+                    f'data_prefix.{source}, {self.data_prefix[source]}'
                 )
         self._check_pairs(stems, images, labels, source)
         labels = labels or {}
@@ -180,10 +180,8 @@ class VocabularyDataset(BaseSegDataset):
     def _check_pairs(
         self, stems: Sequence[str], images: Mapping, labels: Mapping | None, source: str
     ) -> None:
-        for what, key, files in (
-            ('images', 'img_path', images),
-            ('label maps', 'seg_map_path', labels),
-        ):
+        pairs = ('images', 'img_path', images), ('label maps', 'seg_map_path', labels)
+        for what, key, files in pairs:
             missing = [] if files is None else [stem for stem in stems if stem not in files]
             if missing:
                 raise FileNotFoundError(
@@ -195,11 +193,7 @@ class VocabularyDataset(BaseSegDataset):
 
 
 def make_metainfo(names: Sequence[str], background_from: int | None = None) -> dict[str, Any]:
-    """Classes and colours of a vocabulary; see :class:`VocabularyDataset`.
-
-    Raises:
-        ValueError: `background_from` leaves no class or no word for the background.
-    """
+    """Classes and colours of a vocabulary; see :class:`VocabularyDataset`."""
     if background_from is None:
         return dict(classes=list(names), palette=make_palette(len(names)))
     if not 0 < background_from < len(names):
@@ -214,13 +208,6 @@ def make_metainfo(names: Sequence[str], background_from: int | None = None) -> d
         prompt_names=list(names),
         fold_from=background_from,
     )
-
-
-def find_vocabulary(vocabulary: str, data_root: str | None = None) -> str:
-    """A shipped name as it is, a file's path joined to the root of the data."""
-    if vocabulary in shipped_vocabularies() or not data_root:
-        return vocabulary
-    return str(Path(data_root, vocabulary))
 
 
 def _suffixes(value: Suffixes) -> tuple[str, ...]:

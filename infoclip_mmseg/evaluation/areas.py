@@ -24,16 +24,10 @@ class Areas(NamedTuple):
 
 
 def count_areas(prediction: Tensor, truth: Tensor, num_classes: int, ignore_index: int) -> Areas:
-    """Areas of one image.
+    """Areas of one image: exact counts, int64, on the CPU.
 
-    Args:
-        prediction: (H, W), 0..T-1.
-        truth: (H, W), 0..T-1 or `ignore_index`.
-        num_classes: T.
-        ignore_index: Value of pixels that do not count.
-
-    Returns:
-        Exact counts, int64, on the CPU.
+    Predictions and ground truth are (H, W), 0..T-1; where the truth is `ignore_index` no pixel
+    counts.
 
     Raises:
         ValueError: Sizes differ, or a value lies outside of the classes.
@@ -74,11 +68,6 @@ def without_absent(areas: Iterable[Tensor]) -> Areas:
 def class_iou(areas: Areas) -> Tensor:
     """IoU of each class, (T,), 0..1; NaN for classes that are neither true nor predicted."""
     return areas.intersection.double() / areas.union.double()
-
-
-def mean_iou(areas: Areas) -> float:
-    """Mean over the classes whose IoU is defined, 0..1."""
-    return float(class_iou(areas).nanmean())
 
 
 def frequency_weighted_iou(areas: Areas) -> float:

@@ -13,7 +13,7 @@ from prettytable import PrettyTable
 
 from infoclip_mmseg.datasets.vocabularies import check_several_classes, load_vocabulary
 from infoclip_mmseg.evaluation.areas import Areas, class_iou, total_areas, without_absent
-from infoclip_mmseg.evaluation.counted_metric import CountedIoUMetric
+from infoclip_mmseg.evaluation.open_vocab_metric import CountedIoUMetric
 from infoclip_mmseg.utils.files import first_few
 
 ABSENT = ('count', 'skip')
@@ -25,7 +25,7 @@ MEND = (
 
 
 def find_seen(classes: Sequence[str], seen: Iterable[str]) -> np.ndarray:
-    """Which classes a list of seen names holds.
+    """Which classes, (T,) bool, a list of seen names holds.
 
     Two names agree if they are equal as a whole or in their first synonym (what stands before the
     first comma), upper and lower case told apart.
@@ -33,9 +33,6 @@ def find_seen(classes: Sequence[str], seen: Iterable[str]) -> np.ndarray:
     Args:
         classes: T class names in label order.
         seen: Names of the training classes; those that are not among `classes` are overlooked.
-
-    Returns:
-        (T,) bool.
 
     Raises:
         ValueError: None of the classes is seen, or all of them are.
@@ -57,15 +54,10 @@ def find_seen(classes: Sequence[str], seen: Iterable[str]) -> np.ndarray:
 
 
 def seen_unseen_figures(iou: np.ndarray, seen: np.ndarray) -> dict[str, float]:
-    """Means over seen and unseen classes and their harmonic mean.
+    """Means over seen and unseen classes and their harmonic mean, in percent with two decimals.
 
-    Args:
-        iou: (T,) IoU of each class, 0..1; NaN classes are left out of the means.
-        seen: (T,) bool.
-
-    Returns:
-        `seen_mIoU`, `unseen_mIoU` and `harmonic` in percent with two decimals; a mean over no class
-        is NaN, and with it the harmonic mean.
+    Of (T,) IoU, 0..1, NaN is left out of the means; a mean over no class is NaN, and with it the
+    harmonic mean.
     """
     first, second = _mean(iou[seen]), _mean(iou[~seen])
     total = first + second
@@ -90,7 +82,7 @@ class SeenUnseenIoUMetric(CountedIoUMetric):
             IoUMetric: one that was predicted somewhere has IoU 0 and counts in the means. `'skip'`:
             they are left out of every mean, which a large vocabulary of distractors needs. aAcc is
             the same in both.
-        **kwargs: Arguments of :class:`~infoclip_mmseg.evaluation.counted_metric.CountedIoUMetric`.
+        **kwargs: Arguments of CountedIoUMetric.
 
     Raises:
         FileNotFoundError: `seen` names a file that does not exist.
@@ -132,15 +124,7 @@ class SeenUnseenIoUMetric(CountedIoUMetric):
         self._dataset_meta = meta
 
     def compute_metrics(self, results: list[Areas]) -> dict[str, float]:
-        """The figures of the whole data set; called in one process with the results of all.
-
-        Args:
-            results: For each image the pixels of intersection, union, prediction and ground truth,
-                (T,) each.
-
-        Returns:
-            IoUMetric's figures, `seen_mIoU`, `unseen_mIoU` and `harmonic`, in percent.
-        """
+        """The figures of the whole data set, in percent; called with the results of all."""
         if self.format_only:
             return super().compute_metrics(results)
         areas = total_areas(results)

@@ -6,8 +6,8 @@ from infoclip_mmseg.models.data_preprocessor import OpenVocabDataPreProcessor
 from infoclip_mmseg.models.decode_heads.base import OpenVocabHead
 from infoclip_mmseg.models.decode_heads.cat_seg import CATSegHead
 from infoclip_mmseg.models.decode_heads.zero_shot import CosineHead, ZeroShotHead
+from infoclip_mmseg.models.distillation.distiller import FrozenTeacher
 from infoclip_mmseg.models.distillation.foreign import Distillation
-from infoclip_mmseg.models.distillation.teacher import FrozenTeacher
 from infoclip_mmseg.models.necks.lpam import LPAM
 from infoclip_mmseg.models.segmentors.distilled import distilled_segmentor
 from infoclip_mmseg.models.segmentors.open_vocab import OpenVocabSegmentor

@@ -35,15 +35,7 @@ class OpenVocabDataPreProcessor(SegDataPreProcessor):
         super().__init__(mean=mean or CLIP_MEAN, std=std or CLIP_STD, **kwargs)
 
     def forward(self, data: dict, training: bool = False) -> dict[str, Any]:
-        """See ``mmseg.models.SegDataPreProcessor``.
-
-        Args:
-            data: ``inputs``, a list of images (3, h, w), and ``data_samples``.
-            training: Whether the batch is for training; such a batch is left to mmseg.
-
-        Returns:
-            ``inputs`` (B, 3, h, w) and ``data_samples``.
-        """
+        """See ``mmseg.models.SegDataPreProcessor``, to which batches for training are left."""
         inputs, samples = data['inputs'], data.get('data_samples')
         if training or len({tuple(image.shape[-2:]) for image in inputs}) <= 1:
             return super().forward(data, training)
@@ -55,8 +47,7 @@ class OpenVocabDataPreProcessor(SegDataPreProcessor):
         single = [parent(dict(inputs=[i], data_samples=[s])) for i, s in zip(inputs, samples)]
         images = [one['inputs'][0] for one in single]
         samples = [one['data_samples'][0] for one in single]
-        height = max(image.shape[-2] for image in images)
-        width = max(image.shape[-1] for image in images)
+        height, width = map(max, zip(*(image.shape[-2:] for image in images)))
         padded = []
         for image, sample in zip(images, samples):
             right, bottom = width - image.shape[-1], height - image.shape[-2]

@@ -34,29 +34,27 @@ def normalisation_of_weights(model_name: str | dict, pretrained: str | None) -> 
     """How images were normalised when CLIP weights were trained, as open_clip has it for their tag.
 
     A file does not tell; for it, and for no weights at all, these are OpenAI's values.
-
-    Args:
-        model_name: Model that the weights are of; see ``CLIPDualEncoder``.
-        pretrained: open_clip tag, file or None.
     """
-    known: Mapping[str, Any] = {}
-    if isinstance(model_name, str) and pretrained is not None:
-        known = open_clip.get_pretrained_cfg(model_name, pretrained) or {}
+    known = _known(model_name, pretrained)
     mean = known.get('mean') or open_clip.OPENAI_DATASET_MEAN
     std = known.get('std') or open_clip.OPENAI_DATASET_STD
     return Normalisation(tuple(255 * v for v in mean), tuple(255 * v for v in std))
 
 
+def _known(model_name: str | dict, pretrained: str | None) -> Mapping[str, Any]:
+    """What open_clip says of weights; nothing of a file and of a model of its own."""
+    if isinstance(model_name, str) and pretrained:
+        return open_clip.get_pretrained_cfg(model_name, pretrained) or {}
+    return {}
+
+
 def as_trained(stated: Mapping[str, Any], encoder: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """A config with the ``mean`` and ``std`` that the weights were trained with.
+    """A config with its own ``mean`` and ``std``, RGB in 0..255, or else those of the weights.
 
     Args:
-        stated: Config that may have ``mean`` and ``std``, RGB in 0..255.
+        stated: The config.
         encoder: Config of the ``CLIPDualEncoder``.
         where: Key of the first config, for the error.
-
-    Returns:
-        The first config, with its own values where it has any.
 
     Raises:
         ValueError: The weights have a tag, and the config states other values.
@@ -64,9 +62,7 @@ def as_trained(stated: Mapping[str, Any], encoder: Mapping[str, Any], where: str
     model_name, pretrained = encoder['model_name'], encoder.get('pretrained')
     right = normalisation_of_weights(model_name, pretrained)
     mean, std = (stated.get(key) or getattr(right, key) for key in ('mean', 'std'))
-    is_tag = isinstance(model_name, str) and bool(
-        pretrained and open_clip.get_pretrained_cfg(model_name, pretrained)
-    )
+    is_tag = bool(_known(model_name, pretrained))
     given = torch.tensor([*mean, *std], dtype=torch.float64)
     wanted = torch.tensor([*right.mean, *right.std], dtype=torch.float64)
     if is_tag and (given.shape != wanted.shape or (given - wanted).abs().max() > _ROUNDED):
@@ -86,9 +82,7 @@ def _short(values: Sequence[float]) -> list[float]:
 def normalisation_of(preprocessor: Any) -> Normalisation:
     """What a segmentor's data preprocessor does to the BGR images that mmseg loads.
 
-    Args:
-        preprocessor: mmseg's ``SegDataPreProcessor`` or a subclass. One without mean and standard
-            deviation leaves images as they are.
+    One without mean and standard deviation leaves them as they are.
     """
     # mmsegmentation 1.2.2 has its own attribute, the maintained fork that of its base class.
     names = ('channel_conversion', '_channel_conversion')
@@ -101,16 +95,7 @@ def normalisation_of(preprocessor: Any) -> Normalisation:
 
 
 def renormalise(images: Tensor, source: Normalisation, target: Normalisation) -> Tensor:
-    """Bring images from one normalisation into another.
-
-    Args:
-        images: (B, 3, h, w), normalised as ``source`` says.
-        source: Their normalisation.
-        target: The wanted one.
-
-    Returns:
-        (B, 3, h, w); the tensor itself where both are the same.
-    """
+    """Bring images (B, 3, h, w) into another normalisation; themselves where both agree."""
     if source.rgb != target.rgb:
         images = images.flip(1)
         source = Normalisation(source.mean[::-1], source.std[::-1], target.rgb)

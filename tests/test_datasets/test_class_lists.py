@@ -16,8 +16,13 @@ from mmseg.datasets import (
 )
 from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
 
-from infoclip_mmseg.datasets.class_lists import parse_class_json, parse_class_list
-from infoclip_mmseg.datasets.vocabularies import _lists, load_vocabulary, shipped_vocabularies
+from infoclip_mmseg.datasets.vocabularies import (
+    _lists,
+    load_vocabulary,
+    parse_class_json,
+    parse_class_list,
+    shipped_vocabularies,
+)
 
 LISTS = [ADE20KDataset, CityscapesDataset, COCOStuffDataset, MapillaryDataset_v2]
 LISTS += [PascalContextDataset]

@@ -10,8 +10,14 @@ import torch
 from mmseg.registry import DATASETS
 from PIL import Image
 
-from infoclip_mmseg.datasets.file_numbering import FileNumbering, numberings_of, place_of
-from infoclip_mmseg.datasets.label_maps import LabelRule, apply_label_rule, file_values
+from infoclip_mmseg.datasets.label_maps import (
+    FileNumbering,
+    LabelRule,
+    apply_label_rule,
+    file_values,
+    numberings_of,
+    place_of,
+)
 from infoclip_mmseg.engine import VocabularyHook
 from infoclip_mmseg.evaluation import OpenVocabIoUMetric, SeenUnseenIoUMetric
 

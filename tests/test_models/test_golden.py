@@ -51,7 +51,7 @@ def test_image_tower(model, golden):
     assert_close(tokens, golden['clip_dense'])
     assert_close(features.blocks[0], golden['block_1'])
     assert_close(features.blocks[1], golden['block_2'])
-    upsampled = model.decode_head.upsample_guidance(features.blocks)
+    upsampled = model.decode_head.guide(features)[1]
     assert_close(upsampled[0], golden['guidance_48'])
     assert_close(upsampled[1], golden['guidance_96'])
 

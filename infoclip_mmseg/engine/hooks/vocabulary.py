@@ -11,8 +11,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
-from infoclip_mmseg.datasets.file_numbering import numberings_of
-from infoclip_mmseg.datasets.label_maps import IGNORED_8
+from infoclip_mmseg.datasets.label_maps import IGNORED_8, numberings_of
 from infoclip_mmseg.datasets.vocabularies import check_several_classes, load_vocabulary
 from infoclip_mmseg.engine.hooks.census import LabelCensus
 from infoclip_mmseg.engine.launch import unwrap_segmentor

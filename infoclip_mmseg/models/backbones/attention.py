@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch.nn.functional as F
@@ -51,14 +52,9 @@ class SplitAttention(nn.Module):
         return x.unflatten(-1, (self.num_heads, -1))
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None) -> Tensor:
-        """Softmax attention in heads, without the output projection.
+        """Softmax attention (B, L, C) in heads, without the output projection.
 
-        Args:
-            q, k, v: (B, L, C); any of the three projections may stand in any place.
-            attn_mask: Additive mask (L, L).
-
-        Returns:
-            Tokens (B, L, C).
+        Any of the three projections (B, L, C) may stand in any place; the mask (L, L) is additive.
         """
         q, k, v = (self.split_heads(x).transpose(1, 2) for x in (q, k, v))
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask)
@@ -74,12 +70,8 @@ class SplitAttention(nn.Module):
     ) -> tuple[Tensor, None]:
         """Self-attention with the call signature that open_clip's blocks use.
 
-        Args:
-            query, key, value: Tokens (B, L, C), the same tensor; or (N, C) of packed prompts.
-            attn_mask: Additive mask (L, L), or where packed prompts lie.
-
-        Returns:
-            Tokens as they came, and None in place of attention weights.
+        Query, key and value are the same tokens, (B, L, C), or (N, C) of packed prompts; the mask
+        (L, L) is additive, or tells where packed prompts lie. None stands for attention weights.
         """
         projected = (self.query(query), self.key(key), self.value(value))
         if attn_mask is not None:
@@ -96,10 +88,11 @@ class SplitAttention(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-def split_attention(model: nn.Module) -> nn.Module:
-    """Replace ``nn.MultiheadAttention`` below ``model`` by :class:`SplitAttention`, in place."""
+def replace_modules(
+    model: nn.Module, kind: type[nn.Module], make: Callable[[Any], nn.Module]
+) -> None:
+    """Replace all modules of a kind below ``model`` by what ``make`` makes of them, in place."""
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
-            if isinstance(child, nn.MultiheadAttention):
-                setattr(module, name, SplitAttention(child))
-    return model
+            if isinstance(child, kind):
+                setattr(module, name, make(child))

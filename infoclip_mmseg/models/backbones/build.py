@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
+from infoclip_mmseg.models.backbones.attention import SplitAttention, replace_modules
+
 POLICIES = ('attention', 'full', 'frozen')
 # Trained by CAT-Seg and InfoCLIP: query and value projection weights of every block.
 _ATTENTION_SUFFIXES = ('attn.q_proj_weight', 'attn.v_proj_weight')
@@ -18,7 +20,7 @@ _NEVER_TRAINED = ('logit_scale', 'logit_bias')
 
 
 def build_clip(model_name: str | dict) -> nn.Module:
-    """An open_clip model with random weights.
+    """An open_clip model with random weights and split attention projections.
 
     Args:
         model_name: One of ``open_clip.list_models()``, or a dict in the form of open_clip's model
@@ -28,14 +30,14 @@ def build_clip(model_name: str | dict) -> nn.Module:
         ValueError: Unknown name, or an architecture whose towers have no dense reading here.
     """
     if isinstance(model_name, str):
-        config = open_clip.get_model_config(model_name)
+        config: Any = open_clip.get_model_config(model_name)
         if config is None:
             raise ValueError(
                 f'model.backbone.model_name={model_name!r} is not known to open_clip; '
                 f'ViT models are {[n for n in open_clip.list_models() if n.startswith("ViT-")]}'
             )
     else:
-        config = dict(model_name)
+        config = model_name
     config = copy.deepcopy(dict(config))
     if 'multimodal_cfg' in config or 'hf_model_name' in config['text_cfg']:
         raise ValueError(f'{model_name!r}: CoCa and Hugging Face text towers are not supported')
@@ -44,7 +46,9 @@ def build_clip(model_name: str | dict) -> nn.Module:
     custom_text = config.pop('custom_text', False)
     clip = (open_clip.CustomTextCLIP if custom_text else open_clip.CLIP)(**config)
     _check_towers(clip, model_name)
-    return _replace_quick_gelu(clip)
+    replace_modules(clip, open_clip.transformer.QuickGELU, lambda _: QuickGELU())
+    replace_modules(clip, nn.MultiheadAttention, SplitAttention)
+    return clip
 
 
 class QuickGELU(open_clip.transformer.QuickGELU):
@@ -53,14 +57,6 @@ class QuickGELU(open_clip.transformer.QuickGELU):
     def forward(self, x: Tensor) -> Tensor:
         """Values of any shape."""
         return F.silu(1.702 * x) / 1.702
-
-
-def _replace_quick_gelu(clip: nn.Module) -> nn.Module:
-    for module in list(clip.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, open_clip.transformer.QuickGELU):
-                setattr(module, name, QuickGELU())
-    return clip
 
 
 def _check_towers(clip: Any, model_name: str | dict) -> None:
@@ -79,31 +75,20 @@ def _check_towers(clip: Any, model_name: str | dict) -> None:
 
 
 def apply_finetune_policy(model: nn.Module, policy: str) -> list[str]:
-    """Set ``requires_grad`` of every parameter of ``model``.
+    """Set ``requires_grad`` of all parameters; returns the names of those left trainable.
 
-    Args:
-        model: An open_clip model with split attention projections.
-        policy: ``'attention'`` trains the query and value weights of every block of both towers (no
-            biases, no position embeddings; CAT-Seg, section 3.4), ``'full'`` everything but the
-            logit scale, ``'frozen'`` nothing.
-
-    Returns:
-        Names of the parameters left trainable.
-
-    Raises:
-        ValueError: Unknown policy.
+    ``'attention'`` trains the query and value weights of every block of both towers (no biases, no
+    position embeddings; CAT-Seg, section 3.4), ``'full'`` everything but the logit scale,
+    ``'frozen'`` nothing. Another policy is a ValueError.
     """
     if policy not in POLICIES:
         raise ValueError(f'finetune must be one of {POLICIES}, got {policy!r}')
-    trained = []
+    names = [name for name, _ in model.named_parameters()]
+    trained = {
+        'attention': [name for name in names if name.endswith(_ATTENTION_SUFFIXES)],
+        'full': [name for name in names if name.rsplit('.', 1)[-1] not in _NEVER_TRAINED],
+        'frozen': [],
+    }[policy]
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(_is_trained(name, policy))
-        if parameter.requires_grad:
-            trained.append(name)
+        parameter.requires_grad_(name in trained)
     return trained
-
-
-def _is_trained(name: str, policy: str) -> bool:
-    if policy == 'attention':
-        return name.endswith(_ATTENTION_SUFFIXES)
-    return policy == 'full' and name.rsplit('.', 1)[-1] not in _NEVER_TRAINED

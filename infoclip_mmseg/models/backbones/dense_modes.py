@@ -22,15 +22,13 @@ CLIP's untouched last block, 'sclip_residual' SCLIP as published.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
 DenseMode = Callable[[nn.Module, Tensor], Tensor]
-Attention = Callable[[Any, Tensor], Tensor]
-"""A :class:`SplitAttention` and normalised tokens (B, L, C) -> tokens before the projection."""
 
 
 def catseg(block: Any, tokens: Tensor) -> Tensor:
@@ -45,50 +43,29 @@ def catseg(block: Any, tokens: Tensor) -> Tensor:
     return tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
 
 
-def query_key(attention: Any, x: Tensor) -> Tensor:
-    """Ordinary attention."""
-    return attention.attend(attention.query(x), attention.key(x), attention.value(x))
+def attention_only(block: Any, tokens: Tensor, pairs: Sequence[str]) -> Tensor:
+    """The output of the last block's attention, without residual connection and MLP.
+
+    It is the sum over pairs such as 'qk', queries that attend to keys; without pairs each position
+    has its own value.
+    """
+    attention, tokens = block.attn, block.ln_1(tokens)
+    value = attention.value(tokens)
+    project = dict(q=attention.query, k=attention.key)
+    read = {name: project[name](tokens) for name in sorted({*''.join(pairs)})}
+    parts = [attention.attend(read[pair[0]], read[pair[1]], value) for pair in pairs]
+    return block.ls_1(attention.out_proj(sum(parts[1:], parts[0]) if parts else value))
 
 
-def own_value(attention: Any, x: Tensor) -> Tensor:
-    """Each position attends to itself only."""
-    return attention.value(x)
-
-
-def query_query(attention: Any, x: Tensor) -> Tensor:
-    """Queries attend to queries."""
-    query = attention.query(x)
-    return attention.attend(query, query, attention.value(x))
-
-
-def query_query_key_key(attention: Any, x: Tensor) -> Tensor:
-    """Sum of queries attending to queries and keys to keys; the weights sum to 2."""
-    key, value = attention.key(x), attention.value(x)
-    return query_query(attention, x) + attention.attend(key, key, value)
-
-
-def attention_only(block: Any, tokens: Tensor, attend: Attention) -> Tensor:
-    """The output of the last block's attention, without residual connection and MLP."""
-    return block.ls_1(block.attn.out_proj(attend(block.attn, block.ln_1(tokens))))
-
-
-def with_residual(block: Any, tokens: Tensor, attend: Attention) -> Tensor:
+def with_residual(block: Any, tokens: Tensor, pairs: Sequence[str]) -> Tensor:
     """The last block as it is but for its attention."""
-    tokens = tokens + attention_only(block, tokens, attend)
+    tokens = tokens + attention_only(block, tokens, pairs)
     return tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
 
 
-ATTENTIONS: dict[str, Attention] = {
-    'vanilla': query_key,
-    'maskclip': own_value,
-    'sclip': query_query_key_key,
-    'clearclip': query_query,
-}
+ATTENTIONS = {'vanilla': ('qk',), 'maskclip': (), 'sclip': ('qq', 'kk'), 'clearclip': ('qq',)}
 DENSE_MODES: dict[str, DenseMode] = {
     'catseg': catseg,
-    **{name: partial(attention_only, attend=attend) for name, attend in ATTENTIONS.items()},
-    **{
-        f'{name}_residual': partial(with_residual, attend=attend)
-        for name, attend in ATTENTIONS.items()
-    },
+    **{name: partial(attention_only, pairs=pairs) for name, pairs in ATTENTIONS.items()},
+    **{f'{name}_residual': partial(with_residual, pairs=p) for name, p in ATTENTIONS.items()},
 }

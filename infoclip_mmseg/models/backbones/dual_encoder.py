@@ -11,7 +11,6 @@ from mmseg.registry import MODELS
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from infoclip_mmseg.models.backbones.attention import split_attention
 from infoclip_mmseg.models.backbones.build import apply_finetune_policy, build_clip
 from infoclip_mmseg.models.backbones.vit import ViTTower
 from infoclip_mmseg.models.backbones.weights import load_pretrained
@@ -66,6 +65,9 @@ class CLIPDualEncoder(BaseModule):
         image_tower: Reads ``clip.visual``.
         text_encoder: Reads the rest of ``clip``, and keeps the embeddings that it made.
         trainable_names: Names of the CLIP parameters that are trained.
+        embed_dim: C of the joint embedding space.
+        image_width: Channels of the image tower's block maps.
+        patch_size: Height and width of a patch in pixels.
     """
 
     def __init__(
@@ -84,30 +86,13 @@ class CLIPDualEncoder(BaseModule):
         self.model_name = model_name
         self.pretrained = pretrained
         self.with_cp = with_cp
-        self.clip = cast(Any, split_attention(build_clip(model_name)))
+        self.clip = cast(Any, build_clip(model_name))
         self.trainable_names = apply_finetune_policy(self.clip, finetune)
         self.image_tower = ViTTower(self.clip.visual, dense_mode, out_blocks)
         self.text_encoder = TextEncoder(self.clip, model_name, text_batch_size, text_cache_dir)
-
-    @property
-    def embed_dim(self) -> int:
-        """C of the joint embedding space."""
-        return self.image_tower.embed_dim
-
-    @property
-    def image_width(self) -> int:
-        """Channels of the image tower's block maps."""
-        return self.image_tower.width
-
-    @property
-    def patch_size(self) -> tuple[int, int]:
-        """Height and width of a patch in pixels."""
-        return self.image_tower.patch_size
-
-    @property
-    def out_blocks(self) -> tuple[int, ...]:
-        """0-based image blocks whose outputs are returned."""
-        return self.image_tower.out_blocks
+        tower = self.image_tower
+        self.embed_dim, self.image_width = tower.embed_dim, tower.width
+        self.patch_size, self.out_blocks = tower.patch_size, tower.out_blocks
 
     @property
     def text_tower(self) -> Any:
@@ -128,8 +113,7 @@ class CLIPDualEncoder(BaseModule):
 
         Raises:
             FileNotFoundError: The weights are neither at hand nor downloadable.
-            ValueError: The weights belong to another model; see
-                :func:`~infoclip_mmseg.models.backbones.weights.load_clip_weights`.
+            ValueError: The weights belong to another model.
         """
         if self.pretrained is not None:
             load_pretrained(self.clip, self.model_name, self.pretrained)
@@ -141,10 +125,7 @@ class CLIPDualEncoder(BaseModule):
         return (*features.blocks, features.dense)
 
     def encode_image(self, images: Tensor) -> ImageFeatures:
-        """Dense embeddings and block maps.
-
-        Args:
-            images: Normalised images (B, 3, h, w); h and w multiples of the patch size.
+        """Dense embeddings and block maps of normalised images (B, 3, h, w).
 
         Raises:
             ValueError: h or w is not a multiple of the patch size.
@@ -160,10 +141,7 @@ class CLIPDualEncoder(BaseModule):
         return self.text_encoder.encode(tokens, self._run)
 
     def embed_prompts(self, prompts: PromptSet) -> Tensor:
-        """L2-normalised text embeddings (T, P, C), cached where the text tower cannot change.
-
-        See :meth:`~infoclip_mmseg.models.text.encoder.TextEncoder.embed`.
-        """
+        """L2-normalised text embeddings (T, P, C), cached where the text tower cannot change."""
         return self.text_encoder.embed(prompts, self._run)
 
     def train(self, mode: bool = True) -> CLIPDualEncoder:

@@ -42,15 +42,7 @@ class AppearanceGuidance(BaseModule):
         self.normalisation = Normalisation(tuple(mean), tuple(std))
 
     def forward(self, images: Tensor, normalisation: Normalisation) -> tuple[Tensor, ...]:
-        """Guidance maps, coarse to fine.
-
-        Args:
-            images: Normalised images (B, 3, h, w), as CLIP gets them.
-            normalisation: How they were normalised.
-
-        Raises:
-            ValueError: The backbone does not return three maps.
-        """
+        """Guidance maps, coarse to fine, of images (B, 3, h, w) as CLIP gets them."""
         maps = self.backbone(renormalise(images, normalisation, self.normalisation))
         if not isinstance(maps, (tuple, list)) or len(maps) != 3:
             got = f'{len(maps)} maps' if isinstance(maps, (tuple, list)) else type(maps).__name__

@@ -8,8 +8,7 @@ there are another.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -47,34 +46,67 @@ def pack_qkv(state: State) -> dict[str, Tensor]:
     return packed
 
 
+class _Names(NamedTuple):
+    """OpenAI's beginnings of names and those of another library.
+
+    Attributes:
+        blocks: Before the numbers of blocks.
+        block: After the number of a block.
+        others: Of tensors that belong to no block.
+    """
+
+    blocks: dict[str, str]
+    block: dict[str, str]
+    others: dict[str, str]
+
+    def rename(self, name: str, inverse: bool = False) -> str:
+        """OpenAI's name to the other library's, or back; of a block also its prefix alone."""
+        for old, new in _pairs(self.blocks, inverse):
+            if name.startswith(old):
+                number, _, rest = name.removeprefix(old).partition('.')
+                return f'{new}{number}.{_swap_start(rest, self.block, inverse)}'
+        return _swap_start(name, self.others, inverse)
+
+
+def _pairs(table: dict[str, str], inverse: bool) -> Iterable[tuple[str, str]]:
+    return zip(table.values(), table) if inverse else table.items()
+
+
+def _swap_start(name: str, table: dict[str, str], inverse: bool) -> str:
+    for old, new in _pairs(table, inverse):
+        if name.startswith(old):
+            return new + name.removeprefix(old)
+    return name
+
+
 # mmpretrain's CLIP (mmpretrain.models.multimodal.clip). Its image tower is mmpretrain's
 # VisionTransformer with pre_norm=True and a CLIPProjection; its text tower has OpenAI's names.
-
-# OpenAI's and open_clip's names below 'visual.', mmpretrain's below 'visual.'.
-_IMAGE = {
-    'class_embedding': 'cls_token',
-    'positional_embedding': 'pos_embed',
-    'conv1.weight': 'patch_embed.projection.weight',
-    'ln_pre': 'pre_norm',
-    'ln_post': 'ln1',
-}
-_BLOCK = {
-    'ln_1': 'ln1',
-    'ln_2': 'ln2',
-    'attn.in_proj_': 'attn.qkv.',
-    'attn.out_proj': 'attn.proj',
-    'mlp.c_fc': 'ffn.layers.0.0',
-    'mlp.c_proj': 'ffn.layers.1',
-}
-_BLOCKS = ('transformer.resblocks', 'layers')
-_PROJECTION = ('visual.proj', 'visual_proj.proj')
+_MMPRETRAIN = _Names(
+    blocks={'visual.transformer.resblocks.': 'visual.layers.'},
+    block={
+        'ln_1': 'ln1',
+        'ln_2': 'ln2',
+        'attn.in_proj_': 'attn.qkv.',
+        'attn.out_proj': 'attn.proj',
+        'mlp.c_fc': 'ffn.layers.0.0',
+        'mlp.c_proj': 'ffn.layers.1',
+    },
+    others={
+        'visual.class_embedding': 'visual.cls_token',
+        'visual.positional_embedding': 'visual.pos_embed',
+        'visual.conv1.weight': 'visual.patch_embed.projection.weight',
+        'visual.ln_pre': 'visual.pre_norm',
+        'visual.ln_post': 'visual.ln1',
+        'visual.proj': 'visual_proj.proj',
+    },
+)
 # Tensors that mmpretrain holds with leading dimensions of 1.
 _LEADING = {'visual.class_embedding': 2, 'visual.positional_embedding': 1}
 
 
 def is_mmpretrain_clip(state: State) -> bool:
     """Whether a state dict is of mmpretrain's ``CLIP`` or ``CLIPZeroShot``."""
-    return _PROJECTION[1] in state and 'visual.patch_embed.projection.weight' in state
+    return {'visual_proj.proj', 'visual.patch_embed.projection.weight'} <= set(state)
 
 
 def from_mmpretrain(state: State) -> dict[str, Tensor]:
@@ -83,75 +115,58 @@ def from_mmpretrain(state: State) -> dict[str, Tensor]:
     for name, tensor in state.items():
         if name.startswith('data_preprocessor.'):
             continue
-        name = _rename(name, inverse=True)
+        name = _MMPRETRAIN.rename(name, inverse=True)
         converted[name] = tensor.flatten(0, _LEADING[name]) if name in _LEADING else tensor
     return converted
 
 
 def to_mmpretrain(state: State) -> dict[str, Tensor]:
-    """Weights in mmpretrain's layout from OpenAI's, packed or split.
-
-    Args:
-        state: State dict of an open_clip model, or of ``CLIPDualEncoder.clip``.
-    """
+    """Weights in mmpretrain's layout from OpenAI's, packed or split."""
     converted = {}
     for name, tensor in pack_qkv(state).items():
         for _ in range(_LEADING.get(name, 0)):
             tensor = tensor[None]
-        converted[_rename(name, inverse=False)] = tensor
+        converted[_MMPRETRAIN.rename(name)] = tensor
     return converted
-
-
-def _rename(name: str, inverse: bool) -> str:
-    """OpenAI's name to mmpretrain's, or back."""
-    if name in _PROJECTION:
-        return _PROJECTION[0 if inverse else 1]
-    if not name.startswith('visual.'):
-        return name
-    prefix, rest = 'visual.', name.removeprefix('visual.')
-    match = re.match(rf'{_BLOCKS[1 if inverse else 0]}\.(\d+)\.', rest)
-    if match:
-        prefix = f'visual.{_BLOCKS[0 if inverse else 1]}.{match[1]}.'
-        rest = rest[match.end() :]
-    return prefix + _swap_start(rest, _BLOCK if match else _IMAGE, inverse)
 
 
 # transformers' CLIPModel: towers of the same parts, query, key and value each a linear layer, the
 # two projections linear layers too, that is, transposed.
-_HF_TOP = {
-    'visual.class_embedding': 'vision_model.embeddings.class_embedding',
-    'visual.conv1.weight': 'vision_model.embeddings.patch_embedding.weight',
-    'visual.positional_embedding': 'vision_model.embeddings.position_embedding.weight',
-    'visual.ln_pre.': 'vision_model.pre_layrnorm.',
-    'visual.ln_post.': 'vision_model.post_layernorm.',
-    'visual.proj': 'visual_projection.weight',
-    'token_embedding.weight': 'text_model.embeddings.token_embedding.weight',
-    'positional_embedding': 'text_model.embeddings.position_embedding.weight',
-    'ln_final.': 'text_model.final_layer_norm.',
-    'text_projection': 'text_projection.weight',
-    'logit_scale': 'logit_scale',
-}
+_TRANSFORMERS = _Names(
+    blocks={
+        'visual.transformer.resblocks.': 'vision_model.encoder.layers.',
+        'transformer.resblocks.': 'text_model.encoder.layers.',
+    },
+    block={
+        'ln_1.': 'layer_norm1.',
+        'ln_2.': 'layer_norm2.',
+        'mlp.c_fc.': 'mlp.fc1.',
+        'mlp.c_proj.': 'mlp.fc2.',
+        'attn.out_proj.': 'self_attn.out_proj.',
+        **{f'attn.{part}': f'self_attn.{part.replace("_weight", ".weight")}' for part in _SPLIT},
+    },
+    others={
+        'visual.class_embedding': 'vision_model.embeddings.class_embedding',
+        'visual.conv1.weight': 'vision_model.embeddings.patch_embedding.weight',
+        'visual.positional_embedding': 'vision_model.embeddings.position_embedding.weight',
+        'visual.ln_pre.': 'vision_model.pre_layrnorm.',
+        'visual.ln_post.': 'vision_model.post_layernorm.',
+        'visual.proj': 'visual_projection.weight',
+        'token_embedding.weight': 'text_model.embeddings.token_embedding.weight',
+        'positional_embedding': 'text_model.embeddings.position_embedding.weight',
+        'ln_final.': 'text_model.final_layer_norm.',
+        'text_projection': 'text_projection.weight',
+        'logit_scale': 'logit_scale',
+    },
+)
 _HF_TRANSPOSED = ('visual_projection.weight', 'text_projection.weight')
-_HF_BLOCK = {
-    'ln_1.': 'layer_norm1.',
-    'ln_2.': 'layer_norm2.',
-    'mlp.c_fc.': 'mlp.fc1.',
-    'mlp.c_proj.': 'mlp.fc2.',
-    'attn.out_proj.': 'self_attn.out_proj.',
-    **{f'attn.{part}': f'self_attn.{part.replace("_weight", ".weight")}' for part in _SPLIT},
-}
-_HF_BLOCKS = {
-    'visual.transformer.resblocks.': 'vision_model.encoder.layers.',
-    'transformer.resblocks.': 'text_model.encoder.layers.',
-}
 _HF_BIASES = tuple(f'self_attn.{part}_proj.bias' for part in 'qkv')
 
 
 def is_transformers_clip(state: State) -> bool:
     """Whether a state dict is of transformers' ``CLIPModel``, both towers and projections."""
-    return {_HF_TOP[name] for name in ('visual.conv1.weight', 'visual.proj')} <= set(state) and (
-        _HF_TOP['token_embedding.weight'] in state
-    )
+    telling = ('visual.conv1.weight', 'visual.proj', 'token_embedding.weight')
+    return {_TRANSFORMERS.others[name] for name in telling} <= set(state)
 
 
 def from_transformers(state: State) -> dict[str, Tensor]:
@@ -163,10 +178,10 @@ def from_transformers(state: State) -> dict[str, Tensor]:
         if name.endswith(_HF_BIASES[0]):
             block = name.removesuffix(_HF_BIASES[0])
             tensor = torch.cat([state[block + part] for part in _HF_BIASES])
-            converted[_hf_rename(block, inverse=True) + 'attn.in_proj_bias'] = tensor
+            converted[_TRANSFORMERS.rename(block, inverse=True) + 'attn.in_proj_bias'] = tensor
         else:
             tensor = tensor.T if name in _HF_TRANSPOSED else tensor
-            converted[_hf_rename(name, inverse=True)] = tensor
+            converted[_TRANSFORMERS.rename(name, inverse=True)] = tensor
     return converted
 
 
@@ -175,31 +190,12 @@ def to_transformers(state: State) -> dict[str, Tensor]:
     converted: dict[str, Tensor] = {}
     for name, tensor in split_qkv(state).items():
         if name.endswith('in_proj_bias'):
-            block = _hf_rename(name.removesuffix('attn.in_proj_bias'), inverse=False)
+            block = _TRANSFORMERS.rename(name.removesuffix('attn.in_proj_bias'))
             converted.update(zip([block + part for part in _HF_BIASES], tensor.chunk(3)))
         else:
-            name = _hf_rename(name, inverse=False)
+            name = _TRANSFORMERS.rename(name)
             converted[name] = tensor.T.contiguous() if name in _HF_TRANSPOSED else tensor
     return converted
-
-
-def _hf_rename(name: str, inverse: bool) -> str:
-    """OpenAI's name to transformers', or back; of a block also its prefix alone."""
-    for pair in _HF_BLOCKS.items():
-        old, new = reversed(pair) if inverse else pair
-        if name.startswith(old):
-            number, _, rest = name.removeprefix(old).partition('.')
-            return f'{new}{number}.{_swap_start(rest, _HF_BLOCK, inverse)}'
-    return _swap_start(name, _HF_TOP, inverse)
-
-
-def _swap_start(name: str, table: Mapping[str, str], inverse: bool) -> str:
-    """Replace the beginning of a name that is among the keys (inverse: values) of a table."""
-    for pair in table.items():
-        old, new = reversed(pair) if inverse else pair
-        if name.startswith(old):
-            return new + name.removeprefix(old)
-    return name
 
 
 # What wrappers, trainers and whole models put before all names of a CLIP.

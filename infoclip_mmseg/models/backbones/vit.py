@@ -29,6 +29,11 @@ class ViTTower:
             last block of the first and of the second third (blocks 3 and 7 of 12, 7 and 15 of 24,
             as CAT-Seg).
 
+    Attributes:
+        embed_dim: C.
+        width: Channels of the block maps.
+        patch_size: Height and width in pixels of what becomes one position.
+
     Raises:
         ValueError: There is no such mode or block.
     """
@@ -45,32 +50,16 @@ class ViTTower:
             raise ValueError(f'out_blocks must lie in 0..{layers - 2}, got {self.out_blocks}')
         self.visual = visual
         self.dense_mode = dense_mode
-
-    @property
-    def embed_dim(self) -> int:
-        """C of the joint embedding space."""
-        return self.visual.proj.shape[1]
-
-    @property
-    def width(self) -> int:
-        """Channels of the block maps."""
-        return self.visual.conv1.out_channels
-
-    @property
-    def patch_size(self) -> tuple[int, int]:
-        """Height and width in pixels of what becomes one position."""
-        height, width = self.visual.conv1.kernel_size
-        return height, width
+        self.embed_dim: int = visual.proj.shape[1]
+        self.width: int = visual.conv1.out_channels
+        self.patch_size: tuple[int, int] = visual.conv1.kernel_size
 
     def dense(
         self, images: Tensor, run: Callable[..., Tensor]
     ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-        """Dense embeddings of normalised images.
+        """Dense embeddings of normalised images (B, 3, h, w).
 
-        Args:
-            images: (B, 3, h, w).
-            run: Calls its first argument, a block, with the others; the place for activation
-                checkpointing.
+        ``run`` calls its first argument, a block, with the others: the place for checkpointing.
 
         Returns:
             Dense embeddings (B, C, H, W), the class token read in the same way (B, C), and the maps

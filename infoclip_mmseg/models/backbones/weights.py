@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,7 @@ TOKEN_TABLE, TOKEN_ROWS = 'token_embedding.weight', 'token_embedding.rows'
 
 
 def load_pretrained(clip: Any, model_name: str | dict, pretrained: str) -> None:
-    """Load the weights that a config names into an open_clip model.
-
-    Args:
-        clip: Model from :func:`~infoclip_mmseg.models.backbones.build.build_clip`.
-        model_name: What it was built from.
-        pretrained: open_clip tag or file.
+    """Load the weights that a config names, by a tag or a file, into an open_clip model.
 
     Raises:
         FileNotFoundError, ValueError: See :func:`find_weights` and :func:`load_clip_weights`.
@@ -86,12 +82,7 @@ def find_weights(model_name: str, pretrained: str, quick_gelu: bool) -> Path:
 
 
 def check_activation(model_name: str, source: str, wanted: bool, built: bool) -> None:
-    """Refuse weights trained with one GELU in a model built with the other.
-
-    Raises:
-        ValueError: QuickGELU weights in a GELU model or the other way round; the outputs would be
-            silently wrong.
-    """
+    """Refuse with a ValueError weights whose GELU is not the model's: outputs would be wrong."""
     if wanted != built:
         base = model_name.removesuffix('-quickgelu')
         names = {True: 'QuickGELU', False: 'GELU'}
@@ -123,7 +114,8 @@ def load_clip_weights(model: nn.Module, model_name: str, path: Path, quick_gelu:
             _check_config_beside(model_name, path, quick_gelu)
             state = layout.read(state)
     if TOKEN_ROWS in state:
-        state = expand_token_table(state, _vocabulary_size(model))
+        embedding: Any = getattr(model, 'text', model)
+        state = expand_token_table(state, embedding.token_embedding.num_embeddings)
     if hasattr(model, 'text'):
         state = open_clip.model.convert_to_custom_text_state_dict(state)
     if 'logit_scale' in state:
@@ -167,13 +159,6 @@ def expand_token_table(state: dict[str, Tensor], vocabulary_size: int) -> dict[s
     ``token_embedding.rows``. All other tokens get the mean of these rows: words that the model has
     never read are alike to it.
 
-    Args:
-        state: State dict with the kept rows (k, width) and their ids (k,).
-        vocabulary_size: Rows of the full table.
-
-    Returns:
-        State dict with the full table, without the ids.
-
     Raises:
         ValueError: The ids do not fit the kept rows or the vocabulary.
     """
@@ -193,13 +178,7 @@ def expand_token_table(state: dict[str, Tensor], vocabulary_size: int) -> dict[s
     return {**state, TOKEN_TABLE: table}
 
 
-def _vocabulary_size(model: Any) -> int:
-    return getattr(model, 'text', model).token_embedding.num_embeddings
-
-
 def _is_torchscript(path: Path) -> bool:
-    import zipfile
-
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
@@ -209,9 +188,8 @@ def _is_torchscript(path: Path) -> bool:
 def _check_fit(model: nn.Module, model_name: str, state: dict[str, Tensor], path: Path) -> None:
     expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     got = {key: tuple(value.shape) for key, value in state.items()}
-    missing = sorted(expected.keys() - got.keys())
-    unexpected = sorted(got.keys() - expected.keys())
-    wrong = sorted(k for k in expected.keys() & got.keys() if expected[k] != got[k])
+    missing, unexpected = sorted(expected.keys() - got), sorted(got.keys() - expected)
+    wrong = sorted(k for k in expected.keys() & got if expected[k] != got[k])
     if missing or unexpected or wrong:
         shapes = [f'{k}: file {got[k]}, model {expected[k]}' for k in wrong[:3]]
         kind = looks_like(state)

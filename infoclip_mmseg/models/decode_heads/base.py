@@ -78,15 +78,7 @@ class OpenVocabHead(BaseModule):
         return logits if classes is None else scatter_logits(logits, classes, text.shape[0])
 
     def decode(self, features: ImageFeatures, text: Tensor) -> ClassLogits:
-        """Logits of the classes that the head decodes.
-
-        Args:
-            features: Features of B views.
-            text: Text embeddings (T, P, C).
-
-        Returns:
-            Logits (B, k, h, w) and their classes (B, k), ascending, or None for all T.
-        """
+        """Logits of the classes that the head decodes, of B views and text (T, P, C)."""
         raise NotImplementedError(f'{type(self).__name__} must implement decode')
 
     def scores(self, logits: Tensor) -> Tensor:
@@ -104,14 +96,10 @@ class OpenVocabHead(BaseModule):
         return scores
 
     def labels(self, winner: Tensor, probability: Tensor) -> Tensor:
-        """Labels (h, w), 0..T-1.
+        """Labels (h, w), 0..T-1, from each pixel's most probable class and its probability.
 
         With a single class: 0 where its probability is above the threshold, elsewhere
         ``ignore_index``, as in label maps.
-
-        Args:
-            winner: The most probable class (h, w) of each pixel.
-            probability: Its probability (h, w).
         """
         if self.num_classes == 1:
             return winner.masked_fill(probability <= self.threshold, self.ignore_index)
@@ -122,14 +110,9 @@ class OpenVocabHead(BaseModule):
     ) -> list[tuple[Tensor, list[dict[str, Any]]]]:
         """Masks one by one: panoptic or instance segmentation. Offered by heads that find masks.
 
-        Args:
-            features, text: As for :meth:`decode`.
-            size: Height and width of the id maps.
-            options: The head's own.
-
         Returns:
-            For each image an id map (h, w), 0 where there is no segment, and a dict a segment with
-            its ``id`` and whatever else the head knows of it.
+            For each image an id map (h, w) of ``size``, 0 where there is no segment, and a dict a
+            segment with its ``id`` and whatever else the head knows of it.
         """
         raise TypeError(
             f'a {type(self).__name__} labels positions and finds no masks: segments() needs a head '

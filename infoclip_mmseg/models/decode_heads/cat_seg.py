@@ -73,10 +73,7 @@ class CATSegHead(OpenVocabHead):
         loss_decode: Task loss, see :class:`~infoclip_mmseg.losses.CATSegBCELoss`; any mmseg loss on
             one logit map a class will do. A list is summed; losses of one ``loss_name`` have one
             key, as in mmseg.
-        ignore_index: Label value of pixels without a label.
-        threshold: Probability above which a pixel belongs to the class when the vocabulary has
-            only one.
-        init_cfg: See ``mmengine.model.BaseModule``.
+        ignore_index, threshold, init_cfg: See :class:`OpenVocabHead`.
         sizes: Shorthand for fields of ``aggregation`` and ``upsampling``, such as
             ``hidden_dim=128``. Where both give a field, ``aggregation`` and ``upsampling`` win.
 
@@ -125,11 +122,7 @@ class CATSegHead(OpenVocabHead):
     def _build_guidance(
         self, clip: int, other: Sequence[int] | None, sizes: UpsamplingSizes
     ) -> list[int]:
-        """Channels of the three guidance maps, coarse to fine.
-
-        They are the dense embeddings and two image blocks brought to 2x and 4x the grid, or three
-        maps of another backbone.
-        """
+        """Channels of the three guidance maps, coarse to fine; see :meth:`guide`."""
         if other is not None:
             if len(other) != 3:
                 raise ValueError(
@@ -171,13 +164,9 @@ class CATSegHead(OpenVocabHead):
     def decode(self, features: ImageFeatures, text: Tensor) -> ClassLogits:
         """Logits of the classes that each image is most similar to, at most ``pad_len``.
 
-        Args:
-            features: Dense embeddings (B, C, H, W) and two block maps (B, width, H, W), or with
-                ``guidance_channels`` three maps of any size.
-            text: Text embeddings (T, P, C).
-
-        Returns:
-            Logits (B, k, 4H, 4W) and their classes. :meth:`forward` gives the others -100.
+        Features are dense embeddings (B, C, H, W) and two block maps (B, width, H, W), or with
+        ``guidance_channels`` three maps of any size. Logits are (B, k, 4H, 4W); :meth:`forward`
+        gives the other classes -100.
         """
         self._check(features, text)
         volume, text, classes = top_cost_volume(features.dense, text, self.pad_len)
@@ -193,7 +182,8 @@ class CATSegHead(OpenVocabHead):
     def guide(self, features: ImageFeatures) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Maps that guide aggregation, at the grid, and upsampling, at 2x and 4x the grid."""
         if self.guided_by_clip:
-            return features.dense, self.upsample_guidance(features.blocks)
+            coarse, fine = features.blocks
+            return features.dense, (self.upsample1(coarse), self.upsample2(fine))
         height, width = features.dense.shape[-2:]
         coarse, middle, fine = (
             resize(block, (scale * height, scale * width))
@@ -202,16 +192,12 @@ class CATSegHead(OpenVocabHead):
         return coarse, (middle, fine)
 
     def aggregate(self, x: Tensor, appearance: Tensor, text: Tensor) -> Tensor:
-        """Aggregation layers.
+        """Aggregation layers: features (B, T, H, W, hidden_dim) to features.
 
         Args:
-            x: Embedded cost volume (B, T, H, W, hidden_dim); overwritten where no gradients are
-                recorded.
+            x: Embedded cost volume; overwritten where no gradients are recorded.
             appearance: Guidance (B, G, H, W), as a rule the dense image embeddings.
             text: Text embeddings (B or 1, T, P, C).
-
-        Returns:
-            Features (B, T, H, W, hidden_dim).
         """
         appearance = self.appearance_proj(appearance).permute(0, 2, 3, 1)
         text_guidance = self.text_proj(F.normalize(text.mean(dim=2), dim=-1))
@@ -219,10 +205,6 @@ class CATSegHead(OpenVocabHead):
         for layer in self.layers:
             x = layer(x, appearance, text_guidance, pooling_size, self.recomputes, self.class_chunk)
         return x
-
-    def upsample_guidance(self, blocks: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Block maps (B, width, H, W) to guidance at 2x and 4x the grid."""
-        return self.upsample1(blocks[0]), self.upsample2(blocks[1])
 
     def upsample(self, x: Tensor, guidance: Sequence[Tensor]) -> Tensor:
         """Features (B, T, H, W, C) and guidance at 2x and 4x the grid to logits (B, T, 4H, 4W)."""

@@ -13,27 +13,24 @@ from infoclip_mmseg.models.backbones.layouts import split_qkv
 
 _CLIP = 'sem_seg_head.predictor.clip_model.'
 _HEAD = 'sem_seg_head.predictor.transformer.'
-# (pattern, replacement) for what follows _HEAD or stands at the top; the first match counts.
-_RULES = tuple(
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
-        (r'layers\.(\d+)\.swin_block\.(block_\d)\.mlp\.fc1\.', r'layers.\1.spatial.\2.mlp.0.'),
-        (r'layers\.(\d+)\.swin_block\.(block_\d)\.mlp\.fc2\.', r'layers.\1.spatial.\2.mlp.2.'),
-        (r'layers\.(\d+)\.swin_block\.', r'layers.\1.spatial.'),
-        (r'layers\.(\d+)\.attention\.MLP\.', r'layers.\1.classes.mlp.'),
-        (r'layers\.(\d+)\.attention\.', r'layers.\1.classes.'),
-        (r'conv1\.', 'cost_embed.'),
-        (r'guidance_projection\.', 'appearance_proj.'),
-        (r'text_guidance_projection\.', 'text_proj.'),
-        (r'decoder_guidance_projection\.', 'decoder_guidance_proj.'),
-        (r'decoder1\.up\.', 'decoder.0.up.'),
-        (r'decoder2\.up\.', 'decoder.1.up.'),
-        (r'decoder1\.conv\.double_conv\.', 'decoder.0.'),
-        (r'decoder2\.conv\.double_conv\.', 'decoder.1.'),
-        (r'head\.', 'conv_seg.'),
-        (r'(upsample[12])\.', r'\1.'),
-    )
-)
+# Pattern and replacement for what follows _HEAD or stands at the top; the first match counts.
+_RULES = {
+    r'layers\.(\d+)\.swin_block\.(block_\d)\.mlp\.fc1\.': r'layers.\1.spatial.\2.mlp.0.',
+    r'layers\.(\d+)\.swin_block\.(block_\d)\.mlp\.fc2\.': r'layers.\1.spatial.\2.mlp.2.',
+    r'layers\.(\d+)\.swin_block\.': r'layers.\1.spatial.',
+    r'layers\.(\d+)\.attention\.MLP\.': r'layers.\1.classes.mlp.',
+    r'layers\.(\d+)\.attention\.': r'layers.\1.classes.',
+    r'conv1\.': 'cost_embed.',
+    r'guidance_projection\.': 'appearance_proj.',
+    r'text_guidance_projection\.': 'text_proj.',
+    r'decoder_guidance_projection\.': 'decoder_guidance_proj.',
+    r'decoder1\.up\.': 'decoder.0.up.',
+    r'decoder2\.up\.': 'decoder.1.up.',
+    r'decoder1\.conv\.double_conv\.': 'decoder.0.',
+    r'decoder2\.conv\.double_conv\.': 'decoder.1.',
+    r'head\.': 'conv_seg.',
+    r'(upsample[12])\.': r'\1.',
+}
 # Places of the layers inside a double convolution.
 _DOUBLE_CONV = {'0': 'conv1', '1': 'norm1', '3': 'conv2', '4': 'norm2'}
 
@@ -61,12 +58,10 @@ def rename_key(key: str) -> str | None:
     if not key.startswith((_HEAD, 'upsample')):
         return None
     rest = key.removeprefix(_HEAD)
-    for pattern, replacement in _RULES:
-        if pattern.match(rest):
-            rest = pattern.sub(replacement, rest, count=1)
-            break
-    else:
+    rule = next((pattern for pattern in _RULES if re.match(pattern, rest)), None)
+    if rule is None:
         return None
+    rest = re.sub(rule, _RULES[rule], rest, count=1)
     stage = re.match(r'(decoder\.\d)\.(\d)\.', rest)
     if stage:
         rest = f'{stage[1]}.{_DOUBLE_CONV.get(stage[2], stage[2])}.{rest[stage.end() :]}'
@@ -87,34 +82,25 @@ def convert_catseg(source: dict[str, Any]) -> Conversion:
     source = source.get('model', source)
     source = {key.removeprefix('module.'): torch.as_tensor(v) for key, v in source.items()}
     derived = sorted(key for key in source if key.endswith('attn_mask'))
-    state, unplaced = {}, []
-    for key, value in source.items():
-        name = rename_key(key)
-        if name is not None:
-            state[name] = value
-        else:
-            unplaced.append(key)
-    for key in derived:
-        state.pop(rename_key(key) or '', None)
+    names = {key: rename_key(key) for key in source if key not in derived}
+    state = {name: source[key] for key, name in names.items() if name is not None}
     state = split_qkv(state)  # packed where all of CLIP was fine-tuned
     model = infer_model(state)
     with torch.device('meta'):
         expected = MODELS.build(model).state_dict()
-    by_name = {rename_key(key): key for key in source}
+    by_name = {name: key for key, name in names.items()}
+    unplaced = [key for key, name in names.items() if name is None]
     unplaced += [by_name.get(name, name) for name in state if name not in expected]
     state = {name: value for name, value in state.items() if name in expected}
     _check_complete(state, expected)
-    return Conversion(state, model, derived, sorted(set(unplaced) - set(derived)))
+    return Conversion(state, model, derived, sorted(set(unplaced)))
 
 
 def infer_model(state: dict[str, Tensor]) -> dict:
     """Model config whose tensors have the shapes of ``state`` (this plugin's names).
 
     Heads, windows and the activation leave no trace in the weights: CLIP's heads are 64 channels
-    wide, the rest is CAT-Seg's default.
-
-    Raises:
-        ValueError: Tensors are missing that every CAT-Seg with a CLIP ViT has.
+    wide, the rest is CAT-Seg's default. Missing tensors are a ValueError.
     """
     try:
         clip, head = 'backbone.clip.', 'decode_head.'

@@ -18,15 +18,8 @@ def class_probabilities(scores: Tensor, scale: float, word_counts: Sequence[int]
     """Scores of words to probabilities of classes.
 
     The softmax runs over all words; a class gets the highest probability among its words. So the
-    probabilities of a pixel sum to at most 1.
-
-    Args:
-        scores: Cosines (B, W, h, w), the words of a class one after another.
-        scale: Factor of the cosines before the softmax.
-        word_counts: Words of each of the T classes; empty where each word is a class.
-
-    Returns:
-        (B, T, h, w).
+    probabilities (B, T, h, w) of a pixel sum to at most 1. For the cosines (B, W, h, w) and
+    ``word_counts`` see :meth:`OpenVocabHead.probabilities`; ``scale`` is the cosines' factor.
     """
     probabilities = (scores * scale).softmax(dim=1)
     if all(count == 1 for count in word_counts):
@@ -44,10 +37,8 @@ class CosineHead(OpenVocabHead):
     is left after fine-tuning.
 
     Args:
-        ignore_index: Label value of pixels without a label.
-        threshold: Probability (sigmoid of the cosine) above which a pixel belongs to the class when
-            the vocabulary has only one.
-        init_cfg: See ``mmengine.model.BaseModule``.
+        ignore_index, threshold, init_cfg: See :class:`OpenVocabHead`; the probability is the
+            sigmoid of the cosine.
         sizes: What the segmentor tells every head (``embed_dim`` and so on); not needed here.
     """
 
@@ -85,9 +76,7 @@ class ZeroShotHead(CosineHead):
         threshold: Least probability of a pixel's class; below it the pixel is background. 0 is for
             vocabularies without background.
         background: Index of the background in the vocabulary.
-        ignore_index: Label value of pixels without a label.
-        init_cfg: See ``mmengine.model.BaseModule``.
-        sizes: What the segmentor tells every head; not needed here.
+        ignore_index, init_cfg, sizes: See :class:`CosineHead`.
 
     Raises:
         ValueError: The threshold is no probability or the scale not positive.
@@ -114,11 +103,7 @@ class ZeroShotHead(CosineHead):
         self.scale, self.background = scale, background
 
     def check_mode(self, mode: str) -> None:
-        """Refuse mode 'slide'.
-
-        Raises:
-            ValueError: The mode is 'slide'.
-        """
+        """Refuse mode 'slide' with a ValueError."""
         if mode == 'slide':
             raise ValueError(
                 "mode 'slide' averages sigmoids, which a ZeroShotHead does not have; take mode "
@@ -127,11 +112,7 @@ class ZeroShotHead(CosineHead):
             )
 
     def check_vocabulary(self, num_classes: int) -> None:
-        """Refuse a single class.
-
-        Raises:
-            ValueError: There is one; the softmax would give it every pixel with probability 1.
-        """
+        """Refuse a single class with a ValueError: the softmax would give it every pixel."""
         if num_classes == 1:
             raise ValueError(
                 'a ZeroShotHead shares each pixel out among the words: a single one gets all of '

@@ -10,14 +10,8 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from infoclip_mmseg.losses.base import Branch, build_losses
-from infoclip_mmseg.models.distillation.distiller import Distiller
-from infoclip_mmseg.models.distillation.student_embeddings import (
-    make_taps,
-    match_grid,
-    read_dense,
-    read_text,
-)
-from infoclip_mmseg.models.distillation.teacher import FrozenTeacher
+from infoclip_mmseg.models.distillation.distiller import Distiller, FrozenTeacher
+from infoclip_mmseg.models.distillation.taps import make_taps, match_grid, read_dense, read_text
 from infoclip_mmseg.models.normalisation import Normalisation, as_trained, renormalise
 from infoclip_mmseg.models.text.prompts import DEFAULT_TEMPLATES, PromptSet
 from infoclip_mmseg.utils.tensors import pair, resize
@@ -93,16 +87,13 @@ class Distillation(Distiller, nn.Module):
     def forward(
         self, read: Mapping[str, Any], images: Tensor, source: Normalisation, prompts: PromptSet
     ) -> dict[str, Tensor]:
-        """Losses of a batch.
+        """Losses of a batch, by name.
 
         Args:
             read: What the student's modules computed, from :func:`read_modules`.
             images: The student's images (B, 3, h, w), normalised.
             source: How they were normalised.
             prompts: The vocabulary.
-
-        Returns:
-            Scalars by name.
         """
         images = renormalise(images, source, self.normalisation)
         if self.input_size is not None:
@@ -112,11 +103,7 @@ class Distillation(Distiller, nn.Module):
         return self.alignment_loss(images, prompts, dense, text)
 
     def student_branch(self, dense: Tensor, text: Tensor | None, teacher: Branch) -> Branch:
-        """The student on the teacher's grid and in its embedding space.
-
-        Raises:
-            ValueError: The dense embeddings have another number of channels than configured.
-        """
+        """The student on the teacher's grid and in its embedding space."""
         dense = match_grid(dense, (teacher.dense.shape[-2], teacher.dense.shape[-1]))
         expected = self.embed_dim if self.channels is None else self.channels
         if dense.shape[1] != expected:
@@ -137,11 +124,7 @@ class Distillation(Distiller, nn.Module):
         return {name: tensor.cpu() for name, tensor in self._parts.state_dict().items()}
 
     def restore(self, entry: Mapping[str, Tensor] | None, resumes: bool) -> None:
-        """Put weights from :meth:`checkpoint_entry` back.
-
-        Raises:
-            ValueError: A run is to be resumed without them.
-        """
+        """Put weights from :meth:`checkpoint_entry` back; a run does not resume without them."""
         if entry is not None:
             self._parts.load_state_dict(entry)
         elif resumes:
@@ -168,7 +151,7 @@ def _leave_out(module: nn.Module, state_dict: dict, prefix: str, metadata: dict)
 
 
 def _embed_dim(model_name: str | dict) -> int:
-    """Width of the embeddings of an open_clip model, without building it."""
+    # Without building the model.
     config = open_clip.get_model_config(model_name) if isinstance(model_name, str) else model_name
     if config is None:
         raise ValueError(

@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from infoclip_mmseg.models.layers.chunks import run_chunks
+from infoclip_mmseg.models.layers.cpu_backward.support import SwinState
 from infoclip_mmseg.models.layers.guided_attention import (
     GuidedClassAttention,
     GuidedWindowAttention,
     Windows,
     cut_windows,
 )
-from infoclip_mmseg.models.layers.state import SwinState
 
 
 class AggregationSizes(NamedTuple):
@@ -42,15 +42,7 @@ class AggregationSizes(NamedTuple):
 
 
 class SwinBlock(nn.Module):
-    """Window attention and MLP with pre-norm residuals.
-
-    Args:
-        dim: C.
-        guidance_dim: G.
-        num_heads: Heads.
-        window_size: Side of a window; smaller grids are one window.
-        shifted: Whether windows are shifted by half their side.
-    """
+    """Window attention and MLP with pre-norm residuals; a shift is half a window's side."""
 
     def __init__(
         self, dim: int, guidance_dim: int, num_heads: int, window_size: int, shifted: bool
@@ -110,15 +102,10 @@ class SpatialAggregation(nn.Module):
     def forward(
         self, x: Tensor, guidance: Tensor, recompute: bool, class_chunk: int | None
     ) -> Tensor:
-        """Aggregate.
+        """Features (B, T, H, W, C) and projected image embeddings (B, H, W, G) to features.
 
-        Args:
-            x: Features (B, T, H, W, C).
-            guidance: Projected image embeddings (B, H, W, G).
-            recompute, class_chunk: See :func:`~infoclip_mmseg.models.layers.chunks.run_chunks`.
-
-        Returns:
-            Features (B, T, H, W, C).
+        For ``recompute`` and ``class_chunk`` see
+        :func:`~infoclip_mmseg.models.layers.chunks.run_chunks`.
         """
         guidance = self.guidance_norm(guidance)  # projected for each block, once for all classes
         blocks = [(block, block.guide(guidance)) for block in (self.block_1, self.block_2)]
@@ -157,12 +144,6 @@ class ClassAggregation(nn.Module):
     """Linear attention over classes, guided by text (CAT-Seg, section 3.3).
 
     Vocabularies shorter than ``pad_len`` are filled up to it with one learned padding class.
-
-    Args:
-        dim: C.
-        guidance_dim: G.
-        num_heads: Heads.
-        pad_len: Least number of classes that attend to each other; 0 for no padding.
     """
 
     def __init__(self, dim: int, guidance_dim: int, num_heads: int, pad_len: int) -> None:
@@ -184,18 +165,10 @@ class ClassAggregation(nn.Module):
         recompute: bool,
         class_chunk: int | None,
     ) -> Tensor:
-        """Aggregate.
+        """Features (B, T, H, W, C) and projected text embeddings (B or 1, T, G) to features.
 
-        Args:
-            x: Features (B, T, H, W, C).
-            guidance: Projected text embeddings (B or 1, T, G).
-            pooling_size: Positions are average-pooled by this before attention. With 1, positions
-                do not see each other, so they run in parts.
-            recompute, class_chunk: Of the parts, see
-                :func:`~infoclip_mmseg.models.layers.chunks.run_chunks`.
-
-        Returns:
-            Features (B, T, H, W, C).
+        Positions are average-pooled by ``pooling_size`` before attention. With 1 they do not see
+        each other, so they run in parts (``recompute``, ``class_chunk``).
         """
         if pooling_size == 1:
             step = partial(self._attend, guidance=guidance, pooling_size=1)
@@ -219,7 +192,7 @@ class ClassAggregation(nn.Module):
 
 
 class AggregationLayer(nn.Module):
-    """Spatial, then class aggregation (CAT-Seg, section 3.3)."""
+    """Spatial, then class aggregation."""
 
     def __init__(self, sizes: AggregationSizes, pad_len: int) -> None:
         super().__init__()

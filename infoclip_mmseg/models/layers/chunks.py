@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial, reduce
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from infoclip_mmseg.models.layers.cpu_backward import recompute_on_cpu
-from infoclip_mmseg.models.layers.state import ConvState, SwinState
+from infoclip_mmseg.models.layers.cpu_backward.support import ConvState, SwinState
 
 Step = Callable[[Tensor], Tensor]
 States = Sequence[SwinState] | Sequence[ConvState]
@@ -43,12 +44,15 @@ def run_chunks(
         out = recompute_on_cpu(states, x, chunk_size(x[:1], dim, class_chunk))
         if out is not None:
             return out
+    if recompute:
+        run = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
+        steps = [partial(run, step) for step in steps]
     chunk = chunk_size(x, dim, class_chunk)
     if chunk >= x.shape[dim]:
-        return _run(steps, x, recompute)
+        return reduce(lambda maps, step: step(maps), steps, x)
     parts: list[Tensor] = []
     for part in x.split(chunk, dim):
-        out = _run(steps, part, recompute)
+        out = reduce(lambda maps, step: step(maps), steps, part)
         if not torch.is_grad_enabled() and out.shape == part.shape:
             part.copy_(out)
         else:
@@ -59,11 +63,8 @@ def run_chunks(
 def chunk_size(x: Tensor, dim: int, class_chunk: int | None) -> int:
     """Length of a part of features (B, T, H, W, C) along T (1) or H (2).
 
-    Args:
-        x: The features.
-        dim: 1 or 2.
-        class_chunk: Class maps of all images together in a part along T. None, and along H: on a
-            CPU what fits into its caches, elsewhere all. 0: all, along H too.
+    ``class_chunk`` is the class maps of all images together in a part along T. None, and along H:
+    on a CPU what fits into its caches, elsewhere all. 0: all, along H too.
     """
     if class_chunk == 0:
         return x.shape[dim]
@@ -72,12 +73,3 @@ def chunk_size(x: Tensor, dim: int, class_chunk: int | None) -> int:
     if x.device.type != 'cpu':
         return x.shape[dim]
     return max(1, CPU_CHUNK * x.shape[dim] // x[..., 0].numel())
-
-
-def _run(steps: Sequence[Step], x: Tensor, recompute: bool) -> Tensor:
-    for step in steps:
-        if recompute:
-            x = checkpoint(step, x, use_reentrant=False, preserve_rng_state=False)
-        else:
-            x = step(x)
-    return x

@@ -53,10 +53,8 @@ def top_cost_volume(
     The volume of all classes is never held: similarities of a large vocabulary are looked at a
     chunk at a time, without gradients, and the volume is computed for those that are kept.
 
-    Args:
-        image: Dense image embeddings (B, C, H, W).
-        text: Text embeddings (T, P, C).
-        limit: Classes to keep, those with the highest maximal similarity; 0 keeps all.
+    Of (B, C, H, W) image and (T, P, C) text embeddings ``limit`` classes are kept, those with the
+    highest maximal similarity; 0 keeps all.
 
     Returns:
         Cost volume (B, k, P, H, W), text embeddings (B or 1, k, P, C), and the classes (B, k) or
@@ -71,12 +69,9 @@ def top_cost_volume(
 
 @torch.no_grad()
 def max_similarity(image: Tensor, text: Tensor, chunk: int = _CHUNK) -> Tensor:
-    """Highest cosine similarity (B, T) of each class with a position of each image.
+    """Highest similarity (B, T) of each class of (T, P, C) with a position of each image.
 
-    Args:
-        image: Dense image embeddings (B, C, H, W).
-        text: Text embeddings (T, P, C).
-        chunk: Similarities that are held at a time.
+    ``chunk`` similarities are held at a time.
     """
     positions = F.normalize(image, dim=1).flatten(2).transpose(1, 2).contiguous()
     step = max(1, chunk // (positions.shape[0] * positions.shape[1] * text.shape[1]))

@@ -63,17 +63,11 @@ def _cuts(length: int, window: int, shift: int) -> list[range]:
 
 @lru_cache(maxsize=16)
 def cut_windows(height: int, width: int, window: int, shift: int, device: torch.device) -> Windows:
-    """Windows of a grid, shifted by ``shift`` positions.
+    """Windows of a grid, shifted to the bottom and right by ``shift`` < ``window`` positions.
 
     A cyclic shift brings positions of opposite borders into one window, and hides them from each
     other; a grid that is no multiple of the window is padded, and the padding hidden. What is left
     of both are smaller windows at the borders. A grid no larger than a window is one, not shifted.
-
-    Args:
-        height, width: H, W.
-        window: Side of a window, in positions.
-        shift: How far windows are shifted to the bottom and right; 0 or less than ``window``.
-        device: Where the indices are.
     """
     if min(height, width) <= window:
         window, shift = min(height, width), 0
@@ -91,13 +85,7 @@ def cut_windows(height: int, width: int, window: int, shift: int, device: torch.
 
 
 class _GuidedProjection(nn.Module):
-    """Query, key and value projections; queries and keys also see guidance.
-
-    Args:
-        dim: C.
-        guidance_dim: G.
-        num_heads: Heads.
-    """
+    """Query, key and value projections of C channels; queries and keys also see G of guidance."""
 
     def __init__(self, dim: int, guidance_dim: int, num_heads: int) -> None:
         super().__init__()
@@ -125,28 +113,16 @@ class _GuidedProjection(nn.Module):
 
 
 class GuidedWindowAttention(_GuidedProjection):
-    """Window attention whose queries and keys also see appearance guidance (CAT-Seg, section 3.3).
-
-    Args:
-        dim: C.
-        guidance_dim: G.
-        num_heads: Heads.
-    """
+    """Window attention whose queries and keys also see appearance guidance."""
 
     def __init__(self, dim: int, guidance_dim: int, num_heads: int) -> None:
         super().__init__(dim, guidance_dim, num_heads)
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, guided: Tensor, groups: Groups) -> Tensor:
-        """Attend within windows.
+        """Normalised features (B, T, N, C), one window after the other, to features.
 
-        Args:
-            x: Normalised features (B, T, N, C), one window after the other.
-            guided: From :meth:`guide`, (B, 1, N, 3C), one for all classes.
-            groups: Windows of a group and positions of a window, see :class:`Windows`.
-
-        Returns:
-            Features (B, T, N, C).
+        ``guided`` is from :meth:`guide`, (B, 1, N, 3C), ``groups`` of :class:`Windows`.
         """
         sizes = [count * length for count, length in groups]
         parts = zip(x.split(sizes, 2), guided.split(sizes, 2), groups)
@@ -191,27 +167,15 @@ def linear_attention(
 
 
 class GuidedClassAttention(_GuidedProjection):
-    """Linear attention over classes whose queries and keys also see the text embedding.
-
-    Args:
-        dim: C.
-        guidance_dim: G.
-        num_heads: Heads.
-    """
+    """Linear attention over classes whose queries and keys also see the text embedding."""
 
     def forward(
         self, x: Tensor, guided: Tensor, padding: tuple[Tensor, Tensor, int] | None = None
     ) -> Tensor:
-        """Attend over classes at each position.
+        """Normalised features (B, N, T, C), the classes of a position side by side, to features.
 
-        Args:
-            x: Normalised features (B, N, T, C), the classes of a position side by side.
-            guided: From :meth:`guide`, (B or 1, 1, T, 3C).
-            padding: ``(token, guided, count)``: ``count`` padding classes with this normalised
-                token (C,) and this guidance (3C,).
-
-        Returns:
-            Features (B, N, T, C).
+        ``guided`` is from :meth:`guide`, (B or 1, 1, T, 3C). ``padding`` is ``(token, guided,
+        count)``: ``count`` padding classes with this normalised token (C,) and guidance (3C,).
         """
         heads = self._heads(self.project(x, guided).flatten(0, 1))
         rows: list[tuple[Tensor, Tensor, int] | None] = [None] * self.num_heads

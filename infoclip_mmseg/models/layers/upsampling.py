@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 from infoclip_mmseg.models.layers.chunks import Step, run_chunks
-from infoclip_mmseg.models.layers.state import ConvState
+from infoclip_mmseg.models.layers.cpu_backward.support import ConvState
 
 
 class UpsamplingSizes(NamedTuple):
@@ -34,12 +34,7 @@ class GuidedUpsampling(nn.Module):
     """Layers of a stage of the decoder (CAT-Seg, section 3.4), which :func:`conv_steps` runs.
 
     ``up`` doubles the grid; then come, each with norm and ReLU behind it, ``conv1``, which also
-    sees a guidance map, and ``conv2``.
-
-    Args:
-        in_channels: Channels of the input.
-        out_channels: Channels of the output, a multiple of 16.
-        guidance_channels: Channels of the projected guidance.
+    sees a guidance map, and ``conv2``. ``out_channels`` is a multiple of 16.
     """
 
     def __init__(self, in_channels: int, out_channels: int, guidance_channels: int) -> None:
@@ -50,52 +45,19 @@ class GuidedUpsampling(nn.Module):
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
         self.norm2 = nn.GroupNorm(out_channels // 16, out_channels)
 
-    def doubling(self, guidance: Tensor) -> GuidedDoubling:
-        """``up`` and ``conv1`` as one convolution, for projected guidance (B, G, 2H, 2W)."""
-        return GuidedDoubling(self._weight(), self._guide(guidance))
-
-    def _weight(self) -> Tensor:
-        """Weight (C, out_channels, 4, 4) of transposed and first convolution as one.
-
-        Nothing lies between the two, so they run as one transposed convolution of kernel 4 and
-        stride 2, with about half the arithmetic.
-        """
-        return F.conv2d(self.up.weight, self.conv1.weight[:, : self.up.out_channels], padding=2)
-
-    def _guide(self, guidance: Tensor) -> Tensor:
-        """What the guidance map adds to the first convolution, once for all classes.
-
-        It holds the part of the upsampling's bias too.
-        """
+    def doubling(self, guidance: Tensor) -> tuple[Tensor, Tensor]:
+        """``up`` and ``conv1`` as one convolution, and what guidance (B, G, 2H, 2W) adds to it."""
         assert self.up.bias is not None
-        bias = self.up.bias.to(guidance.dtype)[:, None, None].expand(
-            guidance.shape[0], -1, *guidance.shape[2:]
-        )
-        return self.conv1(torch.cat([bias, guidance], dim=1))[:, None]
+        # Nothing lies between the two, so they run as one transposed convolution of kernel 4 and
+        # stride 2, with about half the arithmetic. Guidance is added once for all classes, with the
+        # part of the upsampling's bias.
+        weight = F.conv2d(self.up.weight, self.conv1.weight[:, : self.up.out_channels], padding=2)
+        bias = self.up.bias.to(guidance.dtype)[:, None, None]
+        bias = bias.expand(guidance.shape[0], -1, *guidance.shape[2:])
+        return weight, self.conv1(torch.cat([bias, guidance], dim=1))[:, None]
 
 
-@dataclass(frozen=True)
-class GuidedDoubling:
-    """Double the grid of class maps and convolve them and a guidance map.
-
-    Attributes:
-        weight: Of a transposed convolution with stride 2, (C, C', 4, 4).
-        guided: What guidance adds to every class map, (B, 1, C', 2H, 2W).
-    """
-
-    weight: Tensor
-    guided: Tensor
-
-    def __call__(self, maps: Tensor) -> Tensor:
-        """(B*T, C, H, W), image by image, to (B*T, C', 2H, 2W)."""
-        maps = F.conv_transpose2d(maps, self.weight, stride=2, padding=1)
-        if not torch.is_grad_enabled():
-            return _add_guided(maps, self.guided)
-        out: Tensor = _AddGuided.apply(maps, self.guided)
-        return out
-
-
-def _add_guided(maps: Tensor, guided: Tensor) -> Tensor:
+def _add_guided(maps: Tensor, guided: Any) -> Tensor:
     """Add (B, 1, C, H, W) to class maps (B*T, C, H, W) in place."""
     return maps.unflatten(0, (guided.shape[0], -1)).add_(guided).flatten(0, 1)
 
@@ -121,29 +83,40 @@ class _AddGuided(Function):
 
 @dataclass(frozen=True)
 class ConvStep:
-    """Norm and ReLU of class maps (B*T, C, H, W), where there is a norm, then a convolution."""
+    """Norm and ReLU of class maps (B*T, C, H, W), where there is a norm, then a convolution.
+
+    Attributes:
+        norm: The norm, or None.
+        conv: The convolution, or where there is guidance the weight (C, C', 4, 4) of a transposed
+            one with stride 2.
+        guided: What guidance adds to every class map, (B, 1, C', 2H, 2W).
+    """
 
     norm: nn.GroupNorm | None
-    conv: GuidedDoubling | nn.Conv2d
+    conv: nn.Conv2d | Tensor
+    guided: Tensor | None = None
 
     def __call__(self, maps: Tensor) -> Tensor:
-        """Maps (B*T, C', H, W), or (B*T, C', 2H, 2W) of a :class:`GuidedDoubling`."""
+        """Maps (B*T, C', H, W), or (B*T, C', 2H, 2W) with guidance."""
         if self.norm is not None:
             maps = F.relu(self.norm(maps), inplace=True)
-        out: Tensor = self.conv(maps)
-        return out
+        if isinstance(self.conv, nn.Conv2d):
+            return self.conv(maps)
+        maps = F.conv_transpose2d(maps, self.conv, stride=2, padding=1)
+        add = _AddGuided.apply if torch.is_grad_enabled() else _add_guided
+        return add(maps, self.guided)
 
     def state(self) -> ConvState:
         """The step as a record."""
-        norm, conv = self.norm, self.conv
-        if isinstance(conv, GuidedDoubling):
-            doubles, bias, guided = True, None, conv.guided
+        if isinstance(self.conv, nn.Conv2d):
+            state = ConvState(False, self.conv.weight, self.conv.bias, None)
         else:
-            doubles, bias, guided = False, conv.bias, None
-        if norm is None:
-            return ConvState(doubles, conv.weight, bias, guided, None, None, groups=1, eps=0.0)
-        affine = norm.weight, norm.bias, norm.num_groups, norm.eps
-        return ConvState(doubles, conv.weight, bias, guided, *affine)
+            state = ConvState(True, self.conv, None, self.guided)
+        if self.norm is None:
+            return state
+        weight, bias = self.norm.weight, self.norm.bias
+        groups, eps = self.norm.num_groups, self.norm.eps
+        return state._replace(norm=weight, norm_bias=bias, groups=groups, eps=eps)
 
 
 def conv_steps(
@@ -152,17 +125,13 @@ def conv_steps(
     """The decoder as a chain of convolutions, each with the norm and ReLU that stand before it.
 
     What goes from step to step is the output of a convolution. With recomputation that is kept, and
-    norm and ReLU, which are cheap, are computed again in the backward pass.
-
-    Args:
-        stages: Of the decoder.
-        guidance: Projected guidance (B, G, H, W) of each stage, at the grid of its output.
-        last: A 3 x 3 convolution to one channel.
+    norm and ReLU, which are cheap, are computed again in the backward pass. Each stage has its
+    projected guidance (B, G, H, W), at the grid of its output; ``last`` is to one channel.
     """
     steps: list[ConvStep] = []
     norm = None
     for stage, guide in zip(stages, guidance):
-        steps.append(ConvStep(norm, stage.doubling(guide)))
+        steps.append(ConvStep(norm, *stage.doubling(guide)))
         steps.append(ConvStep(stage.norm1, stage.conv2))
         norm = stage.norm2
     return [*steps, ConvStep(norm, last)]
@@ -171,15 +140,9 @@ def conv_steps(
 def decode(
     x: Tensor, steps: Sequence[ConvStep], recompute: bool, class_chunk: int | None
 ) -> Tensor:
-    """Run a decoder on all class maps.
+    """Features (B, T, H, W, C) through :func:`conv_steps` to logits (B, T, 2^S H, 2^S W).
 
-    Args:
-        x: Features (B, T, H, W, C).
-        steps: From :func:`conv_steps`.
-        recompute, class_chunk: See :func:`~infoclip_mmseg.models.layers.chunks.run_chunks`.
-
-    Returns:
-        Logits (B, T, 2^S H, 2^S W) after S stages.
+    For the other arguments see :func:`~infoclip_mmseg.models.layers.chunks.run_chunks`.
     """
     chain: list[Step] = [_to_maps, *steps, partial(_to_logits, images=x.shape[0])]
     return run_chunks(chain, x, 1, recompute, class_chunk, lambda: [s.state() for s in steps])

@@ -26,10 +26,8 @@ def relation_map(
     overflows in the norms nor coarsens the relation.
 
     Args:
-        query: Projected image embeddings (B, N, d).
-        key: Projected text embeddings (T, d) or (B, T, d).
-        image: Image embeddings of the residual (B, N, d).
-        text: Text embeddings of the residual (T, d) or (B, T, d).
+        query, key: Projected image (B, N, d) and text embeddings (T, d) or (B, T, d).
+        image, text: Those of the residual, of the same shapes.
         cosine: The residual is the cosine of ``image`` and ``text``; else their dot product.
 
     Returns:
@@ -82,36 +80,26 @@ class LPAM(BaseModule):
         self.key_proj = nn.Linear(embed_dim, embed_dim)
 
     def forward(self, image: Tensor, text: Tensor) -> Tensor:
-        """Computes the relation map.
+        """Relation map R (B, N, T), float32 (or float64), also under autocast.
 
         Args:
-            image: Dense image embeddings, (B, N, d) or (B, d, H, W), which is flattened to
-                N = H*W positions row by row.
+            image: Dense image embeddings, (B, N, d) or (B, d, H, W), flattened row by row.
             text: Text embeddings, (T, d) shared by the batch or (B, T, d) by image.
-
-        Returns:
-            Relation map R (B, N, T), float32 (or float64), also under autocast.
 
         Raises:
             ValueError: Shapes do not fit together.
         """
         if image.dim() == 4:
             image = image.flatten(2).transpose(1, 2)
-        self._check_shapes(image, text)
-        normed_image, normed_text = self.image_norm(image), self.text_norm(text)
-        query, key = self.query_proj(normed_image), self.key_proj(normed_text)
-        if self.residual == 'dot':
-            return relation_map(query, key, normed_image, normed_text, cosine=False)
-        return relation_map(query, key, image, text)
-
-    def _check_shapes(self, image: Tensor, text: Tensor) -> None:
-        fits = image.dim() == 3 and text.dim() in (2, 3)
-        fits = fits and image.shape[-1] == text.shape[-1] == self.embed_dim
-        if fits and text.dim() == 3:
-            fits = len(image) == len(text)
-        if not fits:
+        fits = image.dim() == 3 and image.shape[-1] == text.shape[-1] == self.embed_dim
+        if not fits or text.dim() not in (2, 3) or (text.dim() == 3 and len(image) != len(text)):
             raise ValueError(
                 f'image must be (B, N, {self.embed_dim}) or (B, {self.embed_dim}, H, W) and text '
                 f'(T, {self.embed_dim}) or (B, T, {self.embed_dim}), but they are '
                 f'{tuple(image.shape)} (positions flattened) and {tuple(text.shape)}'
             )
+        normed_image, normed_text = self.image_norm(image), self.text_norm(text)
+        query, key = self.query_proj(normed_image), self.key_proj(normed_text)
+        if self.residual == 'dot':
+            return relation_map(query, key, normed_image, normed_text, cosine=False)
+        return relation_map(query, key, image, text)

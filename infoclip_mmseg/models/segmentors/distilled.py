@@ -25,14 +25,10 @@ class DistillationMixin(VocabularyOwner, Student):
     def loss(self, inputs: Tensor, data_samples: list) -> dict[str, Tensor]:
         """The student's own losses, and those between teacher and student.
 
-        Args:
-            inputs: Normalised images (B, 3, h, w).
-            data_samples: B samples with ground truth.
-
         Raises:
             RuntimeError: There is no teacher, or no vocabulary.
             ValueError: The configured modules do not give embeddings; see
-                :mod:`~infoclip_mmseg.models.distillation.student_embeddings`.
+                :mod:`~infoclip_mmseg.models.distillation.taps`.
         """
         if self.teacher is None:
             raise RuntimeError(

@@ -1,4 +1,4 @@
-"""From a batch of images to label maps: views, class maps, samples."""
+"""From a batch of images to label maps: checks, views, class maps, samples."""
 
 from __future__ import annotations
 
@@ -14,14 +14,12 @@ from torch import Tensor
 
 from infoclip_mmseg.models.decode_heads.base import OpenVocabHead
 from infoclip_mmseg.models.layers.cost_volume import ClassLogits
-from infoclip_mmseg.models.segmentors.checks import check_image_sizes
 from infoclip_mmseg.models.segmentors.vocabulary import Vocabulary
-from infoclip_mmseg.models.views.class_maps import Labeller, ViewLogits, class_maps
+from infoclip_mmseg.models.views.class_maps import Labeller, class_maps
 from infoclip_mmseg.models.views.windows import (
-    Layout,
-    check_mode,
+    MODES,
+    ViewLogits,
     slide_layout,
-    unpad,
     view_logits,
     whole_layout,
     windows_layout,
@@ -35,15 +33,7 @@ DEFAULT_TEST_CFG = dict(
 
 @dataclass(frozen=True)
 class Inference:
-    """How the images of a segmentor become label maps.
-
-    Attributes:
-        head: The decode head, which says what its logits mean.
-        vocabulary: The words.
-        patch: Height and width of the backbone's patch in pixels.
-        test_cfg: Options; see :class:`OpenVocabSegmentor`.
-        decode: Normalised views (b, 3, h, w) to the head's logits.
-    """
+    """How the images of a segmentor become label maps; ``decode`` takes normalised views."""
 
     head: OpenVocabHead
     vocabulary: Vocabulary
@@ -53,7 +43,8 @@ class Inference:
 
     def check_mode(self, mode: str) -> None:
         """Raise a ValueError for an unknown mode and for one that does not fit head or options."""
-        check_mode(mode)
+        if mode not in MODES:
+            raise ValueError(f'mode must be one of {MODES}, got {mode!r}')
         self.head.check_mode(mode)
         if mode == 'windows' and 'stride' not in self.test_cfg:
             raise ValueError(
@@ -61,26 +52,19 @@ class Inference:
                 "test_cfg=dict(mode='windows', window=448, stride=224)"
             )
 
-    def layout(self, images: Tensor, mode: str) -> Layout:
-        """Where the views of images (B, 3, h, w) lie."""
-        cfg = self.test_cfg
-        if mode == 'slide':
-            return slide_layout(images, pair(cfg['size']), pair(cfg['window']), cfg['overlap'])
-        if mode == 'windows':
-            return windows_layout(images, pair(cfg['window']), pair(cfg['stride']), self.patch)
-        return whole_layout()
-
     def views(self, images: Tensor, mode: str) -> Iterator[ViewLogits]:
-        """Logits of the views of each of the normalised images (B, 3, h, w), image by image.
-
-        Batches of views fill an accelerator; on a CPU they only take memory.
-        """
+        """Logits of the views of each of the normalised images (B, 3, h, w), image by image."""
         self.check_mode(mode)
-        batch_size = self.test_cfg['view_batch_size'] or (1 if images.device.type == 'cpu' else 4)
-        layout = self.layout(images, mode)
-        batch_size = len(images) if mode == 'whole' else batch_size
-        for logits, classes in view_logits(images, self.decode, layout, batch_size):
-            yield ViewLogits(logits, classes, layout)
+        cfg = self.test_cfg
+        # Batches of views fill an accelerator; on a CPU they only take memory.
+        batch_size = cfg['view_batch_size'] or (1 if images.device.type == 'cpu' else 4)
+        if mode == 'slide':
+            layout = slide_layout(images, pair(cfg['size']), pair(cfg['window']), cfg['overlap'])
+        elif mode == 'windows':
+            layout = windows_layout(images, pair(cfg['window']), pair(cfg['stride']), self.patch)
+        else:
+            layout, batch_size = whole_layout(), len(images)
+        yield from view_logits(images, self.decode, layout, batch_size)
 
     def class_maps(
         self, views: ViewLogits, size: Size | None = None, flip: str | None = None
@@ -100,14 +84,7 @@ class Inference:
     def label(
         self, views: ViewLogits, size: Size, flip: str | None = None, dense: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Labels of an image and their probabilities (h, w).
-
-        Args:
-            views: Logits of its views.
-            size: Height and width of the result.
-            flip: How the image was mirrored.
-            dense: Gets the maps of all classes (T, *size), where given.
-        """
+        """Labels and probabilities (h, w) of an image; ``dense`` gets the maps of all classes."""
         labeller = Labeller(size, views.logits.device)
         for classes, maps in self.class_maps(views, size, flip):
             labeller.update(classes, maps)
@@ -136,37 +113,73 @@ class Inference:
         return views.logits.new_zeros(shape, dtype=torch.float32)
 
 
+def _name(sample: SegDataSample, key: str) -> Any:
+    return sample.metainfo.get(key) or 'an array without a file name'
+
+
+def check_image_sizes(
+    images: Tensor, samples: Sequence[SegDataSample], patch: tuple[int, int]
+) -> None:
+    """Raise a ValueError where an image or its file (``ori_shape``) is smaller than a patch."""
+    sizes = [(sample.metainfo.get('ori_shape'), _name(sample, 'img_path')) for sample in samples]
+    for size, name in [(tuple(images.shape[-2:]), 'the batch'), *sizes]:
+        if size is not None and (size[0] < patch[0] or size[1] < patch[1]):
+            raise ValueError(
+                f'image of {size[0]} x {size[1]} pixels ({name}) is smaller than one patch of '
+                f'{patch[0]} x {patch[1]}; remove it from the data or enlarge it first'
+            )
+
+
+def check_labels(samples: Sequence[SegDataSample], num_classes: int, ignore_index: int) -> None:
+    """Raise a ValueError where a ground truth has labels that are no class and not ignored."""
+    for sample in samples:
+        if 'gt_sem_seg' not in sample:
+            continue
+        labels = sample.gt_sem_seg.data
+        wrong = labels[(labels != ignore_index) & ((labels >= num_classes) | (labels < 0))]
+        if wrong.numel():
+            raise ValueError(
+                f'label map {_name(sample, "seg_map_path")} has values from {int(wrong.min())} to '
+                f'{int(wrong.max())} in {wrong.numel()} pixels, but the vocabulary has '
+                f'{num_classes} names (labels 0..{num_classes - 1}, {ignore_index} for none). Use '
+                "the vocabulary that belongs to the labels, or the data set's reduce_zero_label"
+            )
+
+
 def batches(inputs: Tensor, samples: Sequence[SegDataSample]) -> list[Tensor]:
     """Images (3, h, w) without their padding, as one batch or, where sizes differ, one by one."""
-    images = [unpad(image, sample.metainfo) for image, sample in zip(inputs, samples)]
+    images = []
+    for image, meta in zip(inputs, (sample.metainfo for sample in samples)):
+        padding = meta.get('img_padding_size', meta.get('padding_size', (0, 0, 0, 0)))
+        left, right, top, bottom = padding
+        images.append(image[:, top : image.shape[1] - bottom, left : image.shape[2] - right])
     if len({image.shape for image in images}) == 1:
         return [torch.stack(images)]
     return [image[None] for image in images]
 
 
-def normalise(images: Tensor, preprocessor: Any, patch: Size) -> Tensor:
-    """RGB images (B, 3, h, w), 0..255, as the backbone takes them.
+@contextmanager
+def evaluating(model: Any, images: Tensor, classes: Sequence[str] | None) -> Iterator[Tensor]:
+    """A segmentor in evaluation mode and, where given, with other words, both undone on exit.
+
+    Yields:
+        RGB images (B, 3, h, w), 0..255, as the backbone takes them.
 
     Raises:
         ValueError: They are of another form, or smaller than a patch.
     """
     if images.ndim != 4 or images.shape[1] != 3:
         raise ValueError(f'images must be (B, 3, h, w) RGB, got {tuple(images.shape)}')
-    check_image_sizes(images, [], patch)
-    mean, std = preprocessor.mean, preprocessor.std
-    return (images.to(mean.device, torch.float32) - mean) / std
-
-
-@contextmanager
-def evaluating(model: Any, classes: Sequence[str] | None) -> Iterator[None]:
-    """A segmentor in evaluation mode and, where given, with other words, both undone on exit."""
+    check_image_sizes(images, [], model.backbone.patch_size)
+    mean, std = model.data_preprocessor.mean, model.data_preprocessor.std
+    images = (images.to(mean.device, torch.float32) - mean) / std
     training = model.training
     try:
         if training:
             model.eval()
         with model.vocabulary.swapped(classes):
             model.follow_vocabulary()
-            yield
+            yield images
     finally:
         model.follow_vocabulary()
         if training:

@@ -17,17 +17,16 @@ from infoclip_mmseg.models.backbones.dual_encoder import ImageFeatures
 from infoclip_mmseg.models.distillation.distiller import Distiller, Student
 from infoclip_mmseg.models.layers.cost_volume import ClassLogits
 from infoclip_mmseg.models.normalisation import as_trained, normalisation_of
-from infoclip_mmseg.models.segmentors.checks import check_image_sizes, check_labels
 from infoclip_mmseg.models.segmentors.inference import (
     DEFAULT_TEST_CFG,
     Inference,
     batches,
+    check_image_sizes,
+    check_labels,
     evaluating,
-    normalise,
 )
 from infoclip_mmseg.models.segmentors.vocabulary import Vocabulary, VocabularyOwner
 from infoclip_mmseg.models.text.prompts import DEFAULT_TEMPLATES
-from infoclip_mmseg.models.views.windows import check_mode
 from infoclip_mmseg.utils.tensors import pair, resize
 
 SampleList = list[SegDataSample]
@@ -159,9 +158,7 @@ class OpenVocabSegmentor(VocabularyOwner, Student, BaseSegmentor):
     def loss(self, inputs: Tensor, data_samples: SampleList) -> dict[str, Tensor]:
         """Task loss and the losses between teacher and student, if there are any.
 
-        Args:
-            inputs: Normalised images (B, 3, h, w).
-            data_samples: B samples with ``gt_sem_seg`` (1, h, w).
+        Images (B, 3, h, w) are normalised, the samples have ``gt_sem_seg`` (1, h, w).
 
         Raises:
             ValueError: A label lies outside the vocabulary, or an image is smaller than a patch.
@@ -220,14 +217,10 @@ class OpenVocabSegmentor(VocabularyOwner, Student, BaseSegmentor):
         return data_samples
 
     def probabilities(self, inputs: Tensor, mode: str = 'slide') -> Tensor:
-        """Class probabilities of normalised images (B, 3, h, w).
+        """Class probabilities, float32, of normalised images (B, 3, h, w).
 
-        Returns:
-            (B, T, *test_cfg.size) in mode 'slide', (B, T, h, w) in mode 'windows', (B, T, h', w')
-            at the head's resolution in mode 'whole'; float32.
-
-        Raises:
-            ValueError: Unknown mode, or one that does not fit the head or lacks its options.
+        They are (B, T, *test_cfg.size) in mode 'slide', (B, T, h, w) in mode 'windows', (B, T, h',
+        w') at the head's resolution in mode 'whole'; a mode that does not fit is a ValueError.
         """
         return self._inference.probabilities(inputs, mode)
 
@@ -251,12 +244,10 @@ class OpenVocabSegmentor(VocabularyOwner, Student, BaseSegmentor):
         Raises:
             ValueError: Unknown mode, images of the wrong form or smaller than a patch.
         """
-        check_mode(mode)
-        images = normalise(images, self.data_preprocessor, self.backbone.patch_size)
-        with evaluating(self, classes):
-            return (
-                self.encode_decode(images) if mode == 'whole' else self.probabilities(images, mode)
-            )
+        with evaluating(self, images, classes) as images:
+            if mode == 'whole':
+                return self.encode_decode(images)
+            return self.probabilities(images, mode)
 
     @torch.no_grad()
     def label(
@@ -264,21 +255,15 @@ class OpenVocabSegmentor(VocabularyOwner, Student, BaseSegmentor):
     ) -> tuple[Tensor, Tensor]:
         """Label maps of plain tensors; memory does not grow with the vocabulary.
 
-        Args:
-            images, classes, mode: As for :meth:`segment`.
+        Arguments and errors are those of :meth:`segment`.
 
         Returns:
             Labels (B, h, w) and their probabilities (B, h, w), at the size of the images. Of a
             single class: 0 where its probability is above the head's threshold, elsewhere the
             head's ``ignore_index``.
-
-        Raises:
-            ValueError: See :meth:`segment`.
         """
-        check_mode(mode)
-        images = normalise(images, self.data_preprocessor, self.backbone.patch_size)
-        size = (images.shape[-2], images.shape[-1])
-        with evaluating(self, classes):
+        with evaluating(self, images, classes) as images:
+            size = (images.shape[-2], images.shape[-1])
             inference = self._inference
             labelled = [inference.label(views, size) for views in inference.views(images, mode)]
         labels, probability = zip(*labelled)
@@ -290,13 +275,10 @@ class OpenVocabSegmentor(VocabularyOwner, Student, BaseSegmentor):
     ) -> list[tuple[Tensor, list[dict[str, Any]]]]:
         """Id maps and segments of plain tensors, of a head that classifies masks.
 
-        Args:
-            images, classes: As for :meth:`segment`.
-            options: The head's own; see its ``segments``.
+        See :meth:`segment` and the head's own ``segments``.
         """
-        images = normalise(images, self.data_preprocessor, self.backbone.patch_size)
-        size = (images.shape[-2], images.shape[-1])
-        with evaluating(self, classes):
+        with evaluating(self, images, classes) as images:
+            size = (images.shape[-2], images.shape[-1])
             features = self.extract_feat(images)
             return self.decode_head.segments(features, self._text(), size, **options)
 

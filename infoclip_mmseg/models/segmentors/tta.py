@@ -21,10 +21,7 @@ class OpenVocabTTAModel(SegTTAModel):
     """
 
     def merge_preds(self, data_samples_list: list[list[SegDataSample]]) -> list[SegDataSample]:
-        """One prediction for each image.
-
-        Args:
-            data_samples_list: For each image the predictions of its augmented copies.
+        """One prediction for each image, of those of its augmented copies.
 
         Raises:
             ValueError: The vocabulary is so large that predictions hold no ``seg_logits``.
@@ -36,14 +33,12 @@ class OpenVocabTTAModel(SegTTAModel):
                 f'most {limit} classes, got {self.module.out_channels}; raise '
                 'model.test_cfg.max_dense_classes, or evaluate without augmentation'
             )
-        return [self._merge(copies) for copies in data_samples_list]
-
-    def _merge(self, copies: list[SegDataSample]) -> SegDataSample:
-        merged = copies[0]
-        maps = torch.stack([sample.seg_logits.data for sample in copies]).mean(dim=0)
-        probability, winner = maps.max(dim=0)
-        labels = self.module.decode_head.labels(winner, probability)
-        merged.seg_logits = PixelData(data=maps)
-        merged.pred_sem_seg = PixelData(data=labels[None])
-        merged.pred_probability = PixelData(data=probability[None])
-        return merged
+        for merged, *others in data_samples_list:
+            copies = [sample.seg_logits.data for sample in (merged, *others)]
+            maps = torch.stack(copies).mean(dim=0)
+            probability, winner = maps.max(dim=0)
+            labels = self.module.decode_head.labels(winner, probability)
+            merged.seg_logits = PixelData(data=maps)
+            merged.pred_sem_seg = PixelData(data=labels[None])
+            merged.pred_probability = PixelData(data=probability[None])
+        return [copies[0] for copies in data_samples_list]

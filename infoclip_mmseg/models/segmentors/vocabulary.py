@@ -18,8 +18,7 @@ class Vocabulary:
     """The words that a segmentor labels pixels with; at first there are none.
 
     Args:
-        templates: Prompt templates; see :func:`build_prompts`.
-        synonyms: What becomes of the synonyms of a name; see :func:`build_prompts`.
+        templates, synonyms: See :func:`build_prompts`.
         owner: Who has the words, in the error that there are none.
 
     Attributes:
@@ -44,16 +43,7 @@ class Vocabulary:
         palette: Sequence[Sequence[int]] | None = None,
         ignore_index: int | None = None,
     ) -> None:
-        """Take these words from now on.
-
-        Args:
-            names: T class names; a name may hold comma-separated synonyms.
-            palette: T colours [r, g, b], 0..255; made up where None or of another number.
-            ignore_index: Value of pixels without a label in the label maps that go with the names.
-
-        Raises:
-            TypeError, ValueError: The names are no vocabulary; see :func:`build_prompts`.
-        """
+        """Take these words from now on; see :meth:`VocabularyOwner.set_vocabulary`."""
         self._prompts = build_prompts(names, self.templates, self.synonyms)
         palette = palette if palette and len(palette) == len(names) else make_palette(len(names))
         self.meta = dict(classes=tuple(names), palette=[list(colour) for colour in palette])
@@ -62,11 +52,7 @@ class Vocabulary:
 
     @property
     def prompts(self) -> PromptSet:
-        """Prompts of the words.
-
-        Raises:
-            RuntimeError: There are no words.
-        """
+        """Prompts of the words; a RuntimeError where there are none."""
         if self._prompts is None:
             raise RuntimeError(
                 f'{self._owner} has no vocabulary yet: add dict(type="VocabularyHook") to '
@@ -83,16 +69,6 @@ class Vocabulary:
     def ignore_index(self) -> int | None:
         """Value of pixels without a label; None where the words came without one."""
         return (self.meta or {}).get('ignore_index')
-
-    @contextmanager
-    def kept_on_error(self) -> Iterator[None]:
-        """The present words stay where something in the context fails."""
-        kept = self._prompts, self.meta
-        try:
-            yield
-        except BaseException:
-            self._prompts, self.meta = kept
-            raise
 
     @contextmanager
     def swapped(self, names: Sequence[str] | None) -> Iterator[None]:
@@ -117,7 +93,7 @@ class VocabularyOwner:
         palette: Sequence[Sequence[int]] | None = None,
         ignore_index: int | None = None,
     ) -> None:
-        """Label pixels with these names from now on; see :meth:`Vocabulary.set`.
+        """Label pixels with these names from now on; an error leaves the present ones.
 
         Args:
             names: T class names; a name may hold comma-separated synonyms.
@@ -128,9 +104,13 @@ class VocabularyOwner:
         Raises:
             TypeError, ValueError: The names are no vocabulary; see :func:`build_prompts`.
         """
-        with self.vocabulary.kept_on_error():
+        kept = dict(vars(self.vocabulary))
+        try:
             self.vocabulary.set(names, palette, ignore_index)
             self.follow_vocabulary()
+        except BaseException:
+            vars(self.vocabulary).update(kept)
+            raise
 
     def follow_vocabulary(self) -> None:
         """Set what depends on the words; nothing here."""

@@ -8,46 +8,17 @@ does not grow with the vocabulary.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from infoclip_mmseg.models.decode_heads.base import OpenVocabHead
-from infoclip_mmseg.models.views.windows import Layout, region_of
+from infoclip_mmseg.models.views.windows import Layout, ViewLogits, region_of
 from infoclip_mmseg.utils.tensors import Size, resize
 
 # Elements of the maps that are held at a time.
 _CHUNK = 1 << 22
 FLIP_AXES = {'horizontal': -1, 'vertical': -2}
-
-
-class ViewLogits(NamedTuple):
-    """Logits of the views of one image.
-
-    Attributes:
-        logits: (V, k, h', w').
-        classes: Their classes (V, k), ascending, or None where all were decoded: the T classes, or
-            all words where each has logits of its own.
-        layout: Where the views lie.
-    """
-
-    logits: Tensor
-    classes: Tensor | None
-    layout: Layout
-
-    @property
-    def size(self) -> Size:
-        """Height and width of a class map."""
-        height, width = self.logits.shape[-2:]
-        return self.layout.size or (height, width)
-
-
-def candidates(views: ViewLogits) -> Tensor:
-    """Classes (U,), ascending, that were decoded in at least one view."""
-    if views.classes is None:
-        return torch.arange(views.logits.shape[1], device=views.logits.device)
-    return views.classes.unique()
 
 
 def average_scores(views: ViewLogits, classes: Tensor, head: OpenVocabHead) -> Tensor:
@@ -64,7 +35,11 @@ def average_scores(views: ViewLogits, classes: Tensor, head: OpenVocabHead) -> T
         if view.corner is None and views.layout.size is not None:
             share = resize(share, views.size)
         region = total[(slice(None), *region_of(view, views.layout))]
-        _add(region, slots, share[0] * view.weight)
+        share = share[0] * view.weight
+        if slots is None:
+            region.add_(share)
+        else:
+            region.index_add_(0, slots, share)
     return total
 
 
@@ -79,8 +54,7 @@ def class_maps(
 
     Args:
         views: Logits of the views.
-        head: The head that they are of. Where it needs the whole vocabulary, and so decodes all of
-            it, there is one chunk.
+        head: Where it needs the whole vocabulary, and so decodes all of it, there is one chunk.
         size: Height and width of the result; None keeps that of the averaged scores.
         word_counts: Words of each of the T classes; see :meth:`OpenVocabHead.probabilities`.
         flip: How the image was mirrored, 'horizontal' or 'vertical'; undone here.
@@ -90,7 +64,10 @@ def class_maps(
     """
     size = size or views.size
     pixels = max(views.size[0] * views.size[1], size[0] * size[1])
-    decoded = candidates(views)
+    if views.classes is None:
+        decoded = torch.arange(views.logits.shape[1], device=views.logits.device)
+    else:
+        decoded = views.classes.unique()
     step = len(decoded) if head.whole_vocabulary else max(1, _CHUNK // pixels)
     for classes in decoded.split(step):
         scores = average_scores(views, classes, head)
@@ -107,10 +84,6 @@ class Labeller:
 
     Equal to ``argmax`` over all T classes, which takes the first of equal ones, given classes in
     ascending order: classes that never come have probability 0.
-
-    Attributes:
-        winner: (h, w).
-        probability: (h, w), float32.
     """
 
     def __init__(self, size: Size, device: torch.device) -> None:
@@ -148,10 +121,3 @@ def _of_view(views: ViewLogits, index: int, classes: Tensor) -> tuple[Tensor, Te
     place = torch.searchsorted(decoded, classes).clamp(max=len(decoded) - 1)
     (slots,) = (decoded[place] == classes).nonzero(as_tuple=True)
     return logits[place[slots]], slots
-
-
-def _add(total: Tensor, slots: Tensor | None, share: Tensor) -> None:
-    if slots is None:
-        total.add_(share)
-    else:
-        total.index_add_(0, slots, share)

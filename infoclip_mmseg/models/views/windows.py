@@ -60,37 +60,36 @@ class Layout(NamedTuple):
         return self.window[0] + top + bottom, self.window[1] + left + right
 
 
-def check_mode(mode: str) -> None:
-    """Raise a ValueError for an unknown inference mode."""
-    if mode not in MODES:
-        raise ValueError(f'mode must be one of {MODES}, got {mode!r}')
+class ViewLogits(NamedTuple):
+    """Logits of the views of one image.
 
+    Attributes:
+        logits: (V, k, h', w').
+        classes: Their classes (V, k), ascending, or None where all were decoded: the T classes, or
+            all words where each has logits of its own.
+        layout: Where the views lie.
+    """
 
-def unpad(image: Tensor, meta: dict) -> Tensor:
-    """Cut the padding (left, right, top, bottom) off an image (3, h, w)."""
-    padding = meta.get('img_padding_size', meta.get('padding_size', (0, 0, 0, 0)))
-    left, right, top, bottom = padding
-    return image[:, top : image.shape[1] - bottom, left : image.shape[2] - right]
+    logits: Tensor
+    classes: Tensor | None
+    layout: Layout
 
-
-def window_starts(length: int, window: int, stride: int) -> list[int]:
-    """First positions of windows that cover ``length``; the last one ends flush with it."""
-    starts = list(range(0, length - window + 1, stride))
-    if starts[-1] + window < length:
-        starts.append(length - window)
-    return starts
+    @property
+    def size(self) -> Size:
+        """Height and width of a class map."""
+        height, width = self.logits.shape[-2:]
+        return self.layout.size or (height, width)
 
 
 def window_corners(size: Size, window: Size, stride: Size) -> list[tuple[int, int]]:
-    """(top, left) of every window over an image.
+    """(top, left) of every window, no larger than the image, in steps down and to the right.
 
-    Args:
-        size: Height and width of the image in pixels.
-        window: Height and width of a window, no larger than ``size``.
-        stride: Steps between windows in pixels, down and to the right.
+    The last one of a row or column ends flush with the image.
     """
-    rows = window_starts(size[0], window[0], stride[0])
-    columns = window_starts(size[1], window[1], stride[1])
+    rows, columns = (
+        [*range(0, length - side, step), length - side]
+        for length, side, step in zip(size, window, stride)
+    )
     return [(top, left) for top in rows for left in columns]
 
 
@@ -106,11 +105,10 @@ def slide_layout(images: Tensor, size: Size, window: Size, overlap: float) -> La
 
     Args:
         images: Images, which tell the device.
-        size: Working height and width in pixels.
-        window: Window height and width in pixels; cut to ``size`` where larger.
+        size, window: Working size and that of a window in pixels, which is cut where larger.
         overlap: Least share of a window that is covered by the next one, 0 <= overlap < 1.
     """
-    window = _cut(window, size)
+    window = min(window[0], size[0]), min(window[1], size[1])
     stride = (max(1, int(window[0] * (1 - overlap))), max(1, int(window[1] * (1 - overlap))))
     corners = window_corners(size, window, stride)
     views = [*_windows(images, size, window, corners, share=0.5), View(None, 0.5)]
@@ -121,22 +119,17 @@ def windows_layout(images: Tensor, window: Size, stride: Size, patch: Size) -> L
     """Windows over images at their own size, all of the same weight.
 
     Args:
-        images: Images (B, 3, h, w).
-        window: Window height and width in pixels; cut to the images where larger.
-        stride: Steps between windows in pixels, down and to the right.
+        images: (B, 3, h, w).
+        window, stride: Height and width, steps down and to the right; windows are cut to images.
         patch: Height and width of a patch in pixels. Windows that are no multiples of it are
             padded, evenly on both sides; what is said of the padding is cut off.
     """
     size = (images.shape[-2], images.shape[-1])
-    window = _cut(window, size)
+    window = min(window[0], size[0]), min(window[1], size[1])
     views = _windows(images, size, window, window_corners(size, window, stride), share=1.0)
     height, width = (-side % step for side, step in zip(window, patch))
     padding = (height // 2, height - height // 2, width // 2, width - width // 2)
     return Layout(size, window, views, padding)
-
-
-def _cut(window: Size, size: Size) -> Size:
-    return min(window[0], size[0]), min(window[1], size[1])
 
 
 def _windows(
@@ -144,8 +137,8 @@ def _windows(
 ) -> list[View]:
     """Windows that share this weight at each pixel."""
     cover = images.new_zeros(size, dtype=torch.float32)
-    for region in (_region(corner, window) for corner in corners):
-        cover[region] += 1
+    for corner in corners:
+        cover[_region(corner, window)] += 1
     weight = share / cover
     return [View(corner, weight[_region(corner, window)]) for corner in corners]
 
@@ -167,23 +160,21 @@ def view_logits(
     decode: Callable[[Tensor], ClassLogits],
     layout: Layout,
     view_batch_size: int,
-) -> Iterator[ClassLogits]:
-    """Logits of the views of each image.
+) -> Iterator[ViewLogits]:
+    """Logits of the views of each image, as soon as it is finished.
 
     Args:
         images: Images (B, 3, h, w).
         decode: Views (b, 3, ...) to logits (b, k, h', w') and their classes (b, k) or None.
         layout: Where the views lie.
         view_batch_size: Views, of one or of several images, that go through the model together.
-
-    Yields:
-        For each image, as soon as it is finished, logits (V, k, h', w') and classes (V, k) or None.
     """
     whole, working = images, images
     if layout.size is not None and layout.window is not None:
         working, whole = resize(images, layout.size), resize(images, layout.window)
+    top, bottom, left, right = layout.padding
     views = [(index, view) for index in range(len(images)) for view in layout.views]
-    done: list[ClassLogits] = []
+    done: list[tuple[Tensor, Tensor | None]] = []
     for start in range(0, len(views), view_batch_size):
         batch = views[start : start + view_batch_size]
         crops = torch.stack(
@@ -192,22 +183,12 @@ def view_logits(
                 for i, v in batch
             ]
         )
-        logits, classes = decode(_pad(crops, layout))
-        done += [
-            ClassLogits(logits[i], None if classes is None else classes[i])
-            for i in range(len(batch))
-        ]
+        if any(layout.padding):
+            crops = F.pad(crops, (left, right, top, bottom))
+        logits, classes = decode(crops)
+        done += zip(logits, [None] * len(batch) if classes is None else classes)
         while len(done) >= len(layout.views):
-            yield _stack(done[: len(layout.views)])
+            finished = [*zip(*done[: len(layout.views)])]
             del done[: len(layout.views)]
-
-
-def _pad(crops: Tensor, layout: Layout) -> Tensor:
-    top, bottom, left, right = layout.padding
-    return F.pad(crops, (left, right, top, bottom)) if any(layout.padding) else crops
-
-
-def _stack(views: list[ClassLogits]) -> ClassLogits:
-    classes = [view.classes for view in views if view.classes is not None]
-    logits = torch.stack([view.logits for view in views])
-    return ClassLogits(logits, torch.stack(classes) if classes else None)
+            stacked = None if finished[1][0] is None else torch.stack(finished[1])
+            yield ViewLogits(torch.stack(finished[0]), stacked, layout)

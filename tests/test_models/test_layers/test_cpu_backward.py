@@ -11,11 +11,11 @@ from infoclip_mmseg.models.layers import chunks
 from infoclip_mmseg.models.layers.aggregation import SpatialAggregation
 from infoclip_mmseg.models.layers.cpu_backward import recompute_on_cpu
 from infoclip_mmseg.models.layers.cpu_backward.support import (
+    ConvState,
     is_supported,
     put_tensors,
     take_tensors,
 )
-from infoclip_mmseg.models.layers.state import ConvState
 from infoclip_mmseg.models.layers.upsampling import GuidedUpsampling, conv_steps, decode
 
 needs_operators = pytest.mark.skipif(

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from infoclip_mmseg.models.decode_heads.base import OpenVocabHead
 from infoclip_mmseg.models.layers.cost_volume import ClassLogits
-from infoclip_mmseg.models.views.class_maps import ViewLogits, class_maps
+from infoclip_mmseg.models.views.class_maps import class_maps
 from infoclip_mmseg.models.views.windows import (
     region_of,
     slide_layout,
@@ -63,8 +63,8 @@ def test_windows_by_hand(size, window, stride, view_batch_size):
     images = torch.randn(3, 3, *size)
     layout = windows_layout(images, window, stride, (8, 8))
     views = view_logits(images, lambda x: ClassLogits(predict(x), None), layout, view_batch_size)
-    for image, (logits, classes) in zip(images, views, strict=True):
-        ((chosen, maps),) = class_maps(ViewLogits(logits, classes, layout), PlainHead())
+    for image, of_image in zip(images, views, strict=True):
+        ((chosen, maps),) = class_maps(of_image, PlainHead())
         assert chosen.tolist() == [0, 1]
         assert maps.shape == (2, *size) and maps.dtype == torch.float32
         torch.testing.assert_close(maps, by_hand(image, window, stride, 8), rtol=1e-5, atol=1e-5)
@@ -111,7 +111,7 @@ def test_the_whole_image_is_one_view():
     views = view_logits(
         images, lambda x: seen.append(x) or ClassLogits(x[:, :2, ::2], None), whole_layout(), 2
     )
-    for image, (logits, classes) in zip(images, views, strict=True):
-        ((_, maps),) = class_maps(ViewLogits(logits, classes, whole_layout()), PlainHead())
+    for image, of_image in zip(images, views, strict=True):
+        ((_, maps),) = class_maps(of_image, PlainHead())
         assert torch.equal(maps, image[:2, ::2])
     assert len(seen) == 1 and torch.equal(seen[0], images)

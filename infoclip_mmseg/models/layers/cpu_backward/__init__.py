@@ -1,20 +1,29 @@
 """Backward passes written by hand, for training with recomputation on a CPU in float32.
 
 A leaf behind one door: :func:`recompute_on_cpu`. ``torch.utils.checkpoint`` runs a whole forward
-pass once more; here what is dear to compute is kept, and only the rest is computed again.
+pass once more; here what is dear to compute is kept, and only the rest is computed again. Gradients
+of weights are summed in place over the chunks of class maps.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import Any
 
+import torch
 from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
-from infoclip_mmseg.models.layers.cpu_backward.decoder import upsample_maps
-from infoclip_mmseg.models.layers.cpu_backward.support import is_supported
-from infoclip_mmseg.models.layers.cpu_backward.swin import swin_blocks
-from infoclip_mmseg.models.layers.state import ConvState, SwinState
+from infoclip_mmseg.models.layers.cpu_backward import decoder, swin
+from infoclip_mmseg.models.layers.cpu_backward.support import (
+    ConvState,
+    SwinState,
+    is_supported,
+    put_tensors,
+    split_maps,
+    take_tensors,
+)
 
 __all__ = ['recompute_on_cpu']
 
@@ -25,7 +34,8 @@ def recompute_on_cpu(
     """Run layers one after the other; results and gradients are those of their modules.
 
     Args:
-        states: Gives the layers: Swin blocks, or the convolutions of the decoder.
+        states: Gives the layers: Swin blocks, or the convolutions of the decoder, the last of them
+            to one channel.
         x: Features (B, T, H, W, C).
         chunk: Class maps of an image that run at a time.
 
@@ -36,7 +46,37 @@ def recompute_on_cpu(
     """
     if not is_supported(x):
         return None
-    layers = states()
-    if isinstance(layers[0], SwinState):
-        return swin_blocks(x, cast(Sequence[SwinState], layers), chunk)
-    return upsample_maps(x, cast(Sequence[ConvState], layers), chunk)
+    plans, tensors = take_tensors(states())
+    out: Tensor = _Layers.apply(x, plans, chunk, *tensors)
+    return out
+
+
+def _kind(plans: list) -> Any:
+    """The module that runs such layers on a chunk of class maps."""
+    return swin if isinstance(plans[0], SwinState) else decoder
+
+
+class _Layers(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, plans: list, chunk: int, *tensors: Tensor) -> Tensor:
+        """See :func:`recompute_on_cpu`; ``tensors`` are those of all layers."""
+        layers, kind = put_tensors(plans, tensors), _kind(plans)
+        out = x.new_empty(kind.output_shape(x.shape, layers))
+        kept: list[Tensor] = []
+        for image, part, target in split_maps(x, out, chunk):
+            kept += kind.run(part, target, layers, image)
+        ctx.plans, ctx.chunk, ctx.shape, ctx.num_tensors = plans, chunk, x.shape, len(tensors)
+        ctx.save_for_backward(*tensors, *kept)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of the features, None for plans and chunk, gradients of the tensors."""
+        tensors, kept = ctx.saved_tensors[: ctx.num_tensors], ctx.saved_tensors[ctx.num_tensors :]
+        sums = [torch.zeros_like(tensor) for tensor in tensors]
+        layers = list(zip(put_tensors(ctx.plans, tensors), put_tensors(ctx.plans, sums)))
+        grad, left = upstream.new_empty(ctx.shape), iter(kept)
+        for image, above, target in split_maps(upstream, grad, ctx.chunk):
+            _kind(ctx.plans).run_back(above, target, left, layers, image)
+        return (grad, None, None, *sums)

@@ -1,83 +1,52 @@
-"""The upsampling decoder over all class maps with a backward pass of its own.
+"""The upsampling decoder on a chunk of class maps, and back.
 
-Only outputs of convolutions are kept; the norms and activations between them are computed again in
-the backward pass. Gradients of weights are summed in place over the chunks of class maps.
+Only inputs of the steps are kept; the norms and activations before their convolutions are computed
+again in the backward pass.
 
-Legend: B images, T classes, t classes of a chunk, C channels, H W grid.
+Legend: t class maps, C channels, H W grid.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
-from infoclip_mmseg.models.layers.cpu_backward.support import (
-    put_tensors,
-    split_maps,
-    take_tensors,
-)
-from infoclip_mmseg.models.layers.state import ConvState
+from infoclip_mmseg.models.layers.cpu_backward.support import ConvState
 
 
-def upsample_maps(x: Tensor, states: Sequence[ConvState], chunk: int) -> Tensor:
-    """Run the steps of a decoder one after the other; gradients are those of the modules.
-
-    Args:
-        x: Features (B, T, H, W, C).
-        states: The steps; the last is a convolution to one channel.
-        chunk: Class maps that run at a time.
-
-    Returns:
-        Logits (B, T, 2^S H, 2^S W) where S steps double the grid.
-    """
-    plans, tensors = take_tensors(states)
-    out: Tensor = _UpsampleMaps.apply(x, plans, chunk, *tensors)
-    return out
+def output_shape(shape: Sequence[int], steps: Sequence[ConvState]) -> Sequence[int]:
+    """Of logits (B, T, 2^S H, 2^S W) where S steps double the grid."""
+    scale = 2 ** sum(step.doubles for step in steps)
+    return *shape[:2], scale * shape[2], scale * shape[3]
 
 
-class _UpsampleMaps(Function):
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, plans: list[ConvState], chunk: int, *tensors: Tensor
-    ) -> Tensor:
-        """See :func:`upsample_maps`; ``tensors`` are those of all steps."""
-        steps = put_tensors(plans, tensors)
-        scale = 2 ** sum(step.doubles for step in steps)
-        out = x.new_empty(*x.shape[:2], scale * x.shape[2], scale * x.shape[3])
-        kept: list[Tensor] = []
-        for image, part, target in split_maps(x, out, chunk):
-            maps = part.permute(0, 3, 1, 2)
-            for step in steps:
-                maps = _forward(maps, step, image)
-                kept.append(maps)
-            target.copy_(kept.pop().squeeze(1))
-        ctx.plans, ctx.chunk, ctx.num_tensors = plans, chunk, len(tensors)
-        ctx.save_for_backward(x, *tensors, *kept)
-        return out
+def run(part: Tensor, target: Tensor, steps: Sequence[ConvState], image: int) -> list[Tensor]:
+    """Features (t, H, W, C) of an image to logits in ``target``; returns what is kept."""
+    maps, kept = part.permute(0, 3, 1, 2), []
+    for step in steps:
+        kept.append(maps)
+        maps = _forward(maps, step, image)
+    target.copy_(maps.squeeze(1))
+    return kept
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of the features, None for plans and chunk, gradients of the tensors."""
-        x, *saved = ctx.saved_tensors
-        tensors, kept = saved[: ctx.num_tensors], iter(saved[ctx.num_tensors :])
-        sums = [torch.zeros_like(tensor) for tensor in tensors]
-        steps = list(zip(put_tensors(ctx.plans, tensors), put_tensors(ctx.plans, sums)))
-        grad = torch.empty_like(x, memory_format=torch.contiguous_format)
-        parts = zip(split_maps(x, grad, ctx.chunk), split_maps(upstream, upstream, ctx.chunk))
-        for (image, part, target), (_, above, _) in parts:
-            inputs = [part.permute(0, 3, 1, 2), *(next(kept) for _ in steps[1:])]
-            above = above.unsqueeze(1)
-            for maps, (step, step_sums) in zip(reversed(inputs), reversed(steps)):
-                above = _backward(above, maps, step, step_sums, image)
-            target.copy_(above.permute(0, 2, 3, 1))
-        return (grad, None, None, *sums)
+
+def run_back(
+    above: Tensor,
+    target: Tensor,
+    kept: Iterator[Tensor],
+    steps: Sequence[tuple[ConvState, ConvState]],
+    image: int,
+) -> None:
+    """The gradient of features into ``target`` and, to be added, into each step's second state."""
+    inputs = [*islice(kept, len(steps))]
+    above = above.unsqueeze(1)
+    for maps, (step, sums) in zip(reversed(inputs), reversed(steps)):
+        above = _backward(above, maps, step, sums, image)
+    target.copy_(above.permute(0, 2, 3, 1))
 
 
 def _activate(maps: Tensor, step: ConvState) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -95,13 +64,9 @@ def _sizes(maps: Tensor) -> tuple[int, int, int]:
     return maps.shape[0], maps.shape[1], maps.shape[2] * maps.shape[3]
 
 
-def _has_one_channel(step: ConvState) -> bool:
-    return not step.doubles and len(step.weight) == 1
-
-
 def _forward(maps: Tensor, step: ConvState, image: int) -> Tensor:
     maps, _ = _activate(maps, step)
-    if _has_one_channel(step):
+    if step.to_one:
         return _to_one(maps, step)
     if step.doubles:
         maps = F.conv_transpose2d(maps, step.weight, stride=2, padding=1)
@@ -115,7 +80,7 @@ def _backward(above: Tensor, maps: Tensor, step: ConvState, sums: ConvState, ima
     if sums.guided is not None:
         sums.guided[image, 0].add_(above.permute(0, 2, 3, 1).sum(0).permute(2, 0, 1))
     active, stats = _activate(maps, step)
-    if _has_one_channel(step):
+    if step.to_one:
         grad = _to_one_backward(above, active, step, sums)
     else:
         ones, mask = [1, 1], [True, True, False]

@@ -1,19 +1,77 @@
-"""Where the backward passes run, and how records and chunks go through them."""
+"""Where the backward passes run, and layers as plain records: weights and settings without code.
+
+Layers offer such records with ``state()``.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from infoclip_mmseg.models.layers.state import ConvState, SwinState
+from infoclip_mmseg.models.layers.guided_attention import Windows
 
 FLASH_ATTENTION = '_scaled_dot_product_flash_attention_for_cpu'
 """Operator whose log-sum-exp its backward pass (the same name and ``_backward``) takes."""
 
-State = TypeVar('State', SwinState, ConvState)
+
+class SwinState(NamedTuple):
+    """A Swin block and what guides it; weights are named as the block's layers.
+
+    Attributes:
+        windows: Windows of the grid of N positions.
+        num_heads: Attention heads.
+        eps: Of the two norms.
+        guided: What guidance adds to queries, keys and values, (B, 1, N, 3C), in the order of the
+            windows.
+        qkv: Weight (3C, C) of queries, keys and values, without the columns for guidance.
+    """
+
+    windows: Windows
+    num_heads: int
+    eps: tuple[float, float]
+    guided: Tensor
+    norm1: Tensor
+    norm1_bias: Tensor
+    qkv: Tensor
+    proj: Tensor
+    proj_bias: Tensor
+    norm2: Tensor
+    norm2_bias: Tensor
+    mlp1: Tensor
+    mlp1_bias: Tensor
+    mlp2: Tensor
+    mlp2_bias: Tensor
+
+
+class ConvState(NamedTuple):
+    """Group norm and ReLU, then a convolution with padding 1.
+
+    Attributes:
+        doubles: Whether the convolution doubles the grid: transposed with stride 2, weight
+            (C, C', 4, 4). Else it has the weight (C', C, 3, 3).
+        weight, bias: Of the convolution.
+        guided: Added to the output of every class map, (B, 1, C', H, W), or None.
+        norm, norm_bias: Of the norm; None where the input is taken as it is.
+        groups, eps: Of the norm.
+    """
+
+    doubles: bool
+    weight: Tensor
+    bias: Tensor | None
+    guided: Tensor | None
+    norm: Tensor | None = None
+    norm_bias: Tensor | None = None
+    groups: int = 1
+    eps: float = 0.0
+
+    @property
+    def to_one(self) -> bool:
+        """Whether the convolution has one channel."""
+        return not self.doubles and len(self.weight) == 1
+
 
 _TENSOR = object()
 
@@ -25,30 +83,29 @@ def is_supported(x: Tensor) -> bool:
     """
     if x.device.type != 'cpu' or x.dtype not in (torch.float32, torch.float64):
         return False
-    known = all(
-        hasattr(torch.ops.aten, name) for name in (FLASH_ATTENTION, f'{FLASH_ATTENTION}_backward')
-    )
+    known = hasattr(torch.ops.aten, f'{FLASH_ATTENTION}_backward')
     if not known or not hasattr(torch.amp, 'custom_fwd') or torch.is_autocast_enabled('cpu'):
         return False
     return not (torch.jit.is_tracing() or torch.compiler.is_compiling())
 
 
-def take_tensors(states: Sequence[State]) -> tuple[list[State], list[Tensor]]:
+def take_tensors(
+    states: Sequence[SwinState] | Sequence[ConvState],
+) -> tuple[list[Any], list[Tensor]]:
     """Records without their tensors, and these: autograd knows a function's arguments only."""
     tensors = [value for state in states for value in state if isinstance(value, Tensor)]
     plans = [
-        type(state)(*(_TENSOR if isinstance(value, Tensor) else value for value in state))  # type: ignore
+        type(state)._make(_TENSOR if isinstance(value, Tensor) else value for value in state)
         for state in states
     ]
     return plans, tensors
 
 
-def put_tensors(plans: Sequence[State], tensors: Sequence[Tensor]) -> list[State]:
+def put_tensors(plans: Sequence[Any], tensors: Sequence[Tensor]) -> list[Any]:
     """Inverse of :func:`take_tensors`; other tensors make records of other things, as gradients."""
     left = iter(tensors)
     return [
-        type(plan)(*(next(left) if value is _TENSOR else value for value in plan))  # type: ignore
-        for plan in plans
+        plan._make(next(left) if value is _TENSOR else value for value in plan) for plan in plans
     ]
 
 

@@ -1,34 +1,25 @@
-"""Swin blocks over all class maps with a backward pass of their own.
+"""Swin blocks on a chunk of class maps, and back.
 
-``torch.utils.checkpoint`` runs the whole forward pass of a block once more in the backward pass,
-window attention included. Here the input of each block and of its MLP, the output of its attention
-and the log-sum-exp of the attention's rows are kept (about 3C values for each position of a class
-map), from which norms and two matrix products give the rest. Gradients of weights are summed in
-place over the chunks.
+The input of each block and of its MLP, the output of its attention and the log-sum-exp of the
+attention's rows are kept (about 3C values for each position of a class map), from which norms and
+two matrix products give the rest.
 
-Legend: B images, T classes, N = H*W positions, R = positions of a chunk of class maps, C channels.
+Legend: t class maps, R = t*H*W positions, in the order of a block's windows, C channels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
-from infoclip_mmseg.models.layers.cpu_backward.support import (
-    FLASH_ATTENTION,
-    put_tensors,
-    split_maps,
-    take_tensors,
-)
+from infoclip_mmseg.models.layers.cpu_backward.support import FLASH_ATTENTION, SwinState
 from infoclip_mmseg.models.layers.guided_attention import Groups, Windows
-from infoclip_mmseg.models.layers.state import SwinState
 
 
 class _Rows(NamedTuple):
@@ -40,102 +31,56 @@ class _Rows(NamedTuple):
     groups: Groups
 
 
-class _Kept(NamedTuple):
-    """Of a block and chunk: input, attention output and input of the MLP (R, C), log-sum-exp."""
-
-    x: Tensor
-    attended: Tensor
-    middle: Tensor
-    lse: tuple[Tensor, ...]
+_Kept = tuple[Tensor, ...]
+"""Of a block and chunk: input, attention output, input of the MLP (R, C), log-sum-exp by group."""
 
 
-def swin_blocks(x: Tensor, states: Sequence[SwinState], chunk: int) -> Tensor:
-    """Run Swin blocks one after the other; results and gradients are those of the modules.
-
-    Args:
-        x: Features (B, T, H, W, C).
-        states: The blocks.
-        chunk: Class maps that run at a time.
-
-    Returns:
-        Features (B, T, H, W, C).
-    """
-    plans, tensors = take_tensors(states)
-    out: Tensor = _SwinBlocks.apply(x.flatten(2, 3), plans, chunk, *tensors)
-    return out.view(x.shape)
+def output_shape(shape: Sequence[int], blocks: Sequence[SwinState]) -> Sequence[int]:
+    """That of the features."""
+    return shape
 
 
-class _SwinBlocks(Function):
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, plans: list[SwinState], chunk: int, *tensors: Tensor
-    ) -> Tensor:
-        """See :func:`swin_blocks`; ``tensors`` are those of all blocks."""
-        blocks = put_tensors(plans, tensors)
-        out = torch.empty_like(x, memory_format=torch.contiguous_format)
-        kept = []
-        for image, source, target, rows in _chunks(x, out, plans, chunk):
-            back: Tensor | None = None
-            for block, order in zip(blocks, rows):
-                source = source.index_select(0, _follow(back, order.order))
-                source, memory = _forward(source, image, block, order)
-                kept.append(memory)
-                back = order.inverse
-            torch.index_select(source, 0, rows[-1].inverse, out=target)
-        ctx.plans, ctx.chunk, ctx.num_tensors = plans, chunk, len(tensors)
-        parts = [part for memory in kept for part in (*memory[:3], *memory.lse)]
-        ctx.save_for_backward(*tensors, *parts)
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of the features, None for plans and chunk, gradients of the tensors."""
-        tensors, parts = ctx.saved_tensors[: ctx.num_tensors], ctx.saved_tensors[ctx.num_tensors :]
-        sums = [torch.zeros_like(tensor) for tensor in tensors]
-        blocks = list(zip(put_tensors(ctx.plans, tensors), put_tensors(ctx.plans, sums)))
-        grad = torch.empty_like(upstream, memory_format=torch.contiguous_format)
-        left = iter(parts)
-        for image, source, target, rows in _chunks(upstream, grad, ctx.plans, ctx.chunk):
-            kept = [_take(left, order) for order in rows]
-            back = None
-            for (block, block_sums), memory, order in reversed(list(zip(blocks, kept, rows))):
-                source = source.index_select(0, _follow(back, order.order))
-                _mlp_backward(source, memory, block, block_sums)
-                _attention_backward(source, memory, image, block, block_sums, order)
-                back = order.inverse
-            torch.index_select(source, 0, rows[0].inverse, out=target)
-        return (grad, None, None, *sums)
+def run(part: Tensor, target: Tensor, blocks: Sequence[SwinState], image: int) -> list[Tensor]:
+    """Features (t, H, W, C) of an image into ``target``; returns what is kept."""
+    x = part.flatten(0, 2)
+    kept: list[Tensor] = []
+    back: Tensor | None = None  # undoes the order that the rows are in
+    for block in blocks:
+        rows = _order_rows(block.windows, len(part))
+        x = x.index_select(0, rows.order if back is None else back[rows.order])
+        x, memory = _forward(x, image, block, rows)
+        kept += memory
+        back = rows.inverse
+    assert back is not None
+    torch.index_select(x, 0, back, out=target.flatten(0, 2))
+    return kept
 
 
-def _chunks(
-    source: Tensor, target: Tensor, plans: Sequence[SwinState], chunk: int
-) -> Iterator[tuple[int, Tensor, Tensor, list[_Rows]]]:
-    """Image, and rows (R, C) of source and target, chunk by chunk; the target's are views."""
-    known: dict[int, list[_Rows]] = {}
-    for image, part, out in split_maps(source, target, chunk):
-        maps = len(part)
-        if maps not in known:
-            known[maps] = [_order_rows(plan.windows, maps) for plan in plans]
-        yield image, part.flatten(0, 1), out.flatten(0, 1), known[maps]
+def run_back(
+    above: Tensor,
+    target: Tensor,
+    kept: Iterator[Tensor],
+    blocks: Sequence[tuple[SwinState, SwinState]],
+    image: int,
+) -> None:
+    """The gradient of features into ``target`` and, to be added, into each block's second state."""
+    rows = [_order_rows(block.windows, len(above)) for block, _ in blocks]
+    memories = [tuple(islice(kept, 3 + len(order.groups))) for order in rows]
+    grad, back = above.flatten(0, 2), None
+    for (block, sums), memory, order in reversed(list(zip(blocks, memories, rows))):
+        grad = grad.index_select(0, order.order if back is None else back[order.order])
+        _mlp_backward(grad, memory[2], block, sums)
+        _attention_backward(grad, memory, image, block, sums, order)
+        back = order.inverse
+    torch.index_select(grad, 0, rows[0].inverse, out=target.flatten(0, 2))
 
 
+@lru_cache(maxsize=32)
 def _order_rows(windows: Windows, maps: int) -> _Rows:
-    size = len(windows.order)
-    places = windows.order + size * torch.arange(maps)[:, None]
+    places = windows.order + len(windows.order) * torch.arange(maps)[:, None]
     parts = places.split([count * length for count, length in windows.groups], dim=1)
     order = torch.cat([part.flatten() for part in parts])
     return _Rows(order, order.argsort(), maps, windows.groups)
-
-
-def _follow(back: Tensor | None, order: Tensor) -> Tensor:
-    """Index that undoes the order a chunk is in and brings it into another."""
-    return order if back is None else back[order]
-
-
-def _take(parts: Iterator[Tensor], rows: _Rows) -> _Kept:
-    x, attended, middle, *lse = islice(parts, 3 + len(rows.groups))
-    return _Kept(x, attended, middle, tuple(lse))
 
 
 def _norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -177,12 +122,12 @@ def _forward(x: Tensor, image: int, block: SwinState, rows: _Rows) -> tuple[Tens
     normed = _norm(middle, block.norm2, block.norm2_bias, block.eps[1])[0]
     hidden = F.gelu(F.linear(normed, block.mlp1, block.mlp1_bias))
     out = torch.addmm(middle, hidden, block.mlp2.t()).add_(block.mlp2_bias)
-    return out, _Kept(x, attended, middle, tuple(lse))
+    return out, (x, attended, middle, *lse)
 
 
-def _mlp_backward(grad: Tensor, kept: _Kept, block: SwinState, sums: SwinState) -> None:
+def _mlp_backward(grad: Tensor, middle: Tensor, block: SwinState, sums: SwinState) -> None:
     """Turn the gradient (R, C) of a block's output into that of its MLP's input, in place."""
-    normed, *stats = _norm(kept.middle, block.norm2, block.norm2_bias, block.eps[1])
+    normed, *stats = _norm(middle, block.norm2, block.norm2_bias, block.eps[1])
     hidden = F.linear(normed, block.mlp1, block.mlp1_bias)
     activated = F.gelu(hidden)
     sums.mlp2.addmm_(grad.t(), activated)
@@ -193,38 +138,30 @@ def _mlp_backward(grad: Tensor, kept: _Kept, block: SwinState, sums: SwinState) 
     sums.mlp1_bias.add_(inner.sum(0))
     inner = torch.mm(inner, block.mlp1, out=normed)
     affine, affine_sums = ((b.norm2, b.norm2_bias) for b in (block, sums))
-    _norm_backward(grad, inner, kept.middle, stats, affine, affine_sums)
+    _norm_backward(grad, inner, middle, stats, affine, affine_sums)
 
 
 def _attention_backward(
     grad: Tensor, kept: _Kept, image: int, block: SwinState, sums: SwinState, rows: _Rows
 ) -> None:
-    """Turn the gradient (R, C) of the MLP's input into that of the block's input, in place.
-
-    Args:
-        grad: Rows in the order of the block's windows.
-        kept: From :func:`_forward`.
-        image, block, rows: As in :func:`_forward`.
-        sums: Gradients of the block's tensors, to which those of the chunk are added.
-    """
+    """Turn the gradient (R, C) of the MLP's input into that of the block's input, in place."""
     attend_backward = getattr(torch.ops.aten, f'{FLASH_ATTENTION}_backward')
-    sums.proj.addmm_(grad.t(), kept.attended)
+    x, attended, _, *lses = kept
+    sums.proj.addmm_(grad.t(), attended)
     sums.proj_bias.add_(grad.sum(0))
     outer = torch.mm(grad, block.proj)
-    normed, *stats = _norm(kept.x, block.norm1, block.norm1_bias, block.eps[0])
-    inner = kept.x.new_empty(len(normed), 3 * normed.shape[1])
+    normed, *stats = _norm(x, block.norm1, block.norm1_bias, block.eps[0])
+    inner = x.new_empty(len(normed), 3 * normed.shape[1])
     start, sizes = 0, [count * length for count, length in rows.groups]
     parts = zip(
         rows.groups,
         _project(normed, block.guided[image, 0], block.qkv, rows),
         sums.guided[image, 0].split(sizes),
-        kept.lse,
+        lses,
     )
     for group, part, guided_sum, lse in parts:
         take = slice(start, start + len(part))
-        out, up = (
-            _heads(t[take], group, rows.maps, block.num_heads) for t in (kept.attended, outer)
-        )
+        out, up = (_heads(t[take], group, rows.maps, block.num_heads) for t in (attended, outer))
         qkv = _split_qkv(part, group, rows.maps, block.num_heads)
         qkv_grads = attend_backward(up, *qkv, out, lse, 0.0, False)
         targets = _split_qkv(inner[take], group, rows.maps, block.num_heads)
@@ -235,7 +172,7 @@ def _attention_backward(
     sums.qkv.addmm_(inner.t(), normed)
     inner = torch.mm(inner, block.qkv, out=normed)
     affine, affine_sums = ((b.norm1, b.norm1_bias) for b in (block, sums))
-    _norm_backward(grad, inner, kept.x, stats, affine, affine_sums)
+    _norm_backward(grad, inner, x, stats, affine, affine_sums)
 
 
 def _norm_backward(

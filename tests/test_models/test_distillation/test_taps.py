@@ -6,14 +6,16 @@ import pytest
 import torch
 from torch import nn
 
-from infoclip_mmseg.models.distillation.student_embeddings import (
+from infoclip_mmseg.models.distillation.taps import (
+    make_tap,
     make_taps,
     match_grid,
+    pick,
     read_dense,
+    read_modules,
     read_text,
     spread_queries,
 )
-from infoclip_mmseg.models.distillation.taps import make_tap, pick, read_modules
 
 
 class MaskStudent(nn.Module):
