@@ -44,8 +44,12 @@ def read_results(paths: Sequence[Path]) -> pd.DataFrame:
                 )
             for row in reader:
                 place = f'{path}, line {reader.line_num}'
-                *key, value = _parse(row, place)
-                before = known.setdefault(tuple(key), value)
+                try:
+                    seed = int(row['seed']) if row['seed'] else None
+                    key, value = (row['run'], seed, row['test'], row['figure']), float(row['value'])
+                except (TypeError, ValueError) as error:
+                    raise ValueError(f'{place}: expected {RESULT_COLUMNS}, got {row}') from error
+                before = known.setdefault(key, value)
                 if str(before) != str(value):  # by text, in which NaN is the same as NaN
                     raise ValueError(f'{place}: {key} is {value}, but {before} before')
     return make_results((*key, value) for key, value in known.items())
@@ -175,15 +179,6 @@ def write_tables(
     rows = [{name: str(value) for name, value in row.items()} for row in training]
     columns = None if rows else ['run', 'seed', 'seconds']
     write_csv(pd.DataFrame(rows, columns=columns), folder / 'training.csv')
-
-
-def _parse(row: Mapping[str, str], place: str) -> tuple[Any, ...]:
-    """Values of a line of results.csv."""
-    try:
-        seed = int(row['seed']) if row['seed'] else None
-        return row['run'], seed, row['test'], row['figure'], float(row['value'])
-    except (TypeError, ValueError) as error:
-        raise ValueError(f'{place}: expected {RESULT_COLUMNS}, got {row}') from error
 
 
 def _finite(results: pd.DataFrame) -> pd.DataFrame:

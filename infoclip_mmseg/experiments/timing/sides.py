@@ -17,7 +17,7 @@ from mmengine.utils.dl_utils import collect_env
 from torch.utils.collect_env import get_cpu_info, run
 
 from infoclip_mmseg.experiments.processes import ROOT, count_cores
-from infoclip_mmseg.experiments.timing.settings import TimingError
+from infoclip_mmseg.experiments.timing.bench import TimingError
 
 CGROUP_LIMITS = ('/sys/fs/cgroup/memory.max', '/sys/fs/cgroup/memory/memory.limit_in_bytes')
 MATRIX_FLAGS = ('avx2', 'avx512f', 'avx512_bf16', 'amx_bf16', 'bf16')
@@ -51,10 +51,10 @@ def make_sides(config: str, other: str | None = None, tree: str | None = None) -
     Raises:
         TimingError: A config or the checkout is not there.
     """
-    first = check_config(config)
+    first = _check_config(config)
     sides = [Side(first.stem, str(first), str(ROOT), describe_commit(ROOT))]
     if other is not None:
-        second = check_config(other)
+        second = _check_config(other)
         label = second.stem if second.stem != first.stem else f'{second.stem} (2)'
         sides.append(replace(sides[0], label=label, config=str(second)))
     if tree is not None:
@@ -65,18 +65,13 @@ def make_sides(config: str, other: str | None = None, tree: str | None = None) -
                 'REV` checks commit REV of this clone out there'
             )
         if first.is_relative_to(ROOT):
-            first = check_config(folder / first.relative_to(ROOT))
+            first = _check_config(folder / first.relative_to(ROOT))
         label = f'{first.stem} in {folder.name}'
         sides.append(Side(label, str(first), str(folder), describe_commit(folder)))
     return sides
 
 
-def check_config(path: str | Path) -> Path:
-    """The full path of a config file.
-
-    Raises:
-        TimingError: It is not there.
-    """
+def _check_config(path: str | Path) -> Path:
     full = Path(path).expanduser().resolve()
     if not full.is_file():
         raise TimingError(f'config {str(path)!r} does not exist (working directory {Path.cwd()})')
@@ -98,10 +93,10 @@ def check_device(device: str) -> None:
     Raises:
         TimingError: It is not there, or neither a CPU nor a CUDA device.
     """
-    known = ['cpu', 'cuda', *(f'cuda:{i}' for i in range(torch.cuda.device_count()))]
-    if device not in known or (device == 'cuda' and len(known) == 2):
+    count = torch.cuda.device_count()
+    if device not in ['cpu', *['cuda'][:count], *(f'cuda:{i}' for i in range(count))]:
         raise TimingError(
-            f'--device {device!r} can not be used: PyTorch sees {len(known) - 2} CUDA devices; use '
+            f'--device {device!r} can not be used: PyTorch sees {count} CUDA devices; use '
             'cpu, or install a PyTorch with CUDA'
         )
 
@@ -122,21 +117,16 @@ def cpu_name() -> str:
     return f'{name} ({flags})' if flags else name
 
 
-def device_name(device: str) -> str:
-    """The device as one would tell it: a GPU's name, or 'CPU'."""
-    if device == 'cpu':
-        return 'CPU'
-    gpu = torch.cuda.get_device_properties(device)
-    return f'{gpu.name}, {gpu.total_memory / 1e9:.0f} GB, CUDA {torch.version.cuda}'
-
-
 def describe_machine(device: str) -> dict[str, str]:
     """Device, CPU, memory, system and versions, by their titles in a report."""
-    env, memory = collect_env(), psutil.virtual_memory()
+    env, memory, name = collect_env(), psutil.virtual_memory(), 'CPU'
     packages = {name: env[name] for name in ('PyTorch', 'TorchVision', 'OpenCV', 'MMEngine')}
     packages |= {module.__name__: module.__version__ for module in (mmcv, mmseg, open_clip)}
+    if device != 'cpu':
+        gpu = torch.cuda.get_device_properties(device)
+        name = f'{gpu.name}, {gpu.total_memory / 1e9:.0f} GB, CUDA {torch.version.cuda}'
     return {
-        'device': device_name(device),
+        'device': name,
         'CPU': f'{cpu_name()}, {count_cores()} cores',
         'memory': f'{memory.total / 1e9:.1f} GB, {available_memory() / 1e9:.1f} GB free',
         'load before': f'{psutil.getloadavg()[0]:.1f} processes',
