@@ -31,12 +31,8 @@ def run_program(
 ) -> None:
     """Run a program to its end; its command line and output are added to a log.
 
-    Args:
-        command: The command line.
-        log: The file; its folder is made if it is not there.
-        env: Its environment, see :func:`program_environment`.
-        inherit: Descriptors that stay open in it.
-        watch: Called about every second while it runs; an error that it raises ends the program.
+    The descriptors ``inherit`` stay open in it. ``watch`` is called about every second while it
+    runs; an error that it raises ends the program.
 
     Raises:
         ProgramError: It ended with another exit code than 0.
@@ -73,11 +69,8 @@ def program_environment(
 ) -> dict[str, str]:
     """This process's environment, changed for a program: PYTHON, PYTHONPATH and a free PORT.
 
-    Args:
-        root: Tree whose package Python imports before any other.
-        sharers: Processes that share the cores, which gives OMP_NUM_THREADS where it is not set;
-            None leaves it alone.
-        gpus: Names of the GPUs that it may use, for CUDA_VISIBLE_DEVICES; empty leaves it alone.
+    Python imports the package of the tree ``root`` before any other. The number of processes that
+    share the cores gives OMP_NUM_THREADS where it is not set; names of GPUs CUDA_VISIBLE_DEVICES.
     """
     env = {**os.environ, 'PYTHON': sys.executable, 'PORT': str(free_port())}
     env['PYTHONPATH'] = os.pathsep.join(filter(None, [str(root), env.get('PYTHONPATH')]))

@@ -28,15 +28,10 @@ TRAINING = 'training (or model)'
 
 @dataclass(frozen=True)
 class Job:
-    """One row with one seed: a training, unless the row has none, and its evaluations.
+    """One row with one seed (None for a row without training), and the config of each evaluation.
 
-    Attributes:
-        run: The row.
-        seed: None for a row that is not trained, which is evaluated once.
-        folder: Holds everything of the job; in result.json what is finished, and with which config
-            it was run: `train` and, by name, `tests`.
-        config: The row's config with its options and seed, with which it is trained.
-        tests: Config of each evaluation, by name.
+    `folder` holds everything of the job; in result.json what is finished, and with which config it
+    was run: `train` and, by name, `tests`.
     """
 
     run: Run
@@ -115,9 +110,7 @@ def fingerprint(content: Any) -> str:
 def plan_jobs(ablation: Ablation, cfg_options: Mapping[str, Any] | None = None) -> list[Job]:
     """The jobs of an ablation, row by row, each seed of a row after the other.
 
-    Args:
-        ablation: What to run.
-        cfg_options: Options for every run, stronger than the run's own.
+    ``cfg_options`` are for every run, stronger than the run's own.
 
     Raises:
         AblationError: A config has no training or test set that its role needs.

@@ -103,13 +103,7 @@ def describe(job: Job, figures: Sequence[str]) -> str:
 
 
 def draw_table(results: pd.DataFrame, summary: pd.DataFrame, path: Path) -> None:
-    """Draw a panel for each test (down) and figure (across): a dot a seed, a bar for the mean.
-
-    Args:
-        results: See :func:`~infoclip_mmseg.experiments.ablation.tables.make_results`.
-        summary: See :func:`~infoclip_mmseg.experiments.ablation.tables.summarise`.
-        path: PNG file to write.
-    """
+    """Draw a panel for each test (down) and figure (across): a dot a seed, a bar for the mean."""
     runs, tests, figures = (list(summary[name].unique()) for name in ('run', 'test', 'figure'))
     size = (
         PANEL[0] * len(figures) + 0.09 * max(map(len, runs)),
@@ -140,10 +134,8 @@ def draw_curves(
 ) -> None:
     """Draw a panel for each loss: thin lines for seeds, a thick one for their mean, by run.
 
-    Args:
-        curves: For each run the logged scalars of its trainings, each a dict with `step`.
-        runs: Names of all runs, whose order gives the colours as in :func:`draw_table`.
-        path: PNG file to write. Nothing is written where no loss was logged.
+    Curves are the logged scalars of each training of a run. The order of ``runs`` gives the colours
+    as in :func:`draw_table`. Nothing is written where no loss was logged.
     """
     rows = (row for trainings in curves.values() for training in trainings for row in training)
     losses = sorted({key for row in rows for key in row if 'loss' in key})

@@ -39,14 +39,10 @@ def locked(folder: Path) -> Iterator[int]:
 
 
 def check_changed(jobs: Sequence[Job], redo: bool) -> None:
-    """Deal with jobs that were run with another config than they have now.
-
-    Args:
-        jobs: The jobs.
-        redo: Put what belongs to the old config out of the way: its folder gets another name.
+    """With ``redo`` give what was run with another config than there is now another folder.
 
     Raises:
-        AblationError: There are some and `redo` is False.
+        AblationError: There is some, and it is not to be redone.
     """
     results = [(job, job.read_result()) for job in jobs]
     changes = [(job, result, parts) for job, result in results if (parts := job.changed(result))]
@@ -96,13 +92,9 @@ def find_pending(jobs: Sequence[Job]) -> list[Job]:
 
 
 def read_scalars(train_dir: Path) -> list[Scalars]:
-    """Logged training scalars by step; where a run was resumed the later log counts.
+    """Logged training scalars of each step, in order; where a run was resumed the later log counts.
 
-    Args:
-        train_dir: Working folder of a training with MMEngine's LocalVisBackend.
-
-    Returns:
-        A dict for each logged step, in order, with `step` in iterations.
+    They come from the working folder of a training with MMEngine's LocalVisBackend.
     """
     steps: dict[int, Scalars] = {}
     for path in sorted(train_dir.glob('*/vis_data/scalars.json')):

@@ -49,10 +49,7 @@ class Workplace:
         jobs: How many jobs run at the same time.
         gpus: GPUs of a job, started through dist_*.sh; 0 starts the programs themselves.
         devices: Names of all GPUs as in CUDA_VISIBLE_DEVICES; jobs side by side share them out.
-        lock: Descriptors that the programs inherit, so that a lock outlives this process as long
-            as one of them runs.
-
-    Attributes:
+        lock: Descriptors that the programs inherit: a lock outlives this process with them.
         stopped: Once it is set, running programs are ended and no more are started.
     """
 
@@ -195,12 +192,7 @@ def _checkpoint(job: Job) -> Path:
 
 
 def save_untrained(cfg: Config, path: Path) -> None:
-    """Build a model, load its pretrained weights if it has any, and save it.
-
-    Args:
-        cfg: Config with `model` and `randomness.seed`.
-        path: File to write.
-    """
+    """Build the model of a config, load its pretrained weights if it has any, and save it."""
     init_default_scope(cfg.get('default_scope', 'mmseg'))
     set_random_seed(cfg.randomness.seed)
     preprocessor = cfg.get('data_preprocessor')

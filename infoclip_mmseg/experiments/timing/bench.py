@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from itertools import islice, permutations
@@ -61,14 +61,9 @@ class SkippedError(Exception):
 class Setting:
     """One measurement; goes to the measuring process as JSON.
 
-    Attributes:
-        part: Key of :data:`~infoclip_mmseg.experiments.timing.subjects.SUBJECTS`.
-        image_size: Side in pixels, or None for the sizes of the config: in training of the crops
-            and of the views that CLIP gets, in inference of the image and of the working size.
-        threads: Threads of PyTorch; None leaves its default.
-        max_memory: Bytes that the process may take on the CPU; None for no limit.
-
-    The other fields are the options of tools/benchmark.py.
+    `image_size` is the side in pixels, or None for the sizes of the config: in training of the
+    crops and of the views that CLIP gets, in inference of the image and of the working size.
+    `max_memory` is in bytes. The other fields are the options of tools/benchmark.py.
     """
 
     part: str
@@ -90,12 +85,8 @@ class Setting:
 class Bench:
     """Config and clock of a measurement, and what is built for it.
 
-    Args:
-        setting: The measurement.
-
-    Attributes:
-        images: Images of a call; 0 where the work is not by image.
-        info: Further plain values for the report; calls may add some.
+    Subjects set `images`, those of a call where the work is by image, and plain values for the
+    report in `info`.
 
     Raises:
         TimingError: The config can't be read.
@@ -121,10 +112,8 @@ class Bench:
     def model(self, distill: bool = True, working_size: bool = False) -> Any:
         """The segmentor with its vocabulary, on its device.
 
-        Args:
-            distill: False leaves out LPAM and the losses between teacher and student.
-            working_size: Whether :attr:`Setting.image_size` is the working size of sliding windows,
-                instead of the side of the crops and of the views that CLIP gets.
+        ``distill=False`` leaves out LPAM and the losses between teacher and student. With
+        ``working_size`` the setting's size is that of sliding windows, else of crops and views.
 
         Raises:
             TimingError: The config holds no segmentor of this package, or one that can't be built.
@@ -201,6 +190,16 @@ class Bench:
 
         return call
 
+    def differentiating(self, sections: dict[str, tuple[Callable, Sequence[Tensor]]]) -> Call:
+        """A timed call of functions, each with the gradients of its sum by some tensors."""
+
+        def call() -> None:
+            with self.precision():
+                for section, (function, inputs) in sections.items():
+                    self.clock.forward_backward(section, function, inputs)
+
+        return call
+
     def crops(self, model: Any) -> dict[str, list]:
         """A training batch at the crop size of the config."""
         size = tuple(model.data_preprocessor.size or model.input_size)
@@ -245,8 +244,7 @@ def _every_name() -> Iterator[str]:
 
 def make_batch(count: int, size: Size, original: Size) -> dict[str, list]:
     """What a test loader gives: images (3, h, w) of noise, of files with the size ``original``."""
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(256, (count, 3, *size), generator=generator).to(torch.uint8)
+    images = torch.randint(256, (count, 3, *size)).to(torch.uint8)
     meta = dict(ori_shape=original, img_shape=size, pad_shape=size)
     samples = [SegDataSample(metainfo=dict(meta)) for _ in images]
     return dict(inputs=list(images), data_samples=samples)
@@ -254,9 +252,8 @@ def make_batch(count: int, size: Size, original: Size) -> dict[str, list]:
 
 def random_labels(count: int, size: Size, num_classes: int) -> Tensor:
     """Label maps (B, h, w), int64: blocks of one class, a strip at the top without a label."""
-    generator = torch.Generator().manual_seed(1)
     blocks = (count, *(-(-side // BLOCK) for side in size))
-    labels = torch.randint(min(num_classes, IGNORED), blocks, generator=generator)
+    labels = torch.randint(min(num_classes, IGNORED), blocks)
     labels = labels.repeat_interleave(BLOCK, 1).repeat_interleave(BLOCK, 2)[:, : size[0], : size[1]]
     labels[:, : max(size[0] // 48, 1)] = IGNORED
     return labels
@@ -264,5 +261,4 @@ def random_labels(count: int, size: Size, num_classes: int) -> Tensor:
 
 def random_text(num_classes: int, prompts: int, channels: int) -> Tensor:
     """Normalised text embeddings (T, P, C) in the place of encoded ones."""
-    generator = torch.Generator().manual_seed(2)
-    return F.normalize(torch.randn(num_classes, prompts, channels, generator=generator), dim=-1)
+    return F.normalize(torch.randn(num_classes, prompts, channels), dim=-1)

@@ -37,14 +37,7 @@ LONGEST = 15
 
 
 class Clock:
-    """Collects the seconds of named sections; waits for a CUDA device at both ends of each.
-
-    Args:
-        device: Where the work runs.
-
-    Attributes:
-        seconds: Seconds of each section, in the order of the calls.
-    """
+    """Collects the seconds of named sections; waits for a CUDA device at both ends of each."""
 
     def __init__(self, device: str = 'cpu') -> None:
         self.device = device

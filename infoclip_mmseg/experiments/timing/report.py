@@ -14,10 +14,11 @@ from matplotlib.figure import Figure
 
 from infoclip_mmseg.experiments.tables import markdown_table
 from infoclip_mmseg.experiments.timing.measure import GROUPS
-from infoclip_mmseg.experiments.timing.runs import MEASURED, Measurement
+from infoclip_mmseg.experiments.timing.runs import Measurement
 from infoclip_mmseg.experiments.timing.sides import Side
 from infoclip_mmseg.experiments.timing.subjects import SUBJECTS
 
+OWN = 'of it by the part'
 UNTIMED = ('profile_train', 'profile_inference', 'memory')
 PANEL = (5.0, 3.6)
 """Width and height of a picture's panel, in inches."""
@@ -34,15 +35,22 @@ def title(one: Measurement) -> str:
 
 
 def calls(measurements: Sequence[Measurement]) -> pd.DataFrame:
-    """One row a call and section."""
-    names = ['allocator', 'side', 'subject', 'part', 'section', 'seconds']
+    """One row a call and section, with peak memory in GB and what of it was not in use before."""
+    names = ['allocator', 'side', 'subject', 'part', 'peak', OWN, 'section', 'seconds']
     rows = [
-        (one.allocator, one.side, one.part, title(one), section, seconds)
+        (one.allocator, one.side, one.part, title(one), one.peak / 1e9, own, section, seconds)
         for one in measurements
+        for own in [max(one.peak - one.start, 0) / 1e9]
         for section, values in one.seconds.items()
         for seconds in values
     ]
     return pd.DataFrame(rows, columns=names).astype({'seconds': float})
+
+
+def by_allocator(measurements: Sequence[Measurement]) -> dict[str, list[Measurement]]:
+    """The measurements of each allocator."""
+    names = dict.fromkeys(one.allocator for one in measurements)
+    return {name: [one for one in measurements if one.allocator == name] for name in names}
 
 
 def main_seconds(one: Measurement) -> float:
@@ -59,15 +67,10 @@ def time_table(measurements: Sequence[Measurement]) -> pd.DataFrame:
 
 
 def memory_table(measurements: Sequence[Measurement]) -> pd.DataFrame:
-    """Peak of each part in GB, and what of it was not in use before."""
-    rows = [
-        (title(one), one.side, one.peak / 1e9, max(one.peak - one.start, 0) / 1e9)
-        for one in measurements
-        if one.status == MEASURED and one.part not in UNTIMED
-    ]
-    table = pd.DataFrame(rows, columns=['part', 'side', 'peak', 'of it by the part'])
-    table = table.groupby(['part', 'side'], sort=False).max().reset_index()
-    return _with_ratio(table, ['part'], 'peak')
+    """Peak of each part in GB."""
+    table = calls([one for one in measurements if one.part not in UNTIMED])
+    groups = table.groupby(['part', 'side'], sort=False)[['peak', OWN]]
+    return _with_ratio(groups.max().reset_index(), ['part'], 'peak')
 
 
 def _with_ratio(table: pd.DataFrame, names: list[str], column: str) -> pd.DataFrame:
@@ -95,12 +98,10 @@ def operator_table(measurements: Sequence[Measurement]) -> pd.DataFrame:
     """Seconds by group of operators, a column a group."""
     names = ['part', 'side', 'allocator']
     rows = [
-        {
-            **dict(zip(names, (title(one), one.side, one.allocator))),
-            **one.info['operators']['groups'],
-        }
+        {**groups, 'part': title(one), 'side': one.side, 'allocator': one.allocator}
         for one in measurements
-        if 'operators' in one.info
+        for groups in [one.info.get('operators', {}).get('groups')]
+        if groups
     ]
     return pd.DataFrame(rows, columns=[*names, *GROUPS]).groupby(names, sort=False).mean()
 
@@ -168,12 +169,6 @@ TABLES = {
 }
 
 
-def by_allocator(measurements: Sequence[Measurement]) -> dict[str, list[Measurement]]:
-    """The measurements of each allocator."""
-    names = dict.fromkeys(one.allocator for one in measurements)
-    return {name: [one for one in measurements if one.allocator == name] for name in names}
-
-
 def make_markdown(
     header: Mapping[str, str], measurements: Sequence[Measurement], pictures: Sequence[str] = ()
 ) -> str:
@@ -199,7 +194,7 @@ def make_json(
     spread = calls(measurements).groupby(keys, sort=False)['seconds'].describe().reset_index()
     return dict(
         header=dict(header),
-        sides=[asdict(side) for side in sides],
+        sides=[side._asdict() for side in sides],
         measurements=[asdict(one) for one in measurements],
         spread=spread.to_dict('records'),
         derived=[

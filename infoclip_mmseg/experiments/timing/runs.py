@@ -114,16 +114,8 @@ def plan(
 ) -> list[Measurement]:
     """The measurements in their order: part by part, and in each part side by side.
 
-    With two sides A and B and two rounds each part goes A B A B.
-
-    Args:
-        sides: What is compared, at least one.
-        base: Setting that all measurements share but for part, config and what is varied.
-        parts: Keys of PARTS.
-        sweeps: Values by key of SWEEPS; the parts are then measured at each of them only.
-        allocators: Keys of ALLOCATORS.
-        rounds: How often each measurement is made in a fresh process, in turn with the others.
-        memory_batches: Batch sizes of the part 'memory'.
+    With two sides A and B and two rounds each part goes A B A B. With ``sweeps``, values by key of
+    SWEEPS, the parts are measured at each of these values only.
     """
     groups: list[tuple[Sequence[str], Mapping[str, Any], Mapping[str, Any]]] = []
     for name, values in (sweeps or {}).items():
@@ -165,13 +157,8 @@ def run_all(
 ) -> Iterator[Measurement]:
     """Make measurements one after the other.
 
-    Once one has not fitted into memory, those that differ from it by a larger last value of
-    ``point`` only are skipped.
-
-    Args:
-        planned: From :func:`plan`.
-        log: File that gets what they print.
-        start: Is told of each before it is made.
+    ``start`` is told of each before it is made. Once one has not fitted into memory, those that
+    differ from it by a larger last value of ``point`` only are skipped.
 
     Raises:
         TimingError: A config can't be used.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import platform
 import re
 import subprocess
-from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import mmcv
 import mmseg
@@ -23,16 +23,8 @@ CGROUP_LIMITS = ('/sys/fs/cgroup/memory.max', '/sys/fs/cgroup/memory/memory.limi
 MATRIX_FLAGS = ('avx2', 'avx512f', 'avx512_bf16', 'amx_bf16', 'bf16')
 
 
-@dataclass(frozen=True)
-class Side:
-    """One of the things compared.
-
-    Attributes:
-        label: Its name in the report.
-        config: Config file.
-        tree: Folder whose infoclip_mmseg is measured.
-        commit: What the tree holds, for the report.
-    """
+class Side(NamedTuple):
+    """One of the things compared: a config, and the tree whose infoclip_mmseg is measured."""
 
     label: str
     config: str
@@ -41,12 +33,7 @@ class Side:
 
 
 def make_sides(config: str, other: str | None = None, tree: str | None = None) -> list[Side]:
-    """The sides to compare.
-
-    Args:
-        config: Config file.
-        other: Another one.
-        tree: Another checkout. Of a config below this checkout its own one is taken.
+    """The sides to compare: a config, another one, or that of another checkout.
 
     Raises:
         TimingError: A config or the checkout is not there.
@@ -56,7 +43,7 @@ def make_sides(config: str, other: str | None = None, tree: str | None = None) -
     if other is not None:
         second = _check_config(other)
         label = second.stem if second.stem != first.stem else f'{second.stem} (2)'
-        sides.append(replace(sides[0], label=label, config=str(second)))
+        sides.append(sides[0]._replace(label=label, config=str(second)))
     if tree is not None:
         folder = Path(tree).expanduser().resolve()
         if not (folder / 'infoclip_mmseg').is_dir():

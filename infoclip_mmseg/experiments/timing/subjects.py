@@ -8,7 +8,7 @@ Legend: B images, N positions, T classes, C channels, H W grid.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -34,19 +34,18 @@ ENTROPY_ORDERS = {'order 2': 2.0, 'eigenvalues': 2.001}
 def training(bench: Bench, distill: bool = True, with_state: bool = False) -> Call:
     """Training steps, with gradients, clip and optimizer.
 
-    Args:
-        bench: The measurement.
-        distill: False leaves out teacher, LPAM and the losses that need them.
-        with_state: Whether the optimizer has its state before the first step, for peak memory.
+    ``distill=False`` leaves out teacher, LPAM and the losses that need them; ``with_state`` gives
+    the optimizer its state before the first step, for peak memory.
     """
     if not (distill or bench.distils):
         raise SkippedError('nothing is distilled: it is the same as with the teacher')
     model = bench.taught_model() if distill and bench.distils else bench.model(distill)
     model.train()
     wrapper, batch, clock = bench.optimizer(model), bench.crops(model), bench.clock
-    trained = [p for p in model.parameters() if p.requires_grad]
     bench.images = bench.setting.batch_size
-    bench.info.update(parameters=_count(model.parameters()), trained=_count(trained))
+    everything, trained = model.parameters(), [p for p in model.parameters() if p.requires_grad]
+    sizes = [sum(map(torch.numel, parameters)) for parameters in (everything, trained)]
+    bench.info.update(parameters=sizes[0], trained=sizes[1])
     if with_state:
         for parameter in trained:
             parameter.grad = torch.zeros_like(parameter)
@@ -127,12 +126,7 @@ def text_train(bench: Bench) -> Call:
     weights = [p for p in model.backbone.parameters() if p.requires_grad]
     embed = partial(model.backbone.embed_prompts, model.prompts)
     bench.info['prompts'] = len(model.prompts.texts)
-
-    def call() -> None:
-        with bench.precision():
-            bench.clock.forward_backward('embeddings', embed, weights)
-
-    return call
+    return bench.differentiating({'embeddings': (embed, weights)})
 
 
 def lpam(bench: Bench) -> Call:
@@ -146,11 +140,7 @@ def lpam(bench: Bench) -> Call:
     def relate() -> Tensor:
         return torch.stack([model.neck(dense.flatten(2).mT, words) for dense, words in sides])
 
-    def call() -> None:
-        with bench.precision():
-            bench.clock.forward_backward('relation maps', relate, inputs)
-
-    return call
+    return bench.differentiating({'relation maps': (relate, inputs)})
 
 
 def losses(bench: Bench) -> Call:
@@ -176,13 +166,8 @@ def losses(bench: Bench) -> Call:
         given = (None if x is None else lambda *_, x=x: x for x in relations)
         return loss.distill(*(Branch(*side, relate) for side, relate in zip(sides, given)))
 
-    def call() -> None:
-        with bench.precision():
-            bench.clock.forward_backward('task', task, [logits])
-            for loss in model.distillation_losses:
-                bench.clock.forward_backward(loss.loss_name, partial(distil, loss), inputs)
-
-    return call
+    between = {x.loss_name: (partial(distil, x), inputs) for x in model.distillation_losses}
+    return bench.differentiating({'task': (task, [logits]), **between})
 
 
 def entropy(bench: Bench) -> Call:
@@ -235,10 +220,6 @@ def profiled(subject: Callable[[Bench], Call], bench: Bench) -> Call:
         info['flops'] = info.get('flops') or count_flops(work)
 
     return call
-
-
-def _count(parameters: Iterable[Tensor]) -> int:
-    return sum(parameter.numel() for parameter in parameters)
 
 
 def _grid(model: Any) -> list[int]:
