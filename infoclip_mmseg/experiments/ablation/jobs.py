@@ -100,11 +100,7 @@ class Job:
 
 def fingerprint(content: Any) -> str:
     """16 hexadecimal digits that depend on plain values only, not on the order of keys."""
-
-    def by_name(value: Any) -> str:
-        return str(getattr(value, '__qualname__', None) or type(value).__qualname__)
-
-    return value_digest(content, default=by_name)[:16]
+    return value_digest(content, lambda x: getattr(x, '__qualname__', type(x).__qualname__))[:16]
 
 
 def plan_jobs(ablation: Ablation, cfg_options: Mapping[str, Any] | None = None) -> list[Job]:

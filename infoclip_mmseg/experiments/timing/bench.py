@@ -17,7 +17,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config, ConfigDict
-from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
@@ -161,19 +160,6 @@ class Bench:
         model.teacher = FrozenTeacher.from_student(model.backbone).to(self.setting.device)
         model.teacher.share_with(model.backbone)
         return model
-
-    def optimizer(self, model: Any) -> Any:
-        """The config's optimizer wrapper, in the setting's precision.
-
-        Raises:
-            SkippedError: The config is not for training.
-        """
-        wrapper = self.cfg.get('optim_wrapper')
-        if wrapper is None:
-            raise SkippedError('the config has no optim_wrapper: it is not for training')
-        if self.setting.dtype == 'bf16':
-            wrapper.type = 'BFloat16OptimWrapper'
-        return build_optim_wrapper(model, wrapper)
 
     def precision(self) -> AbstractContextManager:
         """Autocast, where the setting asks for it."""

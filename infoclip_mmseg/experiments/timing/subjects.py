@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
+from mmengine.optim import build_optim_wrapper
 from torch import Tensor
 
 from infoclip_mmseg.losses import Branch, gram_matrix, mutual_information_transfer, renyi_entropy
@@ -40,8 +41,13 @@ def training(bench: Bench, distill: bool = True, with_state: bool = False) -> Ca
     if not (distill or bench.distils):
         raise SkippedError('nothing is distilled: it is the same as with the teacher')
     model = bench.taught_model() if distill and bench.distils else bench.model(distill)
+    config = bench.cfg.get('optim_wrapper')
+    if config is None:
+        raise SkippedError('the config has no optim_wrapper: it is not for training')
+    if bench.setting.dtype == 'bf16':
+        config.type = 'BFloat16OptimWrapper'
     model.train()
-    wrapper, batch, clock = bench.optimizer(model), bench.crops(model), bench.clock
+    wrapper, batch, clock = build_optim_wrapper(model, config), bench.crops(model), bench.clock
     bench.images = bench.setting.batch_size
     everything, trained = model.parameters(), [p for p in model.parameters() if p.requires_grad]
     sizes = [sum(map(torch.numel, parameters)) for parameters in (everything, trained)]
