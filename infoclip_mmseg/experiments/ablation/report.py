@@ -28,10 +28,10 @@ def write_outputs(ablation: Ablation, jobs: Sequence[Job]) -> list[str]:
     """Write tables and pictures of what there is into the working folder.
 
     Returns:
-        What is missing from them for another reason than that it was not run.
+        What is missing from them for another reason than that it was not run: a line for each part
+        that was run with another config and for each figure that a test did not give.
     """
-    results, problems = collect_figures(jobs, ablation.figures)
-    training, curves = collect_trainings(jobs)
+    results, training, curves, problems = collect(jobs, ablation.figures)
     expected = {run.name: len(ablation.seeds) if run.train else 1 for run in ablation.runs}
     tests, folder = [test.name for test in ablation.tests], ablation.work_dir
     summary = summarise(results, expected, tests, ablation.figures, ablation.baseline)
@@ -41,55 +41,42 @@ def write_outputs(ablation: Ablation, jobs: Sequence[Job]) -> list[str]:
     return problems
 
 
-def collect_figures(jobs: Sequence[Job], figures: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
-    """The figures that evaluations with the jobs' present configs gave.
+def collect(
+    jobs: Sequence[Job], figures: Sequence[str]
+) -> tuple[pd.DataFrame, list[dict[str, Any]], dict[str, list[list[Scalars]]], list[str]]:
+    """What evaluations and trainings with the jobs' present configs gave.
 
     Returns:
-        See :func:`~infoclip_mmseg.experiments.ablation.tables.make_results`; and a line for each
-        part that was run with another config and for each figure that a test did not give.
+        The figures, see :func:`~infoclip_mmseg.experiments.ablation.tables.make_results`; a row for
+        each finished training; by run, the scalars of each training, also of one that is not
+        finished; and the problems.
     """
-    values: list[tuple[Any, ...]] = []
-    problems = []
+    values, rows, problems = [], [], []
+    curves: dict[str, list[list[Scalars]]] = {}
     for job in jobs:
-        result = job.read_result()
+        result, run = job.read_result(), job.run.name
         changed = job.changed(result)
         problems += [f'{job.label}: {part} left out, its config changed' for part in changed]
-        tests = {} if TRAINING in changed else result.get('tests', {})
+        if not result or TRAINING in changed:
+            continue
+        train, tests = result['train'], result['tests']
+        if job.run.train and (scalars := read_scalars(job.train_dir)):
+            curves.setdefault(run, []).append(scalars)
+        if job.run.train and train['finished']:
+            row = dict(run=run, seed=job.seed, seconds=round(train['seconds'], 1))
+            rows.append({**row, **train['scalars']})
         for test in [test for test in tests if test in job.tests and test not in changed]:
             metrics = tests[test]['metrics']
-            row = (job.run.name, job.seed, test)
-            values += [(*row, name, metrics[name]) for name in figures if name in metrics]
+            values += [
+                (run, job.seed, test, name, metrics[name]) for name in figures if name in metrics
+            ]
             problems += [
                 f'{job.label}, test {test!r} gave no {name!r} but {", ".join(metrics)}; set its '
                 'test_evaluator (SeenUnseenIoUMetric) or `figures`'
                 for name in figures
                 if name not in metrics
             ]
-    return make_results(values), problems
-
-
-def collect_trainings(
-    jobs: Sequence[Job],
-) -> tuple[list[dict[str, Any]], dict[str, list[list[Scalars]]]]:
-    """What trainings with the jobs' present configs logged.
-
-    Returns:
-        For each finished training `run`, `seed`, `seconds` and the last logged losses and gradient
-        norms; and, by run, the scalars of each training, also of one that is not finished.
-    """
-    rows = []
-    curves: dict[str, list[list[Scalars]]] = {}
-    for job in jobs:
-        result = job.read_result()
-        if not result or not job.run.train or TRAINING in job.changed(result):
-            continue
-        if scalars := read_scalars(job.train_dir):
-            curves.setdefault(job.run.name, []).append(scalars)
-        train = result['train']
-        if train['finished']:
-            row = dict(run=job.run.name, seed=job.seed, seconds=round(train['seconds'], 1))
-            rows.append({**row, **train['scalars']})
-    return rows, curves
+    return make_results(values), rows, curves, problems
 
 
 def describe(job: Job, figures: Sequence[str]) -> str:

@@ -77,27 +77,24 @@ def synchronise(device: str) -> None:
         torch.cuda.synchronize(device)
 
 
-def reset_peak(device: str = 'cpu') -> dict[str, int]:
-    """Let peak memory count from now on; bytes in use, `start_rss` and on CUDA `start_cuda`.
+@contextmanager
+def peak_memory(device: str = 'cpu') -> Iterator[dict[str, int]]:
+    """Bytes in use before what runs inside, `start_rss`, and in the end their peak, `peak_rss`.
 
-    Outside of Linux the peak of resident memory stays that of the whole process.
+    On CUDA also `start_cuda`, `peak_cuda` and `reserved_cuda`. Outside of Linux the peak of
+    resident memory stays that of the whole process.
     """
     with suppress(OSError):
         (PROCESS / 'clear_refs').write_text('5')
-    values = dict(start_rss=psutil.Process().memory_info().rss)
+    memory = dict(start_rss=psutil.Process().memory_info().rss)
     if device != 'cpu':
         torch.cuda.reset_peak_memory_stats(device)
-        values['start_cuda'] = torch.cuda.memory_allocated(device)
-    return values
-
-
-def read_peak(device: str = 'cpu') -> dict[str, int]:
-    """Peak bytes: `peak_rss`, on CUDA also `peak_cuda` and `reserved_cuda`."""
-    values = dict(peak_rss=peak_resident_bytes())
+        memory['start_cuda'] = torch.cuda.memory_allocated(device)
+    yield memory
+    memory['peak_rss'] = peak_resident_bytes()
     if device != 'cpu':
-        values['peak_cuda'] = torch.cuda.max_memory_allocated(device)
-        values['reserved_cuda'] = torch.cuda.max_memory_reserved(device)
-    return values
+        memory['peak_cuda'] = torch.cuda.max_memory_allocated(device)
+        memory['reserved_cuda'] = torch.cuda.max_memory_reserved(device)
 
 
 def peak_resident_bytes() -> int:

@@ -62,7 +62,7 @@ class Measurement:
         point: What is varied, by name, such as {'classes': 100}; the last may grow too large.
         status: 'planned', 'measured', 'skipped' or 'failed'; `reason` says why.
         seconds: Seconds of every call, by section.
-        memory: Bytes; see ``reset_peak`` and ``read_peak`` in measure.py.
+        memory: Bytes; see ``peak_memory`` in measure.py.
         info: Further values, such as `images` of a call and the `threads` that ran.
     """
 

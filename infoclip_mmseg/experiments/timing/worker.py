@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from .bench import Bench, Setting, SkippedError, TimingError
-from .measure import limit_memory, out_of_memory, read_peak, reset_peak
+from .measure import limit_memory, out_of_memory, peak_memory
 from .subjects import SUBJECTS
 
 
@@ -28,8 +28,8 @@ def measure(setting: Setting) -> dict[str, Any]:
     try:
         bench = Bench(setting)
         call = SUBJECTS[setting.part].make(bench)
-        start = reset_peak(setting.device)
-        bench.clock.repeat(call, setting.warmup, setting.repeats)
+        with peak_memory(setting.device) as memory:
+            bench.clock.repeat(call, setting.warmup, setting.repeats)
     except SkippedError as error:
         return dict(status='skipped', reason=str(error))
     except TimingError as error:
@@ -38,7 +38,6 @@ def measure(setting: Setting) -> dict[str, Any]:
         if not out_of_memory(error):
             raise
         return dict(status='skipped', reason=f'does not fit in memory: {error!s:.200}')
-    memory = {**start, **read_peak(setting.device)}
     info = dict(bench.info, images=bench.images, threads=torch.get_num_threads())
     return dict(status='measured', seconds=bench.clock.seconds, memory=memory, info=info)
 

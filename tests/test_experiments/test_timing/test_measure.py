@@ -66,11 +66,11 @@ def test_peak_memory_sees_what_was_freed_and_not_what_was_before():
 # Processes of their own: memory that earlier tests freed does not count.
 PEAK = """
 import torch
-from infoclip_mmseg.experiments.timing.measure import read_peak, reset_peak
+from infoclip_mmseg.experiments.timing.measure import peak_memory
 torch.ones(100 << 18).sum()  # 100 MiB, gone before the reading starts
-start = reset_peak()
-torch.ones(50 << 18).sum()
-print(read_peak()['peak_rss'], start['start_rss'])
+with peak_memory() as memory:
+    torch.ones(50 << 18).sum()
+print(memory['peak_rss'], memory['start_rss'])
 """
 LIMITED = """
 import torch
