@@ -95,5 +95,5 @@ def test_once_all_are_stopped_programs_end_and_none_goes_on(tmp_path):
     start = time.monotonic()
     for _ in range(2):
         with pytest.raises(processes.ProgramError, match='stopped'):
-            place.run(['sleep', '60'], 0, tmp_path / 'log')
+            place.run(['sleep', '60'], tmp_path / 'log')
     assert time.monotonic() - start < 30

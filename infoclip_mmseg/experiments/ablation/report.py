@@ -63,13 +63,11 @@ def collect(
         if job.run.train and (scalars := read_scalars(job.train_dir)):
             curves.setdefault(run, []).append(scalars)
         if job.run.train and train['finished']:
-            row = dict(run=run, seed=job.seed, seconds=round(train['seconds'], 1))
-            rows.append({**row, **train['scalars']})
+            seconds = round(train['seconds'], 1)
+            rows.append(dict(run=run, seed=job.seed, seconds=seconds, **train['scalars']))
         for test in [test for test in tests if test in job.tests and test not in changed]:
-            metrics = tests[test]['metrics']
-            values += [
-                (run, job.seed, test, name, metrics[name]) for name in figures if name in metrics
-            ]
+            row, metrics = (run, job.seed, test), tests[test]['metrics']
+            values += [(*row, name, metrics[name]) for name in figures if name in metrics]
             problems += [
                 f'{job.label}, test {test!r} gave no {name!r} but {", ".join(metrics)}; set its '
                 'test_evaluator (SeenUnseenIoUMetric) or `figures`'

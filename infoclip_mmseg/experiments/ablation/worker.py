@@ -80,10 +80,8 @@ class Workplace:
             start = [str(self.tools / f'dist_{program}.sh'), *map(str, files), str(self.gpus)]
         return [*start, '--work-dir', str(work_dir)]
 
-    def run(
-        self, command: Sequence[str], slot: int, log: Path, watch: Watch = lambda: None
-    ) -> None:
-        """Run a program to its end, with the slot's share of the machine.
+    def run(self, command: Sequence[str], log: Path, watch: Watch = lambda: None) -> None:
+        """Run a program to its end, with one slot's share of the machine.
 
         Raises:
             ProgramError: It ended with another exit code than 0, or was stopped.
@@ -95,7 +93,11 @@ class Workplace:
             watch()
 
         look()
-        run_program(command, log, self.environment(slot), self.lock, look)
+        slot = self.slots.get()
+        try:
+            run_program(command, log, self.environment(slot), self.lock, look)
+        finally:
+            self.slots.put(slot)
 
 
 def run_job(job: Job, place: Workplace, report: Report) -> None:
@@ -106,36 +108,32 @@ def run_job(job: Job, place: Workplace, report: Report) -> None:
     Raises:
         ProgramError: The training failed, or some of the evaluations did; the others were run.
     """
-    slot = place.slots.get()
-    try:
-        result = job.read_result()
-        result.setdefault('train', dict(fingerprint=job.fingerprint, finished=False, seconds=0.0))
-        result.setdefault('tests', {})
-        train, tests = job.remaining(result)
-        share = TRAINING_SHARE if train and job.run.train else 0.0
-        if train:
+    result = job.read_result()
+    result.setdefault('train', dict(fingerprint=job.fingerprint, finished=False, seconds=0.0))
+    result.setdefault('tests', {})
+    train, tests = job.remaining(result)
+    share = TRAINING_SHARE if train and job.run.train else 0.0
+    if train:
+        job.write_result(result)
+        start = time.monotonic()
+        try:
+            result['train'].update(scalars=_train(job, place, report), finished=True)
+        finally:
+            result['train']['seconds'] += time.monotonic() - start
             job.write_result(result)
-            start = time.monotonic()
-            try:
-                result['train'].update(scalars=_train(job, place, slot, report), finished=True)
-            finally:
-                result['train']['seconds'] += time.monotonic() - start
-                job.write_result(result)
-        errors = []
-        for index, test in enumerate(tests):
-            report(f'test {test}', share + (1 - share) * index / len(tests))
-            try:
-                result['tests'][test] = _test(job, test, place, slot)
-                job.write_result(result)
-            except (ProgramError, AblationError) as error:
-                errors.append(f'test {test!r}: {error}')
-        if errors:
-            raise ProgramError('\n'.join(errors))
-    finally:
-        place.slots.put(slot)
+    errors = []
+    for index, test in enumerate(tests):
+        report(f'test {test}', share + (1 - share) * index / len(tests))
+        try:
+            result['tests'][test] = _test(job, test, place)
+            job.write_result(result)
+        except (ProgramError, AblationError) as error:
+            errors.append(f'test {test!r}: {error}')
+    if errors:
+        raise ProgramError('\n'.join(errors))
 
 
-def _train(job: Job, place: Workplace, slot: int, report: Report) -> Scalars:
+def _train(job: Job, place: Workplace, report: Report) -> Scalars:
     """Train, or save the weights of a row that is not trained unless it has a checkpoint.
 
     Gives the last logged losses and, behind them, gradient norms.
@@ -146,7 +144,7 @@ def _train(job: Job, place: Workplace, slot: int, report: Report) -> Scalars:
         if job.run.checkpoint is None:
             report('weights', 0.0)
             save = [sys.executable, '-m', save_untrained.__module__, config, _checkpoint(job)]
-            place.run([str(word) for word in save], slot, log)
+            place.run([str(word) for word in save], log)
         return {}
     last = (job.config.get('train_cfg') or {}).get('max_iters') or 0
 
@@ -158,14 +156,14 @@ def _train(job: Job, place: Workplace, slot: int, report: Report) -> Scalars:
     resume = [] if find_checkpoint(job.train_dir) is None else ['--resume']
     try:
         command = place.command('train', [config], job.train_dir)
-        place.run([*command, *resume], slot, log, watch)
+        place.run([*command, *resume], log, watch)
     except ProgramError as error:
         raise ProgramError(f'training: {error}') from error
     row = (read_scalars(job.train_dir) or [{}])[-1]
     return {key: row[key] for kind in ('loss', 'grad_norm') for key in row if kind in key}
 
 
-def _test(job: Job, test: str, place: Workplace, slot: int) -> dict[str, Any]:
+def _test(job: Job, test: str, place: Workplace) -> dict[str, Any]:
     """Evaluate; gives what result.json holds of it."""
     folder = job.test_dir(test)
     config = folder.with_name(f'{folder.name}_config.py')
@@ -173,7 +171,7 @@ def _test(job: Job, test: str, place: Workplace, slot: int) -> dict[str, Any]:
     job.tests[test].dump(config)
     before, start = metric_files(folder), time.monotonic()
     command = place.command('test', [config, _checkpoint(job)], folder)
-    place.run(command, slot, folder.with_name(f'{folder.name}.log'))
+    place.run(command, folder.with_name(f'{folder.name}.log'))
     seconds, metrics = time.monotonic() - start, read_metrics(folder, before)
     return dict(fingerprint=job.test_fingerprint(test), seconds=seconds, metrics=metrics)
 
