@@ -95,17 +95,16 @@ def available_memory() -> int:
     return min([psutil.virtual_memory().available, *limits])
 
 
-def cpu_name() -> str:
-    """Name of the CPU with its extensions for matrices, e.g. '... (avx512_bf16, amx_bf16)'."""
+def describe_machine(device: str) -> dict[str, str]:
+    """Device, CPU, memory, system and versions, by their titles in a report.
+
+    Behind the name of the CPU are its extensions for matrices, e.g. '... (avx512_bf16, amx_bf16)'.
+    """
     said = get_cpu_info(run) or ''
     model = re.search(r'Model name:\s*(.+)', said)
-    name = model[1] if model else platform.processor() or platform.machine()
-    flags = ', '.join(flag for flag in MATRIX_FLAGS if flag in said.split())
-    return f'{name} ({flags})' if flags else name
-
-
-def describe_machine(device: str) -> dict[str, str]:
-    """Device, CPU, memory, system and versions, by their titles in a report."""
+    cpu = model[1] if model else platform.processor() or platform.machine()
+    if flags := ', '.join(flag for flag in MATRIX_FLAGS if flag in said.split()):
+        cpu = f'{cpu} ({flags})'
     env, memory, name = collect_env(), psutil.virtual_memory(), 'CPU'
     packages = {name: env[name] for name in ('PyTorch', 'TorchVision', 'OpenCV', 'MMEngine')}
     packages |= {module.__name__: module.__version__ for module in (mmcv, mmseg, open_clip)}
@@ -114,7 +113,7 @@ def describe_machine(device: str) -> dict[str, str]:
         name = f'{gpu.name}, {gpu.total_memory / 1e9:.0f} GB, CUDA {torch.version.cuda}'
     return {
         'device': name,
-        'CPU': f'{cpu_name()}, {count_cores()} cores',
+        'CPU': f'{cpu}, {count_cores()} cores',
         'memory': f'{memory.total / 1e9:.1f} GB, {available_memory() / 1e9:.1f} GB free',
         'load before': f'{psutil.getloadavg()[0]:.1f} processes',
         'system': platform.platform(),
