@@ -136,7 +136,7 @@ def run_all(jobs: Sequence[Job], place: Workplace, figures: Sequence[str]) -> bo
                 line = describe(job, figures) if error is None else f'FAILED: {explain(error)}'
                 display.progress.console.out(f'{job.label}: {line}', highlight=False)
         finally:
-            place.stop()
+            place.stopped.set()
             pool.shutdown(cancel_futures=True)
     return success
 
@@ -160,7 +160,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             with locked(ablation.work_dir) as lock:
                 check_changed(selected, args.redo)
                 pending = find_pending(selected)
-                place = Workplace(TOOLS, args.jobs, args.gpus, gpu_names(), lock)
+                place = Workplace(TOOLS, args.jobs, args.gpus, gpu_names(), (lock,))
                 print(f'{len(selected) - len(pending)} of {len(selected)} runs are finished')
                 success = run_all(pending, place, ablation.figures)
         problems = write_outputs(ablation, jobs)

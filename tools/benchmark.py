@@ -53,15 +53,8 @@ from torch.utils.benchmark import select_unit
 
 from infoclip_mmseg.engine.cfg_options import CfgOptions
 from infoclip_mmseg.experiments.timing import runs
-from infoclip_mmseg.experiments.timing.inputs import class_names
-from infoclip_mmseg.experiments.timing.plots import draw_operators, draw_sweep
-from infoclip_mmseg.experiments.timing.report import (
-    main_seconds,
-    make_json,
-    make_markdown,
-    write_report,
-)
-from infoclip_mmseg.experiments.timing.settings import DTYPES, Setting, TimingError
+from infoclip_mmseg.experiments.timing.bench import DTYPES, Setting, TimingError, class_names
+from infoclip_mmseg.experiments.timing.report import main_seconds, write_report
 from infoclip_mmseg.experiments.timing.sides import (
     Side,
     available_memory,
@@ -249,11 +242,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             measure_all(planned, log, made)
         except KeyboardInterrupt:
             stopped = True
-        files = draw_operators(made, folder)
-        for name in sweeps:
-            files += draw_sweep(made, name, folder)
-        page = make_markdown(header, made, [file.name for file in files if file.suffix == '.png'])
-        write_report(folder, make_json(header, made, sides), page)
+        page = write_report(folder, header, made, sides, sweeps)
     except (TimingError, OSError) as error:
         parser.exit(2, f'{parser.prog}: error: {error}\n')
     print(f'\n{page}\nwritten to {folder}/')

@@ -27,8 +27,8 @@ from rich.table import Table
 
 from infoclip_mmseg.engine.display import ProgressHook, logs_to_file, make_progress
 from infoclip_mmseg.engine.launch import keep_freed_memory
-from infoclip_mmseg.experiments.ablation.logs import read_scalars
-from infoclip_mmseg.experiments.ablation.plots import draw_curves
+from infoclip_mmseg.experiments.ablation.report import draw_curves
+from infoclip_mmseg.experiments.ablation.state import read_scalars
 from infoclip_mmseg.visualization.sheet import draw_sheet
 
 ROOT = Path(__file__).resolve().parents[1]

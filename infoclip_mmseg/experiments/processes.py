@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -21,59 +22,46 @@ class ProgramError(RuntimeError):
     """A program failed; the message holds the last lines of its log."""
 
 
-def start_program(
-    command: Sequence[str | Path], log: Path, env: dict[str, str], inherit: Sequence[int] = ()
-) -> subprocess.Popen[bytes]:
-    """Start a program whose command line and output are added to a log.
+def run_program(
+    command: Sequence[str | Path],
+    log: Path,
+    env: dict[str, str],
+    inherit: Sequence[int] = (),
+    watch: Callable[[], None] = lambda: None,
+) -> None:
+    """Run a program to its end; its command line and output are added to a log.
 
-    Args:
-        command: The command line.
-        log: The file; its folder is made if it is not there.
-        env: Its environment, see :func:`program_environment`.
-        inherit: Descriptors that stay open in it.
+    The descriptors ``inherit`` stay open in it. ``watch`` is called about every second while it
+    runs; an error that it raises ends the program.
+
+    Raises:
+        ProgramError: It ended with another exit code than 0.
     """
     words = [str(word) for word in command]
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open('ab') as output:
         output.write(f'$ {" ".join(words)}\n'.encode())
         output.flush()
-        return subprocess.Popen(
+        process = subprocess.Popen(
             words,
             env=env,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            pass_fds=tuple(inherit),
+            pass_fds=inherit,
         )
-
-
-def wait_for_program(
-    process: subprocess.Popen[bytes], log: Path, watch: Callable[[], None] = lambda: None
-) -> None:
-    """Wait for the end of a program.
-
-    Args:
-        process: From :func:`start_program`.
-        log: Its log.
-        watch: Called about every second while it runs.
-
-    Raises:
-        ProgramError: It ended with another exit code than 0.
-    """
-    while process.poll() is None:
-        watch()
-        try:
-            process.wait(POLL_SECONDS)
-        except subprocess.TimeoutExpired:
-            continue
+    try:
+        while process.poll() is None:
+            watch()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(POLL_SECONDS)
+    finally:
+        process.terminate()
+        process.wait()
     if process.returncode != 0:
-        text = '\n'.join(f'    {line}' for line in last_lines(log))
+        lines = log.read_text(encoding='utf-8', errors='replace').splitlines()[-TAIL_LINES:]
+        text = '\n'.join(f'    {line}' for line in lines)
         raise ProgramError(f'exit code {process.returncode}, last lines of {log}:\n{text}')
-
-
-def last_lines(log: Path, count: int = TAIL_LINES) -> list[str]:
-    """The end of a log."""
-    return log.read_text(encoding='utf-8', errors='replace').splitlines()[-count:]
 
 
 def program_environment(
@@ -81,11 +69,8 @@ def program_environment(
 ) -> dict[str, str]:
     """This process's environment, changed for a program: PYTHON, PYTHONPATH and a free PORT.
 
-    Args:
-        root: Tree whose package Python imports before any other.
-        sharers: Processes that share the cores, which gives OMP_NUM_THREADS where it is not set;
-            None leaves it alone.
-        gpus: Names of the GPUs that it may use, for CUDA_VISIBLE_DEVICES; empty leaves it alone.
+    Python imports the package of the tree ``root`` before any other. The number of processes that
+    share the cores gives OMP_NUM_THREADS where it is not set; names of GPUs CUDA_VISIBLE_DEVICES.
     """
     env = {**os.environ, 'PYTHON': sys.executable, 'PORT': str(free_port())}
     env['PYTHONPATH'] = os.pathsep.join(filter(None, [str(root), env.get('PYTHONPATH')]))

@@ -17,12 +17,7 @@ def format_number(value: Any, spec: str) -> str:
 
 
 def markdown_table(table: pd.DataFrame, spec: str = '.4g') -> str:
-    """A table in Markdown, without its index.
-
-    Args:
-        table: Its columns give the header.
-        spec: Format of its floats.
-    """
+    """A table in Markdown, without its index; ``spec`` is the format of its floats."""
 
     def text(cell: Any) -> str:
         shown = format_number(cell, spec if isinstance(cell, float) else '')

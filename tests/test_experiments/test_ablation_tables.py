@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from infoclip_mmseg.experiments.ablation.plots import (
+from infoclip_mmseg.experiments.ablation.report import (
     draw_curves,
     draw_table,
     loss_curves,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,14 +16,12 @@ from infoclip_mmseg.experiments.processes import (
     free_port,
     gpu_names,
     program_environment,
-    start_program,
-    wait_for_program,
+    run_program,
 )
 
 
 def run(code: str, log: Path, **options) -> None:
-    command = [sys.executable, '-c', code]
-    wait_for_program(start_program(command, log, dict(os.environ), **options), log)
+    run_program([sys.executable, '-c', code], log, dict(os.environ), **options)
 
 
 def test_output_is_added_to_the_log(tmp_path):
@@ -43,9 +42,18 @@ def test_a_failure_shows_the_end_of_the_log(tmp_path):
 def test_one_looks_on_while_it_runs(tmp_path, monkeypatch):
     monkeypatch.setattr(processes, 'POLL_SECONDS', 0.05)
     calls: list[None] = []
-    process = start_program(['sleep', '0.5'], tmp_path / 'log', dict(os.environ))
-    wait_for_program(process, tmp_path / 'log', lambda: calls.append(None))
+    run('import time; time.sleep(0.5)', tmp_path / 'log', watch=lambda: calls.append(None))
     assert len(calls) > 1
+
+
+def test_an_error_of_the_one_that_looks_on_ends_it(tmp_path):
+    def refuse() -> None:
+        raise ProgramError('stopped')
+
+    start = time.monotonic()
+    with pytest.raises(ProgramError, match='stopped'):
+        run('import time; time.sleep(60)', tmp_path / 'log', watch=refuse)
+    assert time.monotonic() - start < 30
 
 
 def test_descriptors_are_inherited(tmp_path):

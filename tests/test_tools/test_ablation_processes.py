@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -75,7 +76,7 @@ def test_jobs_share_cores_and_gpus(monkeypatch):
     assert alone.environment(0).get('CUDA_VISIBLE_DEVICES') == os.environ.get(
         'CUDA_VISIBLE_DEVICES'
     )
-    assert alone.command('test', [Path('c.py'), Path('a.pth')], ['--work-dir', 'w']) == [
+    assert alone.command('test', [Path('c.py'), Path('a.pth')], Path('w')) == [
         *(sys.executable, 't/test.py', 'c.py', 'a.pth', '--work-dir', 'w')
     ]
     pair = worker.Workplace(Path('t'), jobs=2, gpus=2, devices=['4', '5', '6', '7'])
@@ -83,19 +84,16 @@ def test_jobs_share_cores_and_gpus(monkeypatch):
     assert [env['CUDA_VISIBLE_DEVICES'] for env in environments] == ['4,5', '6,7']
     assert environments[0]['OMP_NUM_THREADS'] == '4'
     assert all(int(env['PORT']) > 1023 for env in environments)
-    assert pair.command('test', [Path('c.py'), Path('a.pth')], ['--work-dir', 'w']) == [
+    assert pair.command('test', [Path('c.py'), Path('a.pth')], Path('w')) == [
         *('t/dist_test.sh', 'c.py', 'a.pth', '2', '--work-dir', 'w')
     ]
 
 
-def test_a_program_that_is_started_while_all_are_stopped_is_ended(tmp_path, monkeypatch):
+def test_once_all_are_stopped_programs_end_and_none_goes_on(tmp_path):
     place = worker.Workplace(tmp_path)
-
-    def start(*args):
-        place.stop()
-        return processes.start_program(*args)
-
-    monkeypatch.setattr(worker, 'start_program', start)
-    for message in (f'exit code -{int(signal.SIGTERM)}', 'stopped before it was started'):
-        with pytest.raises(processes.ProgramError, match=message):
-            place.run(['sleep', '60'], 0, tmp_path / 'log')
+    threading.Timer(1.0, place.stopped.set).start()
+    start = time.monotonic()
+    for _ in range(2):
+        with pytest.raises(processes.ProgramError, match='stopped'):
+            place.run(['sleep', '60'], tmp_path / 'log')
+    assert time.monotonic() - start < 30

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from safetensors import safe_open
 
-from infoclip_mmseg.experiments.ablation.logs import read_scalars
+from infoclip_mmseg.experiments.ablation.state import read_scalars
 
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = ROOT / 'data/clip/composed_world.safetensors'

@@ -1,8 +1,9 @@
-"""The jobs of an ablation: one row with one seed each, with configs and fingerprints."""
+"""The jobs of an ablation: one row with one seed each, its configs and what of it is finished."""
 
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 
 from infoclip_mmseg.experiments.ablation.spec import Ablation, AblationError, Evaluation, Run, slug
-from infoclip_mmseg.utils.files import value_digest
+from infoclip_mmseg.utils.files import value_digest, write_text
 
 TRAINING_KEYS = (
     *('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'auto_scale_lr'),
@@ -22,18 +23,15 @@ PLACE_KEYS = ('work_dir', 'resume')
 """Keys that fingerprints overlook: they do not change what comes out."""
 EVALUATION_PREFIXES = ('test_', 'tta_')
 """Keys that begin so are overlooked by a training's fingerprint."""
+TRAINING = 'training (or model)'
 
 
 @dataclass(frozen=True)
 class Job:
-    """One row with one seed: a training, unless the row has none, and its evaluations.
+    """One row with one seed (None for a row without training), and the config of each evaluation.
 
-    Attributes:
-        run: The row.
-        seed: None for a row that is not trained, which is evaluated once.
-        folder: Holds everything of the job.
-        config: The row's config with its options and seed, with which it is trained.
-        tests: Config of each evaluation, by name.
+    `folder` holds everything of the job; in result.json what is finished, and with which config it
+    was run: `train` and, by name, `tests`.
     """
 
     run: Run
@@ -59,35 +57,56 @@ class Job:
     @property
     def fingerprint(self) -> str:
         """Of the training, or of the model and checkpoint of an untrained row."""
-        content = _plain(self.config, EVALUATION_PREFIXES)
+        content, path = _plain(self.config, EVALUATION_PREFIXES), self.run.checkpoint
         if self.run.train:
             return fingerprint(content)
-        path = self.run.checkpoint
-        state = None if path is None else Path(path).stat()
-        return fingerprint(
-            [content['model'], path, [] if state is None else [state.st_size, int(state.st_mtime)]]
-        )
+        state = [] if path is None else [Path(path).stat().st_size, int(Path(path).stat().st_mtime)]
+        return fingerprint([content['model'], path, state])
 
     def test_fingerprint(self, test: str) -> str:
         """Of an evaluation."""
         return fingerprint(_plain(self.tests[test]))
 
+    def read_result(self) -> dict[str, Any]:
+        """What is in result.json; an empty dict for a job that was never started.
+
+        Raises:
+            AblationError: The file is damaged.
+        """
+        path = self.folder / 'result.json'
+        try:
+            return json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
+        except ValueError as error:
+            raise AblationError(
+                f'{path} is damaged ({error}); delete its folder to run it again'
+            ) from error
+
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        """Write result.json in one step, so that it is never half there."""
+        write_text(self.folder / 'result.json', json.dumps(result, indent=2) + '\n')
+
+    def changed(self, result: Mapping[str, Any]) -> list[str]:
+        """What was run with another config than there is now: TRAINING or names of tests."""
+        if result and result['train']['fingerprint'] != self.fingerprint:
+            return [TRAINING]
+        done = {name: test for name, test in result.get('tests', {}).items() if name in self.tests}
+        return [n for n, test in done.items() if test['fingerprint'] != self.test_fingerprint(n)]
+
+    def remaining(self, result: Mapping[str, Any]) -> tuple[bool, list[str]]:
+        """Whether the training is still to be done, and the names of the tests that are."""
+        trained = bool(result.get('train', {}).get('finished'))
+        return not trained, [name for name in self.tests if name not in result.get('tests', {})]
+
 
 def fingerprint(content: Any) -> str:
     """16 hexadecimal digits that depend on plain values only, not on the order of keys."""
-
-    def by_name(value: Any) -> str:
-        return str(getattr(value, '__qualname__', None) or type(value).__qualname__)
-
-    return value_digest(content, default=by_name)[:16]
+    return value_digest(content, lambda x: getattr(x, '__qualname__', type(x).__qualname__))[:16]
 
 
 def plan_jobs(ablation: Ablation, cfg_options: Mapping[str, Any] | None = None) -> list[Job]:
     """The jobs of an ablation, row by row, each seed of a row after the other.
 
-    Args:
-        ablation: What to run.
-        cfg_options: Options for every run, stronger than the run's own.
+    ``cfg_options`` are for every run, stronger than the run's own.
 
     Raises:
         AblationError: A config has no training or test set that its role needs.
@@ -116,14 +135,9 @@ def plan_jobs(ablation: Ablation, cfg_options: Mapping[str, Any] | None = None) 
 def make_test_config(run: Run, base: Config, test: Evaluation) -> Config:
     """The config of an evaluation, without what belongs to training.
 
-    Without a `config` of the test it is the run's own with the test's `cfg_options`. With one it is
-    that config with the run's `model` in its place, and then the test's `cfg_options`: other data
-    and metrics for the same model.
-
-    Args:
-        run: The row.
-        base: The row's config with its options.
-        test: The evaluation.
+    Without a `config` of the test it is the run's own (`base`) with the test's `cfg_options`. With
+    one it is that config with the run's `model` in its place, and then the test's `cfg_options`:
+    other data and metrics for the same model.
 
     Raises:
         AblationError: There is no test set.

@@ -1,4 +1,4 @@
-"""result.json: what of a job is finished, and with which config it was run."""
+"""Working folders of an ablation: who uses them, what is left to do, what MMEngine wrote there."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from infoclip_mmseg.datasets import check_dataloader_cfg
-from infoclip_mmseg.experiments.ablation.jobs import Job
+from infoclip_mmseg.experiments.ablation.jobs import TRAINING, Job
 from infoclip_mmseg.experiments.ablation.spec import AblationError
-from infoclip_mmseg.utils.files import write_text
 
-RESULT_FILE = 'result.json'
-TRAINING = 'training (or model)'
+Scalars = dict[str, float]
+TIMES = ('time', 'data_time')
 
 
 @contextmanager
@@ -40,63 +38,16 @@ def locked(folder: Path) -> Iterator[int]:
         yield file.fileno()
 
 
-def read_result(folder: Path) -> dict[str, Any]:
-    """What is known of a job: `train` and, by name, `tests`; see :func:`changed_parts`.
-
-    Returns:
-        An empty dict for a job that was never started.
-
-    Raises:
-        AblationError: The file is damaged.
-    """
-    path = folder / RESULT_FILE
-    if not path.is_file():
-        return {}
-    try:
-        return json.loads(path.read_text(encoding='utf-8'))
-    except ValueError as error:
-        raise AblationError(
-            f'{path} is damaged ({error}); delete its folder to run it again'
-        ) from error
-
-
-def write_result(folder: Path, result: dict[str, Any]) -> None:
-    """Write result.json in one step, so that it is never half there."""
-    write_text(folder / RESULT_FILE, json.dumps(result, indent=2) + '\n')
-
-
-def changed_parts(job: Job, result: dict[str, Any]) -> list[str]:
-    """What was run with another config than the job's now: TRAINING or names of tests."""
-    if result and result['train']['fingerprint'] != job.fingerprint:
-        return [TRAINING]
-    return [
-        name
-        for name, test in result.get('tests', {}).items()
-        if name in job.tests and test['fingerprint'] != job.test_fingerprint(name)
-    ]
-
-
-def remaining_parts(job: Job, result: dict[str, Any]) -> tuple[bool, list[str]]:
-    """Whether the training is still to be done, and the names of the tests that are."""
-    done = result.get('tests', {})
-    trained = bool(result.get('train', {}).get('finished'))
-    return not trained, [name for name in job.tests if name not in done]
-
-
 def check_changed(jobs: Sequence[Job], redo: bool) -> None:
-    """Deal with jobs that were run with another config than they have now.
-
-    Args:
-        jobs: The jobs.
-        redo: Put what belongs to the old config out of the way: its folder gets another name.
+    """With ``redo`` give what was run with another config than there is now another folder.
 
     Raises:
-        AblationError: There are some and `redo` is False.
+        AblationError: There is some, and it is not to be redone.
     """
-    results = [(job, read_result(job.folder)) for job in jobs]
-    changes = [(job, result, changed_parts(job, result)) for job, result in results]
-    lines = [f'  {job.label}: {", ".join(parts)}' for job, _, parts in changes if parts]
-    if lines and not redo:
+    results = [(job, job.read_result()) for job in jobs]
+    changes = [(job, result, parts) for job, result in results if (parts := job.changed(result))]
+    if changes and not redo:
+        lines = [f'  {job.label}: {", ".join(parts)}' for job, _, parts in changes]
         raise AblationError(
             '\n'.join(['the config has changed since these were run:', *lines])
             + '\nRun them again with --redo (the old folders are kept under another name), take '
@@ -105,11 +56,18 @@ def check_changed(jobs: Sequence[Job], redo: bool) -> None:
     for job, result, parts in changes:
         if TRAINING in parts:
             _put_aside(job.folder)
-        elif parts:
-            for test in parts:
-                _put_aside(job.test_dir(test))
-                del result['tests'][test]
-            write_result(job.folder, result)
+            continue
+        for test in parts:
+            _put_aside(job.test_dir(test))
+            del result['tests'][test]
+        job.write_result(result)
+
+
+def _put_aside(folder: Path) -> None:
+    """Give a folder the first free name of the kind 'seed0.old1'."""
+    if folder.exists():
+        names = (folder.with_name(f'{folder.name}.old{n}') for n in range(1, 10**6))
+        folder.rename(next(name for name in names if not name.exists()))
 
 
 def find_pending(jobs: Sequence[Job]) -> list[Job]:
@@ -120,7 +78,7 @@ def find_pending(jobs: Sequence[Job]) -> list[Job]:
     """
     pending = []
     for job in jobs:
-        train, tests = remaining_parts(job, read_result(job.folder))
+        train, tests = job.remaining(job.read_result())
         try:
             if train and job.run.train:
                 check_dataloader_cfg(job.config, ('train_dataloader', 'val_dataloader'))
@@ -133,8 +91,50 @@ def find_pending(jobs: Sequence[Job]) -> list[Job]:
     return pending
 
 
-def _put_aside(folder: Path) -> None:
-    """Give a folder the first free name of the kind 'seed0.old1'."""
-    if folder.exists():
-        names = (folder.with_name(f'{folder.name}.old{n}') for n in range(1, 10**6))
-        folder.rename(next(name for name in names if not name.exists()))
+def read_scalars(train_dir: Path) -> list[Scalars]:
+    """Logged training scalars of each step, in order; where a run was resumed the later log counts.
+
+    They come from the working folder of a training with MMEngine's LocalVisBackend.
+    """
+    steps: dict[int, Scalars] = {}
+    for path in sorted(train_dir.glob('*/vis_data/scalars.json')):
+        for line in path.read_text(encoding='utf-8').splitlines():
+            try:
+                row = json.loads(line)
+            except ValueError:  # a killed process left its last line unfinished
+                continue
+            if 'loss' in row and 'step' in row:
+                steps[int(row['step'])] = row
+    return [steps[step] for step in sorted(steps)]
+
+
+def find_checkpoint(train_dir: Path) -> Path | None:
+    """The last checkpoint that MMEngine noted in a working folder, None without one."""
+    note = train_dir / 'last_checkpoint'
+    if not note.is_file():
+        return None
+    noted = Path(note.read_text().strip())
+    here = train_dir / noted.name  # the folder may have been moved since
+    return next((path for path in (here, noted) if path.is_file()), None)
+
+
+def metric_files(test_dir: Path) -> set[Path]:
+    """Files of metrics in the working folder of an evaluation, one for each time it was run."""
+    return set(test_dir.glob('*/*.json'))
+
+
+def read_metrics(test_dir: Path, before: set[Path]) -> Scalars:
+    """The metrics that tools/test.py wrote since :func:`metric_files` gave ``before``.
+
+    Raises:
+        AblationError: It wrote none.
+    """
+    written = sorted(metric_files(test_dir) - before)
+    if not written:
+        raise AblationError(
+            f'no metrics in {test_dir}/*/*.json; the config needs a test_evaluator and '
+            'default_hooks.logger=dict(type="LoggerHook")'
+        )
+    metrics = json.loads(written[-1].read_text(encoding='utf-8'))
+    numbers = {key: value for key, value in metrics.items() if isinstance(value, (int, float))}
+    return {key: float(value) for key, value in numbers.items() if key not in TIMES}

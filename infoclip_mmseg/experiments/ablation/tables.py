@@ -15,7 +15,6 @@ from infoclip_mmseg.experiments.tables import GAP, markdown_table, write_csv
 RESULT_COLUMNS = ['run', 'seed', 'test', 'figure', 'value']
 CELL = ['test', 'run', 'figure']
 SPREAD = ['seeds', 'mean', 'std']
-COMPARED = ['difference_seeds', 'difference', 'difference_std']
 DIFFERENCE = ['difference', 'difference_std', 'difference_seeds', 'in_favour']
 
 
@@ -44,8 +43,12 @@ def read_results(paths: Sequence[Path]) -> pd.DataFrame:
                 )
             for row in reader:
                 place = f'{path}, line {reader.line_num}'
-                *key, value = _parse(row, place)
-                before = known.setdefault(tuple(key), value)
+                try:
+                    seed = int(row['seed']) if row['seed'] else None
+                    key, value = (row['run'], seed, row['test'], row['figure']), float(row['value'])
+                except (TypeError, ValueError) as error:
+                    raise ValueError(f'{place}: expected {RESULT_COLUMNS}, got {row}') from error
+                before = known.setdefault(key, value)
                 if str(before) != str(value):  # by text, in which NaN is the same as NaN
                     raise ValueError(f'{place}: {key} is {value}, but {before} before')
     return make_results((*key, value) for key, value in known.items())
@@ -61,19 +64,14 @@ def spread(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def paired_differences(results: pd.DataFrame, baseline: str | None) -> pd.DataFrame:
-    """Differences of the other runs to the baseline, over the seeds that both have.
+    """The results of the other runs less the baseline's, where both are finite.
 
-    A run that was not trained has no seed; its value is compared with each seed of the other.
-
-    Returns:
-        The results of the other runs, with value - value of the baseline in place of the value,
-        where both are finite; none without a baseline.
+    Compared are seeds that both have. A run that was not trained has no seed; its value is compared
+    with each seed of the other.
     """
     results = _finite(results)
-    is_baseline = results['run'] == baseline
-    pairs = results[~is_baseline].merge(
-        results[is_baseline], on=['test', 'figure'], suffixes=('', '_baseline')
-    )
+    others, base = results[results['run'] != baseline], results[results['run'] == baseline]
+    pairs = others.merge(base, on=['test', 'figure'], suffixes=('', '_baseline'))
     pairs = pairs[(pairs['seed'] == pairs['seed_baseline']).fillna(True)]
     return pairs.assign(value=pairs['value'] - pairs['value_baseline'])[RESULT_COLUMNS]
 
@@ -85,24 +83,16 @@ def summarise(
     figures: Sequence[str],
     baseline: str | None = None,
 ) -> pd.DataFrame:
-    """Aggregate over seeds.
+    """Aggregate over seeds: a row for each test, run and figure, also where there is no value.
 
-    Args:
-        results: See :func:`make_results`.
-        expected: Number of seeds of each run; its order is that of the rows.
-        tests: Their names.
-        figures: Their names.
-        baseline: The run to compare with.
-
-    Returns:
-        A row for each test, run and figure, in this order, also where there is no value: these
-        names, SPREAD, DIFFERENCE (missing without a baseline and for itself; `in_favour` counts the
-        seeds for which the run is higher) and `expected`.
+    Columns are these names, SPREAD, DIFFERENCE (missing without a baseline and for itself;
+    `in_favour` counts the seeds for which the run is higher) and `expected`, the number of seeds of
+    each run, whose order is that of the rows.
     """
     cells = pd.MultiIndex.from_product([tests, list(expected), figures], names=CELL)
     differences = paired_differences(results, baseline)
     higher = differences[differences['value'] > 0]
-    compared = spread(differences).set_axis(COMPARED, axis=1)
+    compared = spread(differences)[['mean', 'std', 'seeds']].set_axis(DIFFERENCE[:3], axis=1)
     compared['in_favour'] = higher.groupby(CELL).size()
     summary = pd.DataFrame(index=cells).join(spread(results)).join(compared).reset_index()
     counts = ['seeds', 'difference_seeds', 'in_favour']
@@ -120,10 +110,7 @@ def to_markdown(
 ) -> str:
     """Tables of an ablation: for each test the figures and the differences to the baseline.
 
-    Args:
-        summary: From :func:`summarise`.
-        baseline: Name of the run that the differences refer to.
-        training: A row for each training with `run`, `seed`, `seconds` and last logged scalars.
+    ``training`` has a row for each training with `run`, `seed`, `seconds` and last logged scalars.
     """
     parts = ['Mean ± sample standard deviation over seeds; (m of n) where results are missing.']
     for test, cells in summary.groupby('test', sort=False):
@@ -163,10 +150,7 @@ def write_tables(
     baseline: str | None = None,
     training: Sequence[Mapping[str, Any]] = (),
 ) -> None:
-    """Write table.md, table.csv (aggregated), results.csv (one value a line) and training.csv.
-
-    The arguments are those of :func:`make_results`, :func:`summarise` and :func:`to_markdown`.
-    """
+    """Write table.md, table.csv (aggregated), results.csv (one value a line) and training.csv."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / 'table.md').write_text(to_markdown(summary, baseline, training), encoding='utf-8')
     write_csv(summary.drop(columns='expected').round(6), folder / 'table.csv')
@@ -175,15 +159,6 @@ def write_tables(
     rows = [{name: str(value) for name, value in row.items()} for row in training]
     columns = None if rows else ['run', 'seed', 'seconds']
     write_csv(pd.DataFrame(rows, columns=columns), folder / 'training.csv')
-
-
-def _parse(row: Mapping[str, str], place: str) -> tuple[Any, ...]:
-    """Values of a line of results.csv."""
-    try:
-        seed = int(row['seed']) if row['seed'] else None
-        return row['run'], seed, row['test'], row['figure'], float(row['value'])
-    except (TypeError, ValueError) as error:
-        raise ValueError(f'{place}: expected {RESULT_COLUMNS}, got {row}') from error
 
 
 def _finite(results: pd.DataFrame) -> pd.DataFrame:

@@ -1,9 +1,12 @@
-"""Runs the jobs of an ablation, that is tools/train.py and tools/test.py as processes."""
+"""Runs the jobs of an ablation, that is tools/train.py and tools/test.py as processes.
+
+``python -m infoclip_mmseg.experiments.ablation.worker CONFIG CHECKPOINT`` saves the weights with
+which a training would start, for a row that is not trained and has no checkpoint.
+"""
 
 from __future__ import annotations
 
 import queue
-import subprocess
 import sys
 import threading
 import time
@@ -12,25 +15,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.runner import set_random_seed
+from mmseg.registry import MODELS
+
 from infoclip_mmseg.experiments.ablation.jobs import Job
-from infoclip_mmseg.experiments.ablation.logs import (
+from infoclip_mmseg.experiments.ablation.spec import AblationError
+from infoclip_mmseg.experiments.ablation.state import (
+    Scalars,
     find_checkpoint,
     metric_files,
-    pick_scalars,
     read_metrics,
     read_scalars,
 )
-from infoclip_mmseg.experiments.ablation.spec import AblationError
-from infoclip_mmseg.experiments.ablation.state import read_result, remaining_parts, write_result
-from infoclip_mmseg.experiments.processes import (
-    ProgramError,
-    program_environment,
-    start_program,
-    wait_for_program,
-)
+from infoclip_mmseg.experiments.processes import ProgramError, program_environment, run_program
 
-UNTRAINED = 'infoclip_mmseg.experiments.ablation.untrained'
-"""Module that saves the weights of a row that is not trained and has no checkpoint."""
 TRAINING_SHARE = 0.8
 """Part of a job that its training is taken for, in the progress shown."""
 
@@ -48,17 +49,16 @@ class Workplace:
         jobs: How many jobs run at the same time.
         gpus: GPUs of a job, started through dist_*.sh; 0 starts the programs themselves.
         devices: Names of all GPUs as in CUDA_VISIBLE_DEVICES; jobs side by side share them out.
-        lock: Descriptor that the programs inherit, so that a lock outlives this process as long
-            as one of them runs.
+        lock: Descriptors that the programs inherit: a lock outlives this process with them.
+        stopped: Once it is set, running programs are ended and no more are started.
     """
 
     tools: Path
     jobs: int = 1
     gpus: int = 0
     devices: Sequence[str] = ()
-    lock: int | None = None
+    lock: Sequence[int] = ()
     slots: queue.SimpleQueue[int] = field(default_factory=queue.SimpleQueue)
-    processes: set[subprocess.Popen[bytes]] = field(default_factory=set)
     stopped: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
@@ -73,38 +73,31 @@ class Workplace:
             gpus = [self.devices[(slot * width + i) % len(self.devices)] for i in range(width)]
         return program_environment(sharers=self.jobs * width, gpus=list(dict.fromkeys(gpus)))
 
-    def command(self, program: str, files: Sequence[Path], options: Sequence[str]) -> list[str]:
+    def command(self, program: str, files: Sequence[Path], work_dir: Path) -> list[str]:
         """Command line of 'train' or 'test'."""
-        paths = [str(file) for file in files]
+        start = [sys.executable, str(self.tools / f'{program}.py'), *map(str, files)]
         if self.gpus:
-            return [str(self.tools / f'dist_{program}.sh'), *paths, str(self.gpus), *options]
-        return [sys.executable, str(self.tools / f'{program}.py'), *paths, *options]
+            start = [str(self.tools / f'dist_{program}.sh'), *map(str, files), str(self.gpus)]
+        return [*start, '--work-dir', str(work_dir)]
 
-    def run(
-        self, command: Sequence[str], slot: int, log: Path, watch: Watch = lambda: None
-    ) -> None:
-        """Run a program to its end, with the slot's share of the machine.
+    def run(self, command: Sequence[str], log: Path, watch: Watch = lambda: None) -> None:
+        """Run a program to its end, with one slot's share of the machine.
 
         Raises:
-            ProgramError: It ended with another exit code than 0, or :meth:`stop` was called.
+            ProgramError: It ended with another exit code than 0, or was stopped.
         """
-        if self.stopped.is_set():
-            raise ProgramError('stopped before it was started')
-        inherit = () if self.lock is None else (self.lock,)
-        process = start_program(command, log, self.environment(slot), inherit)
-        self.processes.add(process)
-        if self.stopped.is_set():
-            process.terminate()
-        try:
-            wait_for_program(process, log, watch)
-        finally:
-            self.processes.discard(process)
 
-    def stop(self) -> None:
-        """End all running programs and start no more."""
-        self.stopped.set()
-        for process in list(self.processes):
-            process.terminate()
+        def look() -> None:
+            if self.stopped.is_set():
+                raise ProgramError('stopped')
+            watch()
+
+        look()
+        slot = self.slots.get()
+        try:
+            run_program(command, log, self.environment(slot), self.lock, look)
+        finally:
+            self.slots.put(slot)
 
 
 def run_job(job: Job, place: Workplace, report: Report) -> None:
@@ -115,34 +108,44 @@ def run_job(job: Job, place: Workplace, report: Report) -> None:
     Raises:
         ProgramError: The training failed, or some of the evaluations did; the others were run.
     """
-    slot = place.slots.get()
-    try:
-        result = read_result(job.folder)
-        result.setdefault('train', dict(fingerprint=job.fingerprint, finished=False, seconds=0.0))
-        result.setdefault('tests', {})
-        train, tests = remaining_parts(job, result)
-        if train:
-            write_result(job.folder, result)
-            prepare = _train if job.run.train else _save_untrained
-            prepare(job, place, slot, result, report)
-        share = TRAINING_SHARE if train and job.run.train else 0.0
-        errors = []
-        for index, test in enumerate(tests):
-            report(f'test {test}', share + (1 - share) * index / len(tests))
-            try:
-                _test(job, test, place, slot, result)
-            except (ProgramError, AblationError) as error:
-                errors.append(f'test {test!r}: {error}')
-        if errors:
-            raise ProgramError('\n'.join(errors))
-    finally:
-        place.slots.put(slot)
+    result = job.read_result()
+    result.setdefault('train', dict(fingerprint=job.fingerprint, finished=False, seconds=0.0))
+    result.setdefault('tests', {})
+    train, tests = job.remaining(result)
+    share = TRAINING_SHARE if train and job.run.train else 0.0
+    if train:
+        job.write_result(result)
+        start = time.monotonic()
+        try:
+            result['train'].update(scalars=_train(job, place, report), finished=True)
+        finally:
+            result['train']['seconds'] += time.monotonic() - start
+            job.write_result(result)
+    errors = []
+    for index, test in enumerate(tests):
+        report(f'test {test}', share + (1 - share) * index / len(tests))
+        try:
+            result['tests'][test] = _test(job, test, place)
+            job.write_result(result)
+        except (ProgramError, AblationError) as error:
+            errors.append(f'test {test!r}: {error}')
+    if errors:
+        raise ProgramError('\n'.join(errors))
 
 
-def _train(job: Job, place: Workplace, slot: int, result: dict[str, Any], report: Report) -> None:
-    options = ['--work-dir', str(job.train_dir)]
-    if find_checkpoint(job.train_dir) is not None:
-        options.append('--resume')
+def _train(job: Job, place: Workplace, report: Report) -> Scalars:
+    """Train, or save the weights of a row that is not trained unless it has a checkpoint.
+
+    Gives the last logged losses and, behind them, gradient norms.
+    """
+    config, log = job.folder / 'train_config.py', job.folder / 'train.log'
+    job.config.dump(config)
+    if not job.run.train:
+        if job.run.checkpoint is None:
+            report('weights', 0.0)
+            save = [sys.executable, '-m', save_untrained.__module__, config, _checkpoint(job)]
+            place.run([str(word) for word in save], log)
+        return {}
     last = (job.config.get('train_cfg') or {}).get('max_iters') or 0
 
     def watch() -> None:
@@ -150,52 +153,27 @@ def _train(job: Job, place: Workplace, slot: int, result: dict[str, Any], report
         step = int(rows[-1]['step']) if rows else 0
         report(f'iteration {step}', TRAINING_SHARE * step / last if last else 0.0)
 
-    start = time.monotonic()
-    command = place.command('train', [_dump_config(job)], options)
+    resume = [] if find_checkpoint(job.train_dir) is None else ['--resume']
     try:
-        place.run(command, slot, job.folder / 'train.log', watch)
-        rows = read_scalars(job.train_dir)
-        result['train'].update(finished=True, scalars=pick_scalars(rows[-1]) if rows else {})
+        command = place.command('train', [config], job.train_dir)
+        place.run([*command, *resume], log, watch)
     except ProgramError as error:
         raise ProgramError(f'training: {error}') from error
-    finally:
-        result['train']['seconds'] += time.monotonic() - start
-        write_result(job.folder, result)
+    row = (read_scalars(job.train_dir) or [{}])[-1]
+    return {key: row[key] for kind in ('loss', 'grad_norm') for key in row if kind in key}
 
 
-def _save_untrained(
-    job: Job, place: Workplace, slot: int, result: dict[str, Any], report: Report
-) -> None:
-    """The weights of a row that is not trained, unless it has a checkpoint."""
-    config = _dump_config(job)
-    if job.run.checkpoint is None:
-        report('weights', 0.0)
-        command = [sys.executable, '-m', UNTRAINED, str(config), str(_checkpoint(job))]
-        place.run(command, slot, job.folder / 'train.log')
-    result['train']['finished'] = True
-    write_result(job.folder, result)
-
-
-def _test(job: Job, test: str, place: Workplace, slot: int, result: dict[str, Any]) -> None:
+def _test(job: Job, test: str, place: Workplace) -> dict[str, Any]:
+    """Evaluate; gives what result.json holds of it."""
     folder = job.test_dir(test)
     config = folder.with_name(f'{folder.name}_config.py')
     config.parent.mkdir(parents=True, exist_ok=True)
     job.tests[test].dump(config)
     before, start = metric_files(folder), time.monotonic()
-    command = place.command('test', [config, _checkpoint(job)], ['--work-dir', str(folder)])
-    place.run(command, slot, folder.with_name(f'{folder.name}.log'))
-    result['tests'][test] = dict(
-        fingerprint=job.test_fingerprint(test),
-        seconds=time.monotonic() - start,
-        metrics=read_metrics(folder, before),
-    )
-    write_result(job.folder, result)
-
-
-def _dump_config(job: Job) -> Path:
-    path = job.folder / 'train_config.py'
-    job.config.dump(path)
-    return path
+    command = place.command('test', [config, _checkpoint(job)], folder)
+    place.run(command, folder.with_name(f'{folder.name}.log'))
+    seconds, metrics = time.monotonic() - start, read_metrics(folder, before)
+    return dict(fingerprint=job.test_fingerprint(test), seconds=seconds, metrics=metrics)
 
 
 def _checkpoint(job: Job) -> Path:
@@ -209,3 +187,18 @@ def _checkpoint(job: Job) -> Path:
             "default_hooks.checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=...)"
         )
     return checkpoint
+
+
+def save_untrained(cfg: Config, path: Path) -> None:
+    """Build the model of a config, load its pretrained weights if it has any, and save it."""
+    init_default_scope(cfg.get('default_scope', 'mmseg'))
+    set_random_seed(cfg.randomness.seed)
+    preprocessor = cfg.get('data_preprocessor')
+    defaults = {} if preprocessor is None else dict(data_preprocessor=preprocessor)
+    model = MODELS.build({**defaults, **cfg.model})
+    model.init_weights()
+    torch.save({'meta': {}, 'state_dict': model.state_dict()}, path)
+
+
+if __name__ == '__main__':
+    save_untrained(Config.fromfile(sys.argv[1]), Path(sys.argv[2]))

@@ -5,11 +5,9 @@ Files are drawn at the size of the real ones; none of a data set is needed.
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -18,92 +16,79 @@ from mmseg.registry import DATASETS, METRICS
 from PIL import Image
 from scipy.io import savemat
 
-from .building import Built
-from .measure import Clock, Task
-from .settings import SkippedError
+from .bench import Bench, Call, Size, SkippedError
 
-Size = tuple[int, int]
 SIZES = ((375, 500), (512, 683))
 """Smallest and largest height and width of the evaluation: PASCAL VOC's, ADE20K's."""
 UNLABELLED = 65535
-CONVERSIONS: dict[str, tuple[str, Size, int]] = {
-    'ade847 512 x 683': ('ade847', (512, 683), 3689),
-    'ade847 1024 x 1366, reduced': ('ade847', (1024, 1366), 3689),
-    'pc459 375 x 500': ('pc459', (375, 500), 460),
-    'voc20 375 x 500': ('voc20', (375, 500), 21),
-    'coco-stuff 480 x 640': ('coco-stuff', (480, 640), 11),
+OBJECTS = 3689
+"""Of ADE20K's index, the first of which is none."""
+SIXTEEN_BITS = ('ade847', 'pc459')
+"""Data sets whose label maps have so many."""
+CONVERSIONS: dict[str, tuple[Size, int]] = {
+    'ade847 512 x 683': ((512, 683), OBJECTS),
+    'ade847 1024 x 1366, reduced': ((1024, 1366), OBJECTS),
+    'pc459 375 x 500': ((375, 500), 460),
+    'voc20 375 x 500': ((375, 500), 21),
+    'coco-stuff 480 x 640': ((480, 640), 11),
 }
-"""Data set, height and width of its images, values of its label maps."""
+"""By data set: height and width of its images, values of its label maps."""
 
 
-def evaluation(built: Built, clock: Clock) -> Task:
+def evaluation(bench: Bench) -> Call:
     """A config's test pipeline by steps, and the metric, of images with random predictions."""
-    setting = built.setting
-    pipeline = built.cfg.get('test_dataloader', {}).get('dataset', {}).get('pipeline')
+    classes, bench.images = bench.setting.num_classes, bench.setting.images
+    pipeline = bench.cfg.get('test_dataloader', {}).get('dataset', {}).get('pipeline')
     if pipeline is None:
         raise SkippedError('the config has no test_dataloader with one data set')
     loader = dict(type='LoadLabelMap')  # whatever the data set, labels of 16 bits
-    pipeline = [loader if step.type == 'LoadAnnotations' else step for step in pipeline]
+    config = dict(
+        type='VocabularyDataset',
+        vocabulary='classes.txt',
+        ignore_index=UNLABELLED,
+        data_prefix=dict(img_path='images', seg_map_path='labels'),
+        pipeline=[loader if step.type == 'LoadAnnotations' else step for step in pipeline],
+    )
 
     def call() -> None:
-        with _folder() as folder:
-            _draw_evaluation(folder, setting.images, setting.num_classes)
-            dataset = DATASETS.build(
-                dict(
-                    type='VocabularyDataset',
-                    vocabulary='classes.txt',
-                    ignore_index=UNLABELLED,
-                    data_root=str(folder),
-                    data_prefix=dict(img_path='images', seg_map_path='labels'),
-                    pipeline=pipeline,
-                )
-            )
-            _evaluate(dataset, setting.num_classes, clock)
+        with TemporaryDirectory(prefix='timing-') as folder:
+            names = '\n'.join(f'class {i}' for i in range(classes))
+            Path(folder, 'classes.txt').write_text(names)
+            for kind in ('images', 'labels'):
+                Path(folder, kind).mkdir()
+            for index, share in enumerate(np.linspace(0, 1, bench.images)):
+                size = tuple(round(a + share * (b - a)) for a, b in zip(*SIZES))
+                labels = _draw(Path(folder, f'images/{index:04d}.jpg'), index, size, classes)
+                labels[:8] = UNLABELLED
+                path = Path(folder, f'labels/{index:04d}.tif')
+                Image.fromarray(labels.astype(np.uint16)).save(path, compression='tiff_lzw')
+            _evaluate(DATASETS.build(dict(config, data_root=folder)), classes, bench)
 
-    return Task(call, setting.images)
+    return call
 
 
-def prepare(built: Built, clock: Clock) -> Task:
+def prepare(bench: Bench) -> Call:
     """The conversions of tools/prepare_data.py, by image."""
-    from infoclip_mmseg.datasets.prepare.parallel import run_tasks
+    from infoclip_mmseg.datasets.prepare import parallel
 
-    setting = built.setting
+    count = bench.images = bench.setting.images
 
     def call() -> None:
-        for name, (key, size, values) in CONVERSIONS.items():
-            with _folder() as folder:
-                tasks = [_conversion(folder, i, key, size, values) for i in range(setting.images)]
-                with clock(name, setting.images):
-                    run_tasks(tasks, setting.workers, lambda **done: None)
+        for name, drawn in CONVERSIONS.items():
+            with TemporaryDirectory(prefix='timing-') as folder:
+                images = (Path(folder, f'{number:08}.jpg') for number in range(count))
+                tasks = [
+                    _conversion(name.split()[0], image, _draw(image, number, *drawn))
+                    for number, image in enumerate(images)
+                ]
+                with bench.clock(name, count):
+                    parallel.run_tasks(tasks, bench.setting.workers, lambda **done: None)
 
-    return Task(call, setting.images)
-
-
-@contextmanager
-def _folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix='timing-') as name:
-        yield Path(name)
+    return call
 
 
-def _draw_evaluation(folder: Path, images: int, classes: int) -> None:
-    """Write photos with noise and label maps of 32 x 32 blocks; some pixels have no label."""
-    rng = np.random.default_rng(0)
-    (folder / 'classes.txt').write_text('\n'.join(f'class {i}' for i in range(classes)))
-    (folder / 'images').mkdir()
-    (folder / 'labels').mkdir()
-    for index in range(images):
-        share = index / max(images - 1, 1)
-        height, width = (round(a + share * (b - a)) for a, b in zip(*SIZES))
-        blocks = rng.integers(0, classes, (height // 32 + 1, width // 32 + 1), dtype=np.uint16)
-        labels = blocks.repeat(32, axis=0).repeat(32, axis=1)[:height, :width]
-        photo = (labels[..., None] % 200 + rng.integers(0, 50, (height, width, 3))).astype(np.uint8)
-        labels[:8] = UNLABELLED
-        Image.fromarray(photo).save(folder / f'images/{index:04d}.jpg', quality=90)
-        Image.fromarray(labels).save(folder / f'labels/{index:04d}.tif', compression='tiff_lzw')
-
-
-def _evaluate(dataset: Any, classes: int, clock: Clock) -> None:
-    metric = METRICS.build(dict(type='OpenVocabIoUMetric'))
+def _evaluate(dataset: Any, classes: int, bench: Bench) -> None:
+    metric, clock = METRICS.build(dict(type='OpenVocabIoUMetric')), bench.clock
     metric.dataset_meta = dataset.metainfo
     generator = torch.Generator().manual_seed(0)
     for index in range(len(dataset)):
@@ -121,32 +106,30 @@ def _evaluate(dataset: Any, classes: int, clock: Clock) -> None:
         metric.evaluate(size=len(dataset))
 
 
-def _conversion(folder: Path, number: int, key: str, size: Size, values: int) -> Any:
-    """Draw an image and its label map of a data set; gives the task that converts them."""
+def _conversion(key: str, image: Path, labels: np.ndarray) -> Any:
+    """Write the label map of an image as a data set does; gives the task that converts them."""
     from infoclip_mmseg.datasets.prepare import ade847, conversions
     from infoclip_mmseg.datasets.prepare.label_files import convert_label
-    from infoclip_mmseg.datasets.prepare.parallel import Task as Conversion
+    from infoclip_mmseg.datasets.prepare.parallel import Task
 
-    image = folder / f'{number:08}.jpg'
-    labels = _draw_image(image, number, size, values)
-    source, output = image.with_name(f'{image.stem}_seg.png'), folder / f'labels/{image.stem}.png'
+    source = image.with_name(f'{image.stem}_seg.{"mat" if key == "pc459" else "png"}')
+    output = image.parent / f'labels/{image.stem}.{"tif" if key in SIXTEEN_BITS else "png"}'
     if key == 'ade847':
         colours = np.stack([labels // 256 * 10, labels % 256, labels * 0], -1).astype(np.uint8)
         Image.fromarray(colours).save(source)
-        outputs = (folder / 'images' / image.name, output.with_suffix('.tif'))
-        table = ade847.label_table(range(1, 848), values - 1)
-        return Conversion(outputs, partial(ade847.convert_image, image, outputs, table))
+        outputs = (image.parent / 'images' / image.name, output)
+        table = ade847.label_table(range(1, 848), OBJECTS - 1)
+        return Task(outputs, partial(ade847.convert_image, image, outputs, table))
     if key == 'pc459':
-        source, output = image.with_suffix('.mat'), output.with_suffix('.tif')
         savemat(str(source), {'LabelMap': labels.astype(np.uint16)}, do_compression=True)
         mat = (conversions.PC459_TABLE, conversions.read_label_map)
-        return Conversion((output,), partial(convert_label, image, source, output, *mat))
+        return Task((output,), partial(convert_label, image, source, output, *mat))
     Image.fromarray(labels.astype(np.uint8)).save(source)
     rule = conversions.voc_table(255) if key == 'voc20' else conversions.coco_stuff_table()
-    return Conversion((output,), partial(convert_label, image, source, output, rule))
+    return Task((output,), partial(convert_label, image, source, output, rule))
 
 
-def _draw_image(image: Path, seed: int, size: Size, values: int) -> np.ndarray:
+def _draw(image: Path, seed: int, size: Size, values: int) -> np.ndarray:
     """Write a noisy picture; gives a map (H, W) of blobs of 0..values - 1, int64."""
     height, width = size
     rng = np.random.default_rng(seed)

@@ -6,7 +6,6 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -16,43 +15,29 @@ import torch
 from torch import Tensor
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 PROCESS = Path('/proc/self')
-GROUPS: dict[str, tuple[str, ...]] = {
-    'interpolation and pooling': ('upsample', 'interpolate', 'pool'),
-    'attention': ('scaled_dot_product', 'flash_attention', 'efficient_attention', 'fmha', 'flash_'),
-    'convolution': ('conv', 'slow_conv', 'cudnn', 'implicit_gemm', 'wgrad', 'dgrad'),
-    'matrix products': ('mm', 'matmul', 'linear', 'einsum', 'gemm', 'dot', 'cublas', 'nvjet'),
-    'copies and layout': (
-        *('copy', 'cat', 'clone', 'contiguous', 'stack', 'index', 'gather', 'scatter', 'fill'),
-        *('zero', 'pad', 'roll', 'repeat', 'select', 'slice', 'as_strided', 'new_', 'empty'),
-        *('permute', 'transpose', 'reorder', 'to_mkldnn', 'to_dense', 'masked', 'embedding'),
-        *('memcpy', 'memset', 'where', 'flip', 'resize', 'im2col', 'col2im', 'unfold'),
-    ),
-    'softmax and norms': ('softmax', 'norm'),
-    'elementwise and sums': (
-        *('add', 'mul', 'sub', 'div', 'gelu', 'relu', 'elu', 'sigmoid', 'exp', 'log', 'sqrt'),
-        *('pow', 'square', 'sum', 'mean', 'max', 'min', 'clamp', 'threshold', 'neg', 'abs'),
-        *('bitwise', 'logical', 'reciprocal', 'cross_entropy'),
-        *('elementwise', 'reduce', 'topk', 'sort', 'lerp', 'foreach', 'adam', 'cumsum'),
-    ),
-    'other': ('',),
+GROUPS = {
+    'interpolation and pooling': 'upsample|interpolate|pool',
+    'attention': 'scaled_dot_product|efficient_attention|fmha|flash_',
+    'convolution': 'conv|cudnn|implicit_gemm|wgrad|dgrad',
+    'matrix products': 'mm|matmul|linear|einsum|dot|cublas|nvjet',
+    'copies and layout': 'copy|cat|clone|contiguous|stack|index|gather|fill|zero|pad|roll|repeat'
+    '|select|slice|as_strided|new_|empty|permute|transpose|reorder|to_mkldnn|to_dense|masked'
+    '|embedding|mem(cpy|set)|where|flip|resize|im2col|col2im|unfold',
+    'softmax and norms': 'softmax|norm',
+    'elementwise and sums': '^(eq|ne|lt|gt|le|ge)_*$|add|mul|sub|div|elu|sigmoid|exp|log|sqrt|pow'
+    '|square|sum|mean|max|min|clamp|threshold|neg|abs|bitwise|reciprocal|cross_entropy'
+    '|elementwise|reduce|topk|sort|lerp|foreach|adam',
+    'other': '',
 }
-"""Group to parts of operator names. The first group with a match counts, so order matters."""
-COMPARISONS = ('eq', 'ne', 'lt', 'gt', 'le', 'ge')
+"""Group to pattern of operator names. The first group with a match counts, so order matters."""
 LONGEST = 15
 
 
 class Clock:
-    """Collects the seconds of named sections; waits for a CUDA device at both ends of each.
-
-    Args:
-        device: Where the work runs.
-
-    Attributes:
-        seconds: Seconds of each section, in the order of the calls.
-    """
+    """Collects the seconds of named sections; waits for a CUDA device at both ends of each."""
 
     def __init__(self, device: str = 'cpu') -> None:
         self.device = device
@@ -68,6 +53,23 @@ class Clock:
         synchronise(self.device)
         seconds.append((time.perf_counter() - start) / parts)
 
+    def forward_backward(
+        self, section: str, function: Callable[[], Tensor], inputs: Sequence[Tensor]
+    ) -> None:
+        """Time a function and the gradients of its sum by ``inputs``: together, apart."""
+        with self(section):
+            with self(f'{section}, forward'):
+                value = function()
+            with self(f'{section}, backward'):
+                torch.autograd.grad(value.sum(), inputs, allow_unused=True)
+
+    def repeat(self, call: Callable[[], object], warmup: int, repeats: int) -> None:
+        """Call a function, and forget the seconds of the first ``warmup`` calls."""
+        for number in range(warmup + repeats):
+            if number == warmup:
+                self.seconds.clear()
+            call()
+
 
 def synchronise(device: str) -> None:
     """Wait until a CUDA device has done what it was asked for."""
@@ -75,72 +77,34 @@ def synchronise(device: str) -> None:
         torch.cuda.synchronize(device)
 
 
-@dataclass
-class Task:
-    """What is called again and again.
+@contextmanager
+def peak_memory(device: str = 'cpu') -> Iterator[dict[str, int]]:
+    """Bytes in use before what runs inside, `start_rss`, and in the end their peak, `peak_rss`.
 
-    Attributes:
-        call: Does the work once, in sections of a clock.
-        images: Images of a call; 0 where the work is not by image.
-        info: Further plain values for the report; ``call`` may add some.
-    """
-
-    call: Callable[[], object]
-    images: int = 0
-    info: dict[str, Any] = field(default_factory=dict)
-
-
-def forward_backward(
-    clock: Clock, name: str, function: Callable[[], Tensor], inputs: Sequence[Tensor]
-) -> None:
-    """Time a function and the gradients of its sum with respect to ``inputs``: together, apart."""
-    with clock(name):
-        with clock(f'{name}, forward'):
-            value = function()
-        with clock(f'{name}, backward'):
-            torch.autograd.grad(value.sum(), inputs, allow_unused=True)
-
-
-def repeat(call: Callable[[], object], clock: Clock, warmup: int, repeats: int) -> None:
-    """Call a function, and forget the seconds of the first ``warmup`` calls."""
-    for _ in range(warmup):
-        call()
-    clock.seconds.clear()
-    for _ in range(repeats):
-        call()
-
-
-def reset_peak(device: str = 'cpu') -> dict[str, int]:
-    """Let peak memory count from now on; bytes in use, `start_rss` and on CUDA `start_cuda`.
-
-    Outside of Linux the peak of resident memory stays that of the whole process.
+    On CUDA also `start_cuda`, `peak_cuda` and `reserved_cuda`. Outside of Linux the peak of
+    resident memory stays that of the whole process.
     """
     with suppress(OSError):
         (PROCESS / 'clear_refs').write_text('5')
-    values = dict(start_rss=psutil.Process().memory_info().rss)
+    memory = dict(start_rss=psutil.Process().memory_info().rss)
     if device != 'cpu':
         torch.cuda.reset_peak_memory_stats(device)
-        values['start_cuda'] = torch.cuda.memory_allocated(device)
-    return values
-
-
-def read_peak(device: str = 'cpu') -> dict[str, int]:
-    """Peak bytes: `peak_rss`, on CUDA also `peak_cuda` and `reserved_cuda`."""
-    values = dict(peak_rss=peak_resident_bytes())
+        memory['start_cuda'] = torch.cuda.memory_allocated(device)
+    yield memory
+    memory['peak_rss'] = peak_resident_bytes()
     if device != 'cpu':
-        values['peak_cuda'] = torch.cuda.max_memory_allocated(device)
-        values['reserved_cuda'] = torch.cuda.max_memory_reserved(device)
-    return values
+        memory['peak_cuda'] = torch.cuda.max_memory_allocated(device)
+        memory['reserved_cuda'] = torch.cuda.max_memory_reserved(device)
 
 
 def peak_resident_bytes() -> int:
     """Largest resident memory of this process so far."""
+    if psutil.WINDOWS:
+        return psutil.Process().memory_info().peak_wset
     with suppress(OSError):
         peak = re.search(r'VmHWM:\s*(\d+) kB', (PROCESS / 'status').read_text())
         if peak:
             return 1024 * int(peak[1])
-    if psutil.WINDOWS:
-        return psutil.Process().memory_info().peak_wset
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if psutil.MACOS else 1024)
@@ -159,16 +123,14 @@ def limit_memory(num_bytes: int) -> None:
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that an allocation failed, on a CPU or a GPU."""
-    signs = ('out of memory', "can't allocate", 'cannot allocate', 'not enough memory', 'bad_alloc')
-    return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in signs)
+    signs = "out of memory|can't allocate|cannot allocate|not enough memory|bad_alloc"
+    return isinstance(error, MemoryError) or bool(re.search(signs, str(error), re.IGNORECASE))
 
 
 def group_of(operator: str) -> str:
     """Group of an operator's or kernel's name, such as 'aten::addmm'."""
     name = operator.rsplit('::', 1)[-1].lower()
-    if name.rstrip('_') in COMPARISONS:
-        return 'elementwise and sums'
-    return next(group for group, parts in GROUPS.items() if any(part in name for part in parts))
+    return next(group for group, pattern in GROUPS.items() if re.search(pattern, name))
 
 
 def profile_operators(call: Callable[[], object], device: str = 'cpu') -> dict[str, Any]:
@@ -209,21 +171,10 @@ def count_flops(call: Callable[[], object]) -> int:
     return counter.get_total_flops()
 
 
-def _addmm(out: Sequence[int], a: Sequence[int], b: Sequence[int], **_: Any) -> int:
-    return 2 * prod(a) * b[-1]
-
-
-def _attention(q: Sequence[int], k: Sequence[int], v: Sequence[int], *_: Any, **__: Any) -> int:
-    return 2 * prod(q[:-1]) * k[-2] * (q[-1] + v[-1])
-
-
-def _attention_backward(_: Any, q: Sequence[int], k: Sequence[int], *rest: Any, **__: Any) -> int:
-    return 2 * prod(q[:-1]) * k[-2] * (3 * q[-1] + 2 * rest[0][-1])
-
-
+ATTENTION = '_scaled_dot_product_flash_attention_for_cpu'
 UNCOUNTED: dict[str, Callable[..., int]] = {
-    'addmm_': _addmm,
-    '_scaled_dot_product_flash_attention_for_cpu': _attention,
-    '_scaled_dot_product_flash_attention_for_cpu_backward': _attention_backward,
+    'addmm_': lambda out, a, b, **_: 2 * prod(a) * b[-1],
+    ATTENTION: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
+    f'{ATTENTION}_backward': lambda *shapes, **_: sdpa_backward_flop_count(*shapes[:4]),
 }
 """Operators without a formula in PyTorch, from the shapes of their arguments to operations."""

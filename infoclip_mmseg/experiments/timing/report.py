@@ -1,63 +1,61 @@
-"""What follows from measurements; JSON and Markdown."""
+"""What follows from measurements: JSON, Markdown and pictures."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from infoclip_mmseg.experiments.tables import markdown_table
-from infoclip_mmseg.experiments.timing.runs import MEASURED, Measurement
+from infoclip_mmseg.experiments.timing.measure import GROUPS
+from infoclip_mmseg.experiments.timing.runs import Measurement
 from infoclip_mmseg.experiments.timing.sides import Side
+from infoclip_mmseg.experiments.timing.subjects import SUBJECTS
 
-SUBJECTS = {
-    'train': ('training step', 'step'),
-    'train_plain': ('training step without teacher', 'step'),
-    'inference': ('inference of an image, text cached', 'image'),
-    'image': ('image tower', 'view'),
-    'head': ('decode head', 'view'),
-    'text': ('text, in evaluation', 'embeddings'),
-    'text_train': ('text, in training', 'embeddings'),
-    'teacher': ('teacher, text cached', 'views'),
-    'lpam': ('LPAM, both branches', 'relation maps'),
-    'losses': ('losses', 'task'),
-    'entropy': ('mutual information, 2304 samples', 'order 2'),
-    'matrix': ('product of matrices', 'product'),
-    'profile_train': ('training step', 'call'),
-    'profile_inference': ('inference of an image', 'call'),
-    'memory': ('training step', 'step'),
-    'evaluation': ('evaluation outside of the model, by image', 'pipeline'),
-    'prepare': ('conversion of data sets, by image', 'ade847 512 x 683'),
-}
-"""Title of each subject, and the section that stands for it in pictures and rates."""
+OWN = 'of it by the part'
 UNTIMED = ('profile_train', 'profile_inference', 'memory')
+PANEL = (5.0, 3.6)
+"""Width and height of a picture's panel, in inches."""
+BAR = 0.55
+"""Height of a bar and its gap, in inches."""
+LOG_FACTOR = 20
+"""Values that span more than this are drawn on a logarithmic axis."""
+AXES = {'classes': 'classes', 'image-size': 'image side in pixels'}
 
 
 def title(one: Measurement) -> str:
     """Of what it is a measurement."""
-    return ', '.join([SUBJECTS[one.part][0], *(f'{k} {v}' for k, v in one.point.items())])
+    return ', '.join([SUBJECTS[one.part].title, *(f'{k} {v}' for k, v in one.point.items())])
 
 
 def calls(measurements: Sequence[Measurement]) -> pd.DataFrame:
-    """One row a call and section."""
-    names = ['allocator', 'side', 'subject', 'part', 'section', 'seconds']
+    """One row a call and section, with peak memory in GB and what of it was not in use before."""
+    names = ['allocator', 'side', 'subject', 'part', 'peak', OWN, 'section', 'seconds']
     rows = [
-        (one.allocator, one.side, one.part, title(one), section, seconds)
+        (one.allocator, one.side, one.part, title(one), one.peak / 1e9, own, section, seconds)
         for one in measurements
+        for own in [max(one.peak - one.start, 0) / 1e9]
         for section, values in one.seconds.items()
         for seconds in values
     ]
     return pd.DataFrame(rows, columns=names).astype({'seconds': float})
 
 
+def by_allocator(measurements: Sequence[Measurement]) -> dict[str, list[Measurement]]:
+    """The measurements of each allocator."""
+    names = dict.fromkeys(one.allocator for one in measurements)
+    return {name: [one for one in measurements if one.allocator == name] for name in names}
+
+
 def main_seconds(one: Measurement) -> float:
     """Median of the section that stands for a part."""
-    return float(pd.Series(one.seconds[SUBJECTS[one.part][1]]).median())
+    return float(pd.Series(one.seconds[SUBJECTS[one.part].section]).median())
 
 
 def time_table(measurements: Sequence[Measurement]) -> pd.DataFrame:
@@ -69,15 +67,10 @@ def time_table(measurements: Sequence[Measurement]) -> pd.DataFrame:
 
 
 def memory_table(measurements: Sequence[Measurement]) -> pd.DataFrame:
-    """Peak of each part in GB, and what of it was not in use before."""
-    rows = [
-        (title(one), one.side, one.peak / 1e9, max(one.peak - one.start, 0) / 1e9)
-        for one in measurements
-        if one.status == MEASURED and one.part not in UNTIMED
-    ]
-    table = pd.DataFrame(rows, columns=['part', 'side', 'peak', 'of it by the part'])
-    table = table.groupby(['part', 'side'], sort=False).max().reset_index()
-    return _with_ratio(table, ['part'], 'peak')
+    """Peak of each part in GB."""
+    table = calls([one for one in measurements if one.part not in UNTIMED])
+    groups = table.groupby(['part', 'side'], sort=False)[['peak', OWN]]
+    return _with_ratio(groups.max().reset_index(), ['part'], 'peak')
 
 
 def _with_ratio(table: pd.DataFrame, names: list[str], column: str) -> pd.DataFrame:
@@ -102,28 +95,35 @@ def training_memory_table(measurements: Sequence[Measurement]) -> pd.DataFrame:
 
 
 def operator_table(measurements: Sequence[Measurement]) -> pd.DataFrame:
+    """Seconds by group of operators, a column a group."""
+    names = ['part', 'side', 'allocator']
+    rows = [
+        {**groups, 'part': title(one), 'side': one.side, 'allocator': one.allocator}
+        for one in measurements
+        for groups in [one.info.get('operators', {}).get('groups')]
+        if groups
+    ]
+    return pd.DataFrame(rows, columns=[*names, *GROUPS]).groupby(names, sort=False).mean()
+
+
+def share_table(measurements: Sequence[Measurement]) -> pd.DataFrame:
     """Percent of the time by group of operators."""
-    profiled = [one for one in measurements if 'operators' in one.info]
-    table = pd.DataFrame([one.info['operators']['groups'] for one in profiled])
-    table = 100 * table.div(table.sum(axis=1), axis=0)
-    table.insert(0, 'part', [title(one) for one in profiled])
-    table.insert(1, 'side', [one.side for one in profiled])
-    return table.groupby(['part', 'side'], sort=False).mean().reset_index()
+    table = operator_table(measurements).droplevel('allocator')
+    return (100 * table.div(table.sum(axis=1), axis=0)).reset_index()
 
 
 def figure_table(measurements: Sequence[Measurement]) -> pd.DataFrame:
     """What :func:`derive` gives, by side."""
-    sides = dict.fromkeys(one.side for one in measurements)
-    figures = {side: derive(measurements, side) for side in sides}
-    texts = {s: {k: _figure_text(k, v) for k, v in these.items()} for s, these in figures.items()}
+
+    def text(name: str, value: float) -> str:
+        if '_share' in name:
+            return f'{100 * value:.1f} %'
+        return f'{value / 1e9:.1f} G' if 'flops' in name else f'{value:.3g}'
+
+    figures = {one.side: derive(measurements, one.side) for one in measurements}
+    texts = {s: {k: text(k, v) for k, v in these.items()} for s, these in figures.items()}
     table = pd.DataFrame(texts).rename_axis('figure').reset_index()
     return table.assign(figure=table['figure'].str.replace('_', ' '))
-
-
-def _figure_text(name: str, value: float) -> str:
-    if '_share' in name:
-        return f'{100 * value:.1f} %'
-    return f'{value / 1e9:.1f} G' if 'flops' in name else f'{value:.3g}'
 
 
 def derive(measurements: Sequence[Measurement], side: str) -> dict[str, float]:
@@ -140,7 +140,7 @@ def derive(measurements: Sequence[Measurement], side: str) -> dict[str, float]:
     infos = {one.part: one.info for one in here}
 
     def seconds(part: str, section: str = '') -> float:
-        return medians.get((part, section or SUBJECTS[part][1]), math.nan)
+        return medians.get((part, section or SUBJECTS[part].section), math.nan)
 
     def info(part: str, name: str) -> float:
         return infos.get(part, {}).get(name, math.nan)
@@ -164,21 +164,18 @@ TABLES = {
     'Seconds': (time_table, '.3g'),
     'Peak memory in GB': (memory_table, '.2f'),
     'What follows': (figure_table, '.3g'),
-    'Where the time goes, in percent': (operator_table, '.1f'),
+    'Where the time goes, in percent': (share_table, '.1f'),
     'Peak memory of a training step in GB': (training_memory_table, '.1f'),
 }
 
 
 def make_markdown(
-    header: Mapping[str, str],
-    measurements: Sequence[Measurement],
-    pictures: Sequence[str] = (),
+    header: Mapping[str, str], measurements: Sequence[Measurement], pictures: Sequence[str] = ()
 ) -> str:
     """The report as a page."""
     about = pd.DataFrame(header.items(), columns=['measured', 'with'])
     parts = ['# Time and memory', markdown_table(about)]
-    for allocator in dict.fromkeys(one.allocator for one in measurements):
-        here = [one for one in measurements if one.allocator == allocator]
+    for allocator, here in by_allocator(measurements).items():
         for heading, (make, spec) in TABLES.items():
             table = make(here)
             if len(table):
@@ -195,23 +192,91 @@ def make_json(
     """The report as plain values: every second and every byte of each process."""
     keys = ['allocator', 'side', 'subject', 'part', 'section']
     spread = calls(measurements).groupby(keys, sort=False)['seconds'].describe().reset_index()
-    allocators = dict.fromkeys(one.allocator for one in measurements)
     return dict(
         header=dict(header),
-        sides=[asdict(side) for side in sides],
+        sides=[side._asdict() for side in sides],
         measurements=[asdict(one) for one in measurements],
         spread=spread.to_dict('records'),
         derived=[
-            dict(side=side.label, allocator=name, **derive(here, side.label))
-            for name in allocators
-            for here in [[one for one in measurements if one.allocator == name]]
+            dict(side=side.label, allocator=allocator, **derive(here, side.label))
+            for allocator, here in by_allocator(measurements).items()
             for side in sides
         ],
     )
 
 
-def write_report(folder: Path, content: Mapping[str, Any], page: str) -> None:
-    """Write benchmark.json and benchmark.md."""
-    text = json.dumps(content, indent=1, ensure_ascii=False)
+def write_report(
+    folder: Path,
+    header: Mapping[str, str],
+    measurements: Sequence[Measurement],
+    sides: Sequence[Side],
+    sweeps: Iterable[str] = (),
+) -> str:
+    """Write benchmark.json, benchmark.md and pictures; gives the page."""
+    files = draw_operators(measurements, folder)
+    for name in sweeps:
+        files += draw_sweep(measurements, name, folder)
+    page = make_markdown(header, measurements, [f.name for f in files if f.suffix == '.png'])
+    text = json.dumps(make_json(header, measurements, sides), indent=1, ensure_ascii=False)
     (folder / 'benchmark.json').write_text(text + '\n', encoding='utf-8')
     (folder / 'benchmark.md').write_text(page, encoding='utf-8')
+    return page
+
+
+def draw_sweep(measurements: Sequence[Measurement], name: str, folder: Path) -> list[Path]:
+    """Draw time (left) and peak memory (right) over the values of a sweep, a key of AXES.
+
+    Returns:
+        sweep_<name>.png and .svg; none where nothing was measured.
+    """
+    rows = [
+        (f'{SUBJECTS[one.part].title}: {one.place}', one.point[name], seconds, one.peak / 1e9)
+        for one in measurements
+        if name in one.point
+        for seconds in one.seconds.get(SUBJECTS[one.part].section, ())
+    ]
+    if not rows:
+        return []
+    table = pd.DataFrame(rows, columns=['line', AXES[name], 'seconds', 'GB'])
+    table['line'] = pd.Categorical(table['line'], table['line'].unique())  # in this order
+    cells = table.groupby([AXES[name], 'line'], observed=True)
+    spread = cells['seconds'].agg(['median', 'min', 'max']).unstack()
+    wide = bool(spread.index.max() > LOG_FACTOR * spread.index.min())
+    style: dict[str, Any] = dict(marker='o', markersize=4, legend=False, loglog=wide)
+    figure = Figure((2 * PANEL[0], PANEL[1] + 0.5), dpi=130, layout='constrained')
+    times, memories = figure.subplots(1, 2)
+    spread['median'].plot(ax=times, title='seconds, median and extremes', **style)
+    for line in spread['median']:
+        times.fill_between(spread.index, spread['min', line], spread['max', line], alpha=0.2)
+    cells['GB'].max().unstack().plot(ax=memories, title='peak memory, GB', **style)
+    for axes in (times, memories):
+        axes.title.set_fontsize(10)
+        axes.grid(alpha=0.3, which='both')
+        if not wide:
+            axes.set_ylim(bottom=0)
+    return _save(figure, times, 2, folder / f'sweep_{name}')
+
+
+def draw_operators(measurements: Sequence[Measurement], folder: Path) -> list[Path]:
+    """Draw the seconds by group of operators as bars; writes operators.png and .svg."""
+    table = operator_table(measurements)
+    if table.empty:
+        return []
+    table.index = [f'{part}\n{side}, {name} allocator' for part, side, name in table.index]
+    figure = Figure((2 * PANEL[0], BAR * len(table) + 1.8), dpi=130, layout='constrained')
+    axes = figure.subplots()
+    table.plot.barh(stacked=True, ax=axes, legend=False, fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlabel('seconds in operators')
+    return _save(figure, axes, 4, folder / 'operators')
+
+
+def _save(figure: Figure, axes: Any, columns: int, stem: Path) -> list[Path]:
+    handles, labels = axes.get_legend_handles_labels()
+    place: dict[str, Any] = dict(loc='outside lower center', ncols=columns, frameon=False)
+    figure.legend(handles, labels, fontsize=9, **place)
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    paths = [stem.with_suffix(suffix) for suffix in ('.png', '.svg')]
+    for path in paths:
+        figure.savefig(path)
+    return paths

@@ -7,18 +7,15 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-from infoclip_mmseg.experiments.processes import (
-    ProgramError,
-    program_environment,
-    start_program,
-    wait_for_program,
-)
+from infoclip_mmseg.experiments.processes import ProgramError, program_environment, run_program
+from infoclip_mmseg.experiments.timing.bench import DTYPES, Setting, TimingError
 from infoclip_mmseg.experiments.timing.measure import out_of_memory
-from infoclip_mmseg.experiments.timing.settings import DTYPES, Setting, TimingError
 from infoclip_mmseg.experiments.timing.sides import Side
+from infoclip_mmseg.experiments.timing.subjects import SUBJECTS
 
 START = """
 import sys
@@ -28,21 +25,15 @@ del sys.path[1]
 main(sys.argv[1], *sys.argv[3:])
 """.strip()
 """Program of the measuring process."""
-DEFAULT_PARTS = (
-    *('train', 'inference', 'image', 'head', 'text', 'teacher', 'lpam', 'losses', 'entropy'),
-)
+NAMED_ONLY = ('matrix', 'memory', 'evaluation', 'prepare', 'profile')
 PARTS: dict[str, tuple[str, ...]] = {
-    **{part: (part,) for part in (*DEFAULT_PARTS, 'matrix', 'memory', 'evaluation', 'prepare')},
+    **{subject: (subject,) for subject in SUBJECTS if '_' not in subject},
     'train': ('train', 'train_plain'),
     'text': ('text', 'text_train'),
     'profile': ('profile_train', 'profile_inference'),
 }
 """What can be asked for, and the subjects that it consists of."""
-CALLS: dict[str, dict[str, Any]] = {
-    **{subject: dict(repeats=1) for subject in ('profile_train', 'profile_inference')},
-    **{subject: dict(warmup=0, repeats=1) for subject in ('memory', 'evaluation', 'prepare')},
-}
-"""Subjects whose number of calls is fixed."""
+DEFAULT_PARTS = [part for part in PARTS if part not in NAMED_ONLY]
 SWEEPS = {'classes': 'num_classes', 'image-size': 'image_size'}
 """What can be varied, and the field of the setting that holds it."""
 SWEEP_PARTS = {'classes': ('inference', 'text'), 'image-size': ('inference',)}
@@ -66,15 +57,12 @@ class Measurement:
     """One part of one side: what is asked for, and once it has been made, what it gave.
 
     Attributes:
-        side: Label of the side.
-        tree: Its tree.
+        side: Label of the side, whose tree is `tree`.
         allocator: Key of ALLOCATORS.
-        setting: Goes to the measuring process.
         point: What is varied, by name, such as {'classes': 100}; the last may grow too large.
-        status: 'planned', 'measured', 'skipped' or 'failed'.
-        reason: Why it is not measured.
+        status: 'planned', 'measured', 'skipped' or 'failed'; `reason` says why.
         seconds: Seconds of every call, by section.
-        memory: Bytes; see ``reset_peak`` and ``read_peak`` in measure.py.
+        memory: Bytes; see ``peak_memory`` in measure.py.
         info: Further values, such as `images` of a call and the `threads` that ran.
     """
 
@@ -95,10 +83,14 @@ class Measurement:
         return self.setting.part
 
     @property
+    def place(self) -> str:
+        """Side and allocator, for messages."""
+        return f'{self.side}, {self.allocator} allocator'
+
+    @property
     def label(self) -> str:
         """For messages."""
-        point = [f'{name} {value}' for name, value in self.point.items()]
-        return ', '.join([self.part, *point, self.side, f'{self.allocator} allocator'])
+        return ', '.join([self.part, *(f'{k} {v}' for k, v in self.point.items()), self.place])
 
     @property
     def peak(self) -> int:
@@ -122,16 +114,8 @@ def plan(
 ) -> list[Measurement]:
     """The measurements in their order: part by part, and in each part side by side.
 
-    With two sides A and B and two rounds each part goes A B A B.
-
-    Args:
-        sides: What is compared, at least one.
-        base: Setting that all measurements share but for part, config and what is varied.
-        parts: Keys of PARTS.
-        sweeps: Values by key of SWEEPS; the parts are then measured at each of them only.
-        allocators: Keys of ALLOCATORS.
-        rounds: How often each measurement is made in a fresh process, in turn with the others.
-        memory_batches: Batch sizes of the part 'memory'.
+    With two sides A and B and two rounds each part goes A B A B. With ``sweeps``, values by key of
+    SWEEPS, the parts are measured at each of these values only.
     """
     groups: list[tuple[Sequence[str], Mapping[str, Any], Mapping[str, Any]]] = []
     for name, values in (sweeps or {}).items():
@@ -145,7 +129,7 @@ def plan(
             side.label,
             side.tree,
             allocator,
-            replace(base, part=subject, config=side.config, **CALLS.get(subject, {}), **changes),
+            replace(base, part=subject, config=side.config, **SUBJECTS[subject].calls, **changes),
             point,
         )
         for subjects, point, changes in groups
@@ -159,13 +143,12 @@ def plan(
 def _memory_cells(base: Setting, batches: Sequence[int]) -> list[tuple]:
     """By precision, where activations are computed again in the backward pass, and batch."""
     cells = []
-    for dtype in DTYPES:
-        for name, (backbone, head) in RECOMPUTED.items():
-            flags = {'model.backbone.with_cp': backbone, 'model.decode_head.with_cp': head}
-            options = dict(dtype=dtype, cfg_options={**base.cfg_options, **flags})
-            for batch in sorted(batches):
-                point = dict(precision=dtype, recomputed=name, batch=batch)
-                cells.append((PARTS['memory'], point, {**options, 'batch_size': batch}))
+    for dtype, recomputed, batch in product(DTYPES, RECOMPUTED, sorted(batches)):
+        keys = ('model.backbone.with_cp', 'model.decode_head.with_cp')
+        options = {**base.cfg_options, **dict(zip(keys, RECOMPUTED[recomputed]))}
+        point = dict(precision=dtype, recomputed=recomputed, batch=batch)
+        changes = dict(dtype=dtype, cfg_options=options, batch_size=batch)
+        cells.append((PARTS['memory'], point, changes))
     return cells
 
 
@@ -174,13 +157,8 @@ def run_all(
 ) -> Iterator[Measurement]:
     """Make measurements one after the other.
 
-    Once one has not fitted into memory, those that differ from it by a larger last value of
-    ``point`` only are skipped.
-
-    Args:
-        planned: From :func:`plan`.
-        log: File that gets what they print.
-        start: Is told of each before it is made.
+    ``start`` is told of each before it is made. Once one has not fitted into memory, those that
+    differ from it by a larger last value of ``point`` only are skipped.
 
     Raises:
         TimingError: A config can't be used.
@@ -209,18 +187,14 @@ def run(one: Measurement, log: Path) -> Measurement:
     with tempfile.TemporaryDirectory(prefix='timing-') as folder:
         result = Path(folder, 'result.json')
         words = [one.tree, str(room), json.dumps(asdict(one.setting)), str(result)]
-        process = start_program([sys.executable, '-c', START, *words], log, environment(one))
         try:
-            wait_for_program(process, log)
-            content = json.loads(result.read_text(encoding='utf-8'))
+            run_program([sys.executable, '-c', START, *words], log, environment(one))
         except ProgramError as error:
             if out_of_memory(error):  # by the last lines of the log: in C++, or while importing
                 reason = f'does not fit in memory: {error}'
                 return replace(one, status='skipped', reason=reason)
             return replace(one, status='failed', reason=str(error))
-        finally:
-            process.kill()
-            process.wait()
+        content = json.loads(result.read_text(encoding='utf-8'))
     if content['status'] == 'error':
         raise TimingError(f'{one.label}: {content["reason"]}')
     return replace(one, **content)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import platform
 import re
 import subprocess
-from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import mmcv
 import mmseg
@@ -17,22 +17,14 @@ from mmengine.utils.dl_utils import collect_env
 from torch.utils.collect_env import get_cpu_info, run
 
 from infoclip_mmseg.experiments.processes import ROOT, count_cores
-from infoclip_mmseg.experiments.timing.settings import TimingError
+from infoclip_mmseg.experiments.timing.bench import TimingError
 
 CGROUP_LIMITS = ('/sys/fs/cgroup/memory.max', '/sys/fs/cgroup/memory/memory.limit_in_bytes')
 MATRIX_FLAGS = ('avx2', 'avx512f', 'avx512_bf16', 'amx_bf16', 'bf16')
 
 
-@dataclass(frozen=True)
-class Side:
-    """One of the things compared.
-
-    Attributes:
-        label: Its name in the report.
-        config: Config file.
-        tree: Folder whose infoclip_mmseg is measured.
-        commit: What the tree holds, for the report.
-    """
+class Side(NamedTuple):
+    """One of the things compared: a config, and the tree whose infoclip_mmseg is measured."""
 
     label: str
     config: str
@@ -41,22 +33,17 @@ class Side:
 
 
 def make_sides(config: str, other: str | None = None, tree: str | None = None) -> list[Side]:
-    """The sides to compare.
-
-    Args:
-        config: Config file.
-        other: Another one.
-        tree: Another checkout. Of a config below this checkout its own one is taken.
+    """The sides to compare: a config, another one, or that of another checkout.
 
     Raises:
         TimingError: A config or the checkout is not there.
     """
-    first = check_config(config)
+    first = _check_config(config)
     sides = [Side(first.stem, str(first), str(ROOT), describe_commit(ROOT))]
     if other is not None:
-        second = check_config(other)
+        second = _check_config(other)
         label = second.stem if second.stem != first.stem else f'{second.stem} (2)'
-        sides.append(replace(sides[0], label=label, config=str(second)))
+        sides.append(sides[0]._replace(label=label, config=str(second)))
     if tree is not None:
         folder = Path(tree).expanduser().resolve()
         if not (folder / 'infoclip_mmseg').is_dir():
@@ -65,18 +52,13 @@ def make_sides(config: str, other: str | None = None, tree: str | None = None) -
                 'REV` checks commit REV of this clone out there'
             )
         if first.is_relative_to(ROOT):
-            first = check_config(folder / first.relative_to(ROOT))
+            first = _check_config(folder / first.relative_to(ROOT))
         label = f'{first.stem} in {folder.name}'
         sides.append(Side(label, str(first), str(folder), describe_commit(folder)))
     return sides
 
 
-def check_config(path: str | Path) -> Path:
-    """The full path of a config file.
-
-    Raises:
-        TimingError: It is not there.
-    """
+def _check_config(path: str | Path) -> Path:
     full = Path(path).expanduser().resolve()
     if not full.is_file():
         raise TimingError(f'config {str(path)!r} does not exist (working directory {Path.cwd()})')
@@ -98,10 +80,10 @@ def check_device(device: str) -> None:
     Raises:
         TimingError: It is not there, or neither a CPU nor a CUDA device.
     """
-    known = ['cpu', 'cuda', *(f'cuda:{i}' for i in range(torch.cuda.device_count()))]
-    if device not in known or (device == 'cuda' and len(known) == 2):
+    count = torch.cuda.device_count()
+    if device not in ['cpu', *['cuda'][:count], *(f'cuda:{i}' for i in range(count))]:
         raise TimingError(
-            f'--device {device!r} can not be used: PyTorch sees {len(known) - 2} CUDA devices; use '
+            f'--device {device!r} can not be used: PyTorch sees {count} CUDA devices; use '
             'cpu, or install a PyTorch with CUDA'
         )
 
@@ -113,31 +95,25 @@ def available_memory() -> int:
     return min([psutil.virtual_memory().available, *limits])
 
 
-def cpu_name() -> str:
-    """Name of the CPU with its extensions for matrices, e.g. '... (avx512_bf16, amx_bf16)'."""
+def describe_machine(device: str) -> dict[str, str]:
+    """Device, CPU, memory, system and versions, by their titles in a report.
+
+    Behind the name of the CPU are its extensions for matrices, e.g. '... (avx512_bf16, amx_bf16)'.
+    """
     said = get_cpu_info(run) or ''
     model = re.search(r'Model name:\s*(.+)', said)
-    name = model[1] if model else platform.processor() or platform.machine()
-    flags = ', '.join(flag for flag in MATRIX_FLAGS if flag in said.split())
-    return f'{name} ({flags})' if flags else name
-
-
-def device_name(device: str) -> str:
-    """The device as one would tell it: a GPU's name, or 'CPU'."""
-    if device == 'cpu':
-        return 'CPU'
-    gpu = torch.cuda.get_device_properties(device)
-    return f'{gpu.name}, {gpu.total_memory / 1e9:.0f} GB, CUDA {torch.version.cuda}'
-
-
-def describe_machine(device: str) -> dict[str, str]:
-    """Device, CPU, memory, system and versions, by their titles in a report."""
-    env, memory = collect_env(), psutil.virtual_memory()
+    cpu = model[1] if model else platform.processor() or platform.machine()
+    if flags := ', '.join(flag for flag in MATRIX_FLAGS if flag in said.split()):
+        cpu = f'{cpu} ({flags})'
+    env, memory, name = collect_env(), psutil.virtual_memory(), 'CPU'
     packages = {name: env[name] for name in ('PyTorch', 'TorchVision', 'OpenCV', 'MMEngine')}
     packages |= {module.__name__: module.__version__ for module in (mmcv, mmseg, open_clip)}
+    if device != 'cpu':
+        gpu = torch.cuda.get_device_properties(device)
+        name = f'{gpu.name}, {gpu.total_memory / 1e9:.0f} GB, CUDA {torch.version.cuda}'
     return {
-        'device': device_name(device),
-        'CPU': f'{cpu_name()}, {count_cores()} cores',
+        'device': name,
+        'CPU': f'{cpu}, {count_cores()} cores',
         'memory': f'{memory.total / 1e9:.1f} GB, {available_memory() / 1e9:.1f} GB free',
         'load before': f'{psutil.getloadavg()[0]:.1f} processes',
         'system': platform.platform(),

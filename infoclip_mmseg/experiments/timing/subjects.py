@@ -1,27 +1,27 @@
 """The parts of a model that can be measured, each through the calls that training and tests use.
 
-A subject builds what it needs and returns a task: a function that does the work once, in sections
-of the clock. LPAM, losses and entropies get random input of real size.
+A subject builds what it needs and gives a function that does the work once, in sections of the
+clock. LPAM, losses and entropies get random input of real size.
 
 Legend: B images, N positions, T classes, C channels, H W grid.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import torch
+from mmengine.optim import build_optim_wrapper
 from torch import Tensor
 
 from infoclip_mmseg.losses import Branch, gram_matrix, mutual_information_transfer, renyi_entropy
 
-from .building import Built, view_size
+from .bench import Bench, Call, SkippedError, random_labels, random_text
 from .data_subjects import evaluation, prepare
-from .inputs import random_labels, random_text
-from .measure import Clock, Task, count_flops, forward_backward, profile_operators
-from .settings import SkippedError
+from .measure import count_flops, profile_operators
 
 ENCODED_NAMES = 2000
 """Inference against more names takes random embeddings instead of encoding all of them first."""
@@ -31,177 +31,27 @@ ENTROPY_SAMPLES = 2304
 ENTROPY_ORDERS = {'order 2': 2.0, 'eigenvalues': 2.001}
 """The second needs eigenvalues and gives almost the value of the first."""
 
-Subject = Callable[[Built, Clock], Task]
 
+def training(bench: Bench, distill: bool = True, with_state: bool = False) -> Call:
+    """Training steps, with gradients, clip and optimizer.
 
-def train(built: Built, clock: Clock) -> Task:
-    """A training step as the config has it."""
-    return _training(built, built.taught_model() if built.distils else built.model(), clock)
-
-
-def train_plain(built: Built, clock: Clock) -> Task:
-    """A training step without teacher, LPAM and the losses that need them."""
-    if not built.distils:
-        raise SkippedError('nothing is distilled: it is the same as with the teacher')
-    return _training(built, built.model(distill=False), clock)
-
-
-def memory(built: Built, clock: Clock) -> Task:
-    """A training step whose optimizer already has its state, for its peak memory."""
-    model = built.taught_model() if built.distils else built.model()
-    return _training(built, model, clock, with_state=True)
-
-
-def inference(built: Built, clock: Clock) -> Task:
-    """A test image as in tools/test.py, with cached text embeddings."""
-    setting = built.setting
-    # FlopCounterMode does not take views, made without gradients, of weights that have some.
-    model = built.model(working_size=True).eval().requires_grad_(False)
-    batch = built.photos()
-    if setting.num_classes > ENCODED_NAMES:
-        prompts = len(model.prompts.texts) // setting.num_classes
-        text = random_text(setting.num_classes, prompts, model.backbone.embed_dim)
-        text = text.to(setting.device)
-        model.backbone.embed_prompts = lambda prompts: text
-    return built.predicting(clock, 'image', lambda: model.test_step(batch))
-
-
-def image(built: Built, clock: Clock) -> Task:
-    """The image tower on one view, without gradients."""
-    model = built.model().eval()
-    views = built.views(model)
-    return built.predicting(clock, 'view', lambda: model.extract_feat(views))
-
-
-def head(built: Built, clock: Clock) -> Task:
-    """The decode head on one view, without gradients."""
-    model = built.model().eval()
-    with torch.no_grad(), built.precision():
-        features = model.extract_feat(built.views(model))
-        text = model.backbone.embed_prompts(model.prompts)
-    return built.predicting(clock, 'view', lambda: model.decode_head(features, text))
-
-
-def teacher(built: Built, clock: Clock) -> Task:
-    """The frozen teacher, whose text embeddings are cached."""
-    model = built.taught_model()
-    views = built.views(model)
-    encode = partial(model.teacher.encode, views, model.prompts)
-    return built.predicting(clock, 'views', encode)
-
-
-def text(built: Built, clock: Clock) -> Task:
-    """Text embeddings of the vocabulary as an evaluation computes them, once."""
-    model = built.model().eval()
-    texts = list(model.prompts.texts)
-
-    def call() -> None:
-        model.train()  # a change of mode forgets the embeddings
-        model.eval()
-        with clock('tokens'):
-            model.backbone.tokenizer(texts)
-        with torch.no_grad(), built.precision(), clock('embeddings'):
-            model.backbone.embed_prompts(model.prompts)
-
-    return Task(call, info=dict(prompts=len(texts)))
-
-
-def text_train(built: Built, clock: Clock) -> Task:
-    """Text embeddings with gradients, as every training step computes them."""
-    model = built.model().train()
-    weights = [p for p in model.backbone.parameters() if p.requires_grad]
-    embed = partial(model.backbone.embed_prompts, model.prompts)
-
-    def call() -> None:
-        with built.precision():
-            forward_backward(clock, 'embeddings', embed, weights)
-
-    return Task(call, info=dict(prompts=len(model.prompts.texts)))
-
-
-def lpam(built: Built, clock: Clock) -> Task:
-    """The relation maps of teacher and student."""
-    model = built.model()
-    if not model.with_neck:
-        raise SkippedError('the config has no neck')
-    branches = [_embeddings(built, model) for _ in range(2)]
-    inputs = [*sum(branches, ()), *model.neck.parameters()]
-
-    def relate() -> Tensor:
-        return torch.stack([model.neck(dense.flatten(2).mT, words) for dense, words in branches])
-
-    def call() -> None:
-        with built.precision():
-            forward_backward(clock, 'relation maps', relate, inputs)
-
-    return Task(call, built.setting.batch_size)
-
-
-def losses(built: Built, clock: Clock) -> Task:
-    """Each loss of the config: that of the task, and those on given relation maps or embeddings."""
-    setting, model = built.setting, built.model().train()
-    size = view_size(model)
-    height, width = (4 * side // step for side, step in zip(size, model.backbone.patch_size))
-    shape = (setting.batch_size, setting.num_classes, height, width)
-    logits = torch.randn(shape, device=setting.device, requires_grad=True)
-    labels = random_labels(setting.batch_size, size, setting.num_classes).to(setting.device)
-    sides, inputs = _sides(built, model)
-
-    def task() -> Tensor:
-        return sum(model.decode_head.loss_by_feat(logits, labels).values())
-
-    def call() -> None:
-        with built.precision():
-            forward_backward(clock, 'task', task, [logits])
-            for loss in model.distillation_losses:
-                forward_backward(clock, loss.loss_name, partial(_distil, loss, sides), inputs)
-
-    return Task(call, setting.batch_size)
-
-
-def entropy(built: Built, clock: Clock) -> Task:
-    """Order 2 against eigenvalues: the transfer loss over positions, and the entropy it is made of.
-
-    Sections are the loss with its gradient, its value alone, and the entropy of a Gram matrix.
+    ``distill=False`` leaves out teacher, LPAM and the losses that need them; ``with_state`` gives
+    the optimizer its state before the first step, for peak memory.
     """
-    shape = (1, ENTROPY_SAMPLES, built.setting.num_classes)
-    first, second = (torch.randn(shape, device=clock.device, requires_grad=True) for _ in range(2))
-    gram = gram_matrix(first.detach())
-
-    def information(alpha: float) -> Tensor:
-        return mutual_information_transfer(first, second, alpha, samples='token')
-
-    def call() -> None:
-        for name, alpha in ENTROPY_ORDERS.items():
-            forward_backward(clock, name, partial(information, alpha), [first, second])
-            with torch.no_grad():
-                with clock(f'{name}, value'):
-                    information(alpha)
-                with clock(f'{name}, entropy'):
-                    renyi_entropy(gram, alpha)
-
-    return Task(call, info=dict(samples=ENTROPY_SAMPLES))
-
-
-def matrix(built: Built, clock: Clock) -> Task:
-    """A product of large square matrices: the rate that the device reaches."""
-    side = MATRIX_SIDE[torch.device(clock.device).type]
-    dtype = torch.bfloat16 if built.setting.dtype == 'bf16' else torch.float32
-    a, b = (torch.randn(side, side, device=clock.device, dtype=dtype) for _ in range(2))
-
-    def call() -> None:
-        with clock('product'):
-            torch.mm(a, b)
-
-    return Task(call, info=dict(flops=2 * side**3))
-
-
-def _training(built: Built, model: Any, clock: Clock, with_state: bool = False) -> Task:
-    """A task of training steps, with gradients, clip and optimizer."""
+    if not (distill or bench.distils):
+        raise SkippedError('nothing is distilled: it is the same as with the teacher')
+    model = bench.taught_model() if distill and bench.distils else bench.model(distill)
+    config = bench.cfg.get('optim_wrapper')
+    if config is None:
+        raise SkippedError('the config has no optim_wrapper: it is not for training')
+    if bench.setting.dtype == 'bf16':
+        config.type = 'BFloat16OptimWrapper'
     model.train()
-    wrapper = built.optimizer(model)
-    batch = built.crops(model)
-    trained = [p for p in model.parameters() if p.requires_grad]
+    wrapper, batch, clock = build_optim_wrapper(model, config), bench.crops(model), bench.clock
+    bench.images = bench.setting.batch_size
+    everything, trained = model.parameters(), [p for p in model.parameters() if p.requires_grad]
+    sizes = [sum(map(torch.numel, parameters)) for parameters in (everything, trained)]
+    bench.info.update(parameters=sizes[0], trained=sizes[1])
     if with_state:
         for parameter in trained:
             parameter.grad = torch.zeros_like(parameter)
@@ -219,67 +69,210 @@ def _training(built: Built, model: Any, clock: Clock, with_state: bool = False) 
                 wrapper.step()
                 wrapper.zero_grad()
 
-    count = dict(parameters=_count(model.parameters()), trained=_count(trained))
-    return Task(call, built.setting.batch_size, count)
+    return call
 
 
-def _profiled(subject: Subject, built: Built, clock: Clock) -> Task:
-    """Shares of operators and floating-point operations of another subject's call."""
-    task = subject(built, Clock(clock.device))
-    info: dict[str, Any] = {}
+def inference(bench: Bench) -> Call:
+    """A test image as in tools/test.py, with cached text embeddings."""
+    classes = bench.setting.num_classes
+    # FlopCounterMode does not take views, made without gradients, of weights that have some.
+    model = bench.model(working_size=True).eval().requires_grad_(False)
+    batch = bench.photos()
+    if classes > ENCODED_NAMES:
+        prompts = len(model.prompts.texts) // classes
+        embeddings = random_text(classes, prompts, model.backbone.embed_dim)
+        embeddings = embeddings.to(bench.setting.device)
+        model.backbone.embed_prompts = lambda prompts: embeddings
+    return bench.predicting('image', lambda: model.test_step(batch))
+
+
+def image(bench: Bench) -> Call:
+    """The image tower on one view, without gradients."""
+    model = bench.model().eval()
+    views = bench.views(model)
+    return bench.predicting('view', lambda: model.extract_feat(views))
+
+
+def head(bench: Bench) -> Call:
+    """The decode head on one view, without gradients."""
+    model = bench.model().eval()
+    with torch.no_grad(), bench.precision():
+        features = model.extract_feat(bench.views(model))
+        embeddings = model.backbone.embed_prompts(model.prompts)
+    return bench.predicting('view', lambda: model.decode_head(features, embeddings))
+
+
+def teacher(bench: Bench) -> Call:
+    """The frozen teacher, whose text embeddings are cached."""
+    model = bench.taught_model()
+    encode = partial(model.teacher.encode, bench.views(model), model.prompts)
+    return bench.predicting('views', encode)
+
+
+def text(bench: Bench) -> Call:
+    """Text embeddings of the vocabulary as an evaluation computes them, once."""
+    model = bench.model().eval()
+    texts = list(model.prompts.texts)
+    bench.info['prompts'] = len(texts)
 
     def call() -> None:
-        with clock('call'):
-            info['operators'] = profile_operators(task.call, clock.device)
-        info['flops'] = info.get('flops') or count_flops(task.call)
+        model.train()  # a change of mode forgets the embeddings
+        model.eval()
+        with bench.clock('tokens'):
+            model.backbone.tokenizer(texts)
+        with torch.no_grad(), bench.precision(), bench.clock('embeddings'):
+            model.backbone.embed_prompts(model.prompts)
 
-    return Task(call, task.images, info)
+    return call
 
 
-def _count(parameters: Iterable[Tensor]) -> int:
-    return sum(parameter.numel() for parameter in parameters)
+def text_train(bench: Bench) -> Call:
+    """Text embeddings with gradients, as every training step computes them."""
+    model = bench.model().train()
+    weights = [p for p in model.backbone.parameters() if p.requires_grad]
+    embed = partial(model.backbone.embed_prompts, model.prompts)
+    bench.info['prompts'] = len(model.prompts.texts)
+    return bench.differentiating({'embeddings': (embed, weights)})
 
 
-def _embeddings(built: Built, model: Any) -> tuple[Tensor, Tensor]:
+def lpam(bench: Bench) -> Call:
+    """The relation maps of teacher and student."""
+    model, bench.images = bench.model(), bench.setting.batch_size
+    if not model.with_neck:
+        raise SkippedError('the config has no neck')
+    sides = [_embeddings(bench, model) for _ in range(2)]
+    inputs = [*sum(sides, ()), *model.neck.parameters()]
+
+    def relate() -> Tensor:
+        return torch.stack([model.neck(dense.flatten(2).mT, words) for dense, words in sides])
+
+    return bench.differentiating({'relation maps': (relate, inputs)})
+
+
+def losses(bench: Bench) -> Call:
+    """Each loss of the config: that of the task, and those on given relation maps or embeddings."""
+    setting, model = bench.setting, bench.model().train()
+    bench.images = setting.batch_size
+    height, width = (4 * side for side in _grid(model))
+    shape = (setting.batch_size, setting.num_classes, height, width)
+    logits = torch.randn(shape, device=setting.device, requires_grad=True)
+    labels = random_labels(setting.batch_size, model.input_size, setting.num_classes)
+    labels = labels.to(setting.device)
+    sides = [_embeddings(bench, model) for _ in range(2)]
+    relations: list[Any] = [None, None]
+    if model.with_neck:
+        with torch.no_grad():
+            relations = [model.neck(dense.flatten(2).mT, words) for dense, words in sides]
+    inputs = [*sides[1], *(x.requires_grad_() for x in relations if x is not None)]
+
+    def task() -> Tensor:
+        return sum(model.decode_head.loss_by_feat(logits, labels).values())
+
+    def distil(loss: Any) -> Tensor:
+        given = (None if x is None else lambda *_, x=x: x for x in relations)
+        return loss.distill(*(Branch(*side, relate) for side, relate in zip(sides, given)))
+
+    between = {x.loss_name: (partial(distil, x), inputs) for x in model.distillation_losses}
+    return bench.differentiating({'task': (task, [logits]), **between})
+
+
+def entropy(bench: Bench) -> Call:
+    """Order 2 against eigenvalues: the transfer loss over positions, and the entropy it is made of.
+
+    Sections are the loss with its gradient, its value alone, and the entropy of a Gram matrix.
+    """
+    clock, shape = bench.clock, (1, ENTROPY_SAMPLES, bench.setting.num_classes)
+    first, second = (torch.randn(shape, device=clock.device, requires_grad=True) for _ in range(2))
+    gram = gram_matrix(first.detach())
+    bench.info['samples'] = ENTROPY_SAMPLES
+
+    def call() -> None:
+        for name, alpha in ENTROPY_ORDERS.items():
+            loss = partial(mutual_information_transfer, first, second, alpha, samples='token')
+            clock.forward_backward(name, loss, [first, second])
+            with torch.no_grad():
+                with clock(f'{name}, value'):
+                    loss()
+                with clock(f'{name}, entropy'):
+                    renyi_entropy(gram, alpha)
+
+    return call
+
+
+def matrix(bench: Bench) -> Call:
+    """A product of large square matrices: the rate that the device reaches."""
+    device = torch.device(bench.setting.device)
+    side = MATRIX_SIDE[device.type]
+    dtype = torch.bfloat16 if bench.setting.dtype == 'bf16' else torch.float32
+    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    bench.info['flops'] = 2 * side**3
+
+    def call() -> None:
+        with bench.clock('product'):
+            torch.mm(a, b)
+
+    return call
+
+
+def profiled(subject: Callable[[Bench], Call], bench: Bench) -> Call:
+    """Shares of operators and floating-point operations of another subject's call."""
+    inner = Bench(bench.setting)
+    work, info = subject(inner), bench.info
+    bench.images = inner.images
+
+    def call() -> None:
+        with bench.clock('call'):
+            info['operators'] = profile_operators(work, bench.setting.device)
+        info['flops'] = info.get('flops') or count_flops(work)
+
+    return call
+
+
+def _grid(model: Any) -> list[int]:
+    """Rows and columns of a view's patches."""
+    return [side // step for side, step in zip(model.input_size, model.backbone.patch_size)]
+
+
+def _embeddings(bench: Bench, model: Any) -> tuple[Tensor, Tensor]:
     """Random dense (B, C, H, W) and text embeddings (T, C), which take gradients."""
-    setting, channels = built.setting, model.backbone.embed_dim
-    rows, columns = (s // p for s, p in zip(view_size(model), model.backbone.patch_size))
-    dense = torch.randn(setting.batch_size, channels, rows, columns, device=setting.device)
+    setting, channels = bench.setting, model.backbone.embed_dim
+    dense = torch.randn(setting.batch_size, channels, *_grid(model), device=setting.device)
     words = random_text(setting.num_classes, 1, channels)[:, 0].to(setting.device)
     return dense.requires_grad_(), words.requires_grad_()
 
 
-def _sides(built: Built, model: Any) -> tuple[list[tuple], list[Tensor]]:
-    """Arguments of the branches of teacher and student, and what the losses' gradients are of.
+class Subject(NamedTuple):
+    """How a part is made, its title, and the section that stands for it in pictures and rates.
 
-    With a neck the relation maps are given.
+    `calls` holds the fields of the setting that are fixed: how often it is called.
     """
-    sides: list[tuple] = []
-    inputs: list[Tensor] = []
-    for _ in range(2):
-        dense, words = _embeddings(built, model)
-        if not model.with_neck:
-            sides.append((dense, words))
-            continue
-        with torch.no_grad():
-            relation = model.neck(dense.flatten(2).mT, words)
-        inputs.append(relation.requires_grad_())
-        sides.append((dense, words, lambda *_, relation=relation: relation))
-    return sides, [*inputs, dense, words]
+
+    make: Callable[[Bench], Call]
+    title: str
+    section: str
+    calls: Mapping[str, Any] = MappingProxyType({})
 
 
-def _distil(loss: Any, sides: list[tuple]) -> Tensor:
-    return loss.distill(*(Branch(*side) for side in sides))
-
-
-SUBJECTS: dict[str, Subject] = {
-    **{
-        subject.__name__: subject
-        for subject in (
-            *(train, train_plain, memory, inference, image, head, text, text_train, teacher),
-            *(lpam, losses, entropy, matrix, evaluation, prepare),
-        )
-    },
-    'profile_train': partial(_profiled, train),
-    'profile_inference': partial(_profiled, inference),
+ONCE = dict(warmup=0, repeats=1)
+STEP, IMAGE = 'training step', 'inference of an image'
+SUBJECTS = {
+    'train': Subject(training, STEP, 'step'),
+    'train_plain': Subject(partial(training, distill=False), f'{STEP} without teacher', 'step'),
+    'inference': Subject(inference, f'{IMAGE}, text cached', 'image'),
+    'image': Subject(image, 'image tower', 'view'),
+    'head': Subject(head, 'decode head', 'view'),
+    'text': Subject(text, 'text, in evaluation', 'embeddings'),
+    'text_train': Subject(text_train, 'text, in training', 'embeddings'),
+    'teacher': Subject(teacher, 'teacher, text cached', 'views'),
+    'lpam': Subject(lpam, 'LPAM, both branches', 'relation maps'),
+    'losses': Subject(losses, 'losses', 'task'),
+    'entropy': Subject(entropy, 'mutual information, 2304 samples', 'order 2'),
+    'matrix': Subject(matrix, 'product of matrices', 'product'),
+    'profile_train': Subject(partial(profiled, training), STEP, 'call', dict(repeats=1)),
+    'profile_inference': Subject(partial(profiled, inference), IMAGE, 'call', dict(repeats=1)),
+    'memory': Subject(partial(training, with_state=True), STEP, 'step', ONCE),
+    'evaluation': Subject(
+        evaluation, 'evaluation outside of the model, by image', 'pipeline', ONCE
+    ),
+    'prepare': Subject(prepare, 'conversion of data sets, by image', 'ade847 512 x 683', ONCE),
 }

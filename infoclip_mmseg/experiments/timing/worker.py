@@ -9,9 +9,8 @@ from typing import Any
 
 import torch
 
-from .building import Built
-from .measure import Clock, limit_memory, out_of_memory, read_peak, repeat, reset_peak
-from .settings import Setting, SkippedError, TimingError
+from .bench import Bench, Setting, SkippedError, TimingError
+from .measure import limit_memory, out_of_memory, peak_memory
 from .subjects import SUBJECTS
 
 
@@ -26,11 +25,11 @@ def measure(setting: Setting) -> dict[str, Any]:
         torch.set_num_threads(setting.threads)
     if setting.max_memory is not None and setting.device == 'cpu':
         limit_memory(setting.max_memory)
-    clock = Clock(setting.device)
     try:
-        task = SUBJECTS[setting.part](Built(setting), clock)
-        start = reset_peak(setting.device)
-        repeat(task.call, clock, setting.warmup, setting.repeats)
+        bench = Bench(setting)
+        call = SUBJECTS[setting.part].make(bench)
+        with peak_memory(setting.device) as memory:
+            bench.clock.repeat(call, setting.warmup, setting.repeats)
     except SkippedError as error:
         return dict(status='skipped', reason=str(error))
     except TimingError as error:
@@ -39,9 +38,8 @@ def measure(setting: Setting) -> dict[str, Any]:
         if not out_of_memory(error):
             raise
         return dict(status='skipped', reason=f'does not fit in memory: {error!s:.200}')
-    memory = {**start, **read_peak(setting.device)}
-    info = dict(task.info, images=task.images, threads=torch.get_num_threads())
-    return dict(status='measured', seconds=clock.seconds, memory=memory, info=info)
+    info = dict(bench.info, images=bench.images, threads=torch.get_num_threads())
+    return dict(status='measured', seconds=bench.clock.seconds, memory=memory, info=info)
 
 
 def main(tree: str, setting: str, result_file: str) -> None:

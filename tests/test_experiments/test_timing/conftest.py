@@ -5,9 +5,7 @@ from __future__ import annotations
 import pytest
 from mmengine.config import Config
 
-from infoclip_mmseg.experiments.timing.building import Built
-from infoclip_mmseg.experiments.timing.measure import Clock
-from infoclip_mmseg.experiments.timing.settings import Setting
+from infoclip_mmseg.experiments.timing.bench import Bench, Setting
 from infoclip_mmseg.experiments.timing.subjects import SUBJECTS
 
 
@@ -33,12 +31,11 @@ def toy_setting(toy_cfg, tmp_path):
 
 @pytest.fixture
 def run_part(toy_setting):
-    """Call a part once: ``run_part(part, ...)`` gives the task, whose seconds are in the clock."""
+    """Call a part once: ``run_part(part, ...)`` gives its bench and the seconds of its clock."""
 
     def run(part: str, **fields):
-        clock = Clock()
-        task = SUBJECTS[part](Built(toy_setting(part, **fields)), clock)
-        task.call()
-        return task, clock.seconds
+        bench = Bench(toy_setting(part, **fields))
+        SUBJECTS[part].make(bench)()
+        return bench, bench.clock.seconds
 
     return run

@@ -5,19 +5,17 @@ from pathlib import Path
 import pytest
 
 from infoclip_mmseg.datasets.prepare import parallel
-from infoclip_mmseg.experiments.timing.building import Built
+from infoclip_mmseg.experiments.timing.bench import Bench, Setting
 from infoclip_mmseg.experiments.timing.data_subjects import CONVERSIONS, evaluation, prepare
-from infoclip_mmseg.experiments.timing.measure import Clock
-from infoclip_mmseg.experiments.timing.settings import Setting
 
 CONFIG = Path(__file__).resolve().parents[3] / 'configs/infoclip_vitb16_coco-stuff.py'
 
 
 def seconds_of(subject, **fields) -> dict[str, list[float]]:
-    clock = Clock()
-    setting = Setting(subject.__name__, str(CONFIG), images=2, num_classes=300, **fields)
-    subject(Built(setting), clock).call()
-    return clock.seconds
+    bench = Bench(Setting(subject.__name__, str(CONFIG), images=2, num_classes=300, **fields))
+    subject(bench)()
+    assert bench.images == 2
+    return bench.clock.seconds
 
 
 def test_an_evaluation_is_timed_by_step_outside_of_the_model():

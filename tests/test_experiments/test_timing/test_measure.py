@@ -14,9 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from infoclip_mmseg.experiments.timing.measure import (
     Clock,
     count_flops,
-    forward_backward,
     peak_resident_bytes,
-    repeat,
 )
 
 
@@ -36,7 +34,7 @@ def test_warm_up_is_forgotten_and_repeats_are_kept():
             calls.append(None)
             time.sleep(0.05 if len(calls) == 1 else 0.0)
 
-    repeat(call, clock, warmup=1, repeats=4)
+    clock.repeat(call, warmup=1, repeats=4)
     assert len(calls) == 5
     assert len(clock.seconds['work']) == 4
     assert max(clock.seconds['work']) < 0.05
@@ -52,7 +50,7 @@ def test_slower_work_takes_more_time():
 
 def test_forward_and_backward_are_timed_together_and_apart():
     clock, x = Clock(), torch.ones(3, requires_grad=True)
-    forward_backward(clock, 'square', x.square, [x])
+    clock.forward_backward('square', x.square, [x])
     total, forward, backward = (clock.seconds[k][0] for k in clock.seconds)
     assert list(clock.seconds) == ['square', 'square, forward', 'square, backward']
     assert total >= forward + backward
@@ -68,11 +66,11 @@ def test_peak_memory_sees_what_was_freed_and_not_what_was_before():
 # Processes of their own: memory that earlier tests freed does not count.
 PEAK = """
 import torch
-from infoclip_mmseg.experiments.timing.measure import read_peak, reset_peak
+from infoclip_mmseg.experiments.timing.measure import peak_memory
 torch.ones(100 << 18).sum()  # 100 MiB, gone before the reading starts
-start = reset_peak()
-torch.ones(50 << 18).sum()
-print(read_peak()['peak_rss'], start['start_rss'])
+with peak_memory() as memory:
+    torch.ones(50 << 18).sum()
+print(memory['peak_rss'], memory['start_rss'])
 """
 LIMITED = """
 import torch

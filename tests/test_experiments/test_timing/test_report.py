@@ -4,10 +4,16 @@ import json
 
 import pytest
 
-from infoclip_mmseg.experiments.timing.plots import draw_operators, draw_sweep
-from infoclip_mmseg.experiments.timing.report import derive, make_json, make_markdown, time_table
+from infoclip_mmseg.experiments.timing.bench import Setting
+from infoclip_mmseg.experiments.timing.report import (
+    derive,
+    draw_operators,
+    draw_sweep,
+    make_json,
+    make_markdown,
+    time_table,
+)
 from infoclip_mmseg.experiments.timing.runs import Measurement
-from infoclip_mmseg.experiments.timing.settings import Setting
 from infoclip_mmseg.experiments.timing.sides import Side
 
 ORDERS = {

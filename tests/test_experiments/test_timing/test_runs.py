@@ -9,8 +9,8 @@ import pytest
 
 from infoclip_mmseg.experiments.processes import ROOT
 from infoclip_mmseg.experiments.timing import runs
+from infoclip_mmseg.experiments.timing.bench import Setting, TimingError
 from infoclip_mmseg.experiments.timing.runs import Measurement, environment, plan, run_all
-from infoclip_mmseg.experiments.timing.settings import Setting, TimingError
 from infoclip_mmseg.experiments.timing.sides import Side, describe_commit, make_sides
 
 BASE = Setting('', '', cfg_options={'model.input_size': 48})

@@ -6,10 +6,8 @@ import pytest
 import torch
 
 from infoclip_mmseg.experiments.timing import subjects
-from infoclip_mmseg.experiments.timing.building import Built
-from infoclip_mmseg.experiments.timing.measure import Clock, group_of, profile_operators
-from infoclip_mmseg.experiments.timing.report import SUBJECTS as TITLES
-from infoclip_mmseg.experiments.timing.settings import SkippedError, TimingError
+from infoclip_mmseg.experiments.timing.bench import Bench, SkippedError, TimingError
+from infoclip_mmseg.experiments.timing.measure import group_of, profile_operators
 from infoclip_mmseg.experiments.timing.subjects import SUBJECTS
 from infoclip_mmseg.models.backbones.dual_encoder import CLIPDualEncoder
 
@@ -26,26 +24,26 @@ def small(monkeypatch):
 @pytest.mark.parametrize('part', TIMED)
 def test_every_part_fills_its_main_section(run_part, part):
     _, seconds = run_part(part)
-    assert seconds[TITLES[part][1]][0] > 0
+    assert seconds[SUBJECTS[part].section][0] > 0
     assert all(len(values) == 1 for values in seconds.values())
 
 
 def test_a_training_step_is_forward_backward_and_optimizer(run_part):
-    task, seconds = run_part('train')
+    bench, seconds = run_part('train')
     parts = [seconds[name][0] for name in ('forward', 'backward', 'optimizer')]
     assert seconds['step'][0] >= sum(parts) > 0.9 * seconds['step'][0]
-    assert task.images == 2
-    assert 0 < task.info['trained'] < task.info['parameters']
+    assert bench.images == 2
+    assert 0 < bench.info['trained'] < bench.info['parameters']
 
 
 def test_training_changes_the_weights_and_uses_the_teacher(toy_setting, monkeypatch):
     built = []
-    build = Built.taught_model
-    monkeypatch.setattr(Built, 'taught_model', lambda self: built.append(build(self)) or built[-1])
-    task = SUBJECTS['train'](Built(toy_setting('train')), Clock())
+    build = Bench.taught_model
+    monkeypatch.setattr(Bench, 'taught_model', lambda self: built.append(build(self)) or built[-1])
+    call = SUBJECTS['train'].make(Bench(toy_setting('train')))
     model = built[0]
     before = model.neck.query_proj.weight.clone()
-    task.call()
+    call()
     assert not torch.equal(before, model.neck.query_proj.weight)
     assert model.teacher is not None
 
@@ -53,8 +51,9 @@ def test_training_changes_the_weights_and_uses_the_teacher(toy_setting, monkeypa
 def test_a_slower_image_tower_makes_its_parts_slower_and_no_others(run_part, monkeypatch):
     def seconds() -> list[float]:
         parts = ('image', 'inference', 'losses')
-        return [run_part(part)[1][TITLES[part][1]][0] for part in parts]
+        return [run_part(part)[1][SUBJECTS[part].section][0] for part in parts]
 
+    seconds()  # the first calls of a process are slow
     quick = seconds()
     encode = CLIPDualEncoder.encode_image
 
@@ -88,12 +87,10 @@ def test_losses_of_a_model_without_neck_are_the_task_loss(run_part):
 
 
 def test_text_is_encoded_anew_in_every_call(toy_setting):
-    clock = Clock()
-    task = SUBJECTS['text'](Built(toy_setting('text', num_classes=300)), clock)
-    for _ in range(3):
-        task.call()
+    bench = Bench(toy_setting('text', num_classes=300))
+    bench.clock.repeat(SUBJECTS['text'].make(bench), warmup=0, repeats=3)
     # A cached call takes some microseconds.
-    assert min(clock.seconds['embeddings']) > 1e-3
+    assert min(bench.clock.seconds['embeddings']) > 1e-3
 
 
 def test_large_vocabularies_get_random_text(run_part, monkeypatch):
@@ -103,13 +100,15 @@ def test_large_vocabularies_get_random_text(run_part, monkeypatch):
 
 
 def test_image_size_is_of_crops_in_training_and_of_the_whole_in_inference(toy_setting):
-    built = Built(toy_setting('train', image_size=64))
-    model = built.model()
+    bench = Bench(toy_setting('train', image_size=64))
+    model = bench.model()
     assert model.input_size == (64, 64)
-    assert built.crops(model)['inputs'][0].shape == (3, 64, 64)
-    model = built.model(working_size=True)
+    crops = bench.crops(model)
+    assert crops['inputs'][0].shape == (3, 64, 64)
+    assert crops['data_samples'][1].gt_sem_seg.data.shape == (1, 64, 64)
+    model = bench.model(working_size=True)
     assert model.input_size == (48, 48) and model.test_cfg['size'] == (64, 64)
-    assert built.photos()['inputs'][0].shape == (3, 64, 64)
+    assert bench.photos()['inputs'][0].shape == (3, 64, 64)
 
 
 def test_a_size_of_broken_patches_is_refused_with_the_nearest(run_part):
@@ -138,16 +137,16 @@ def test_a_missing_or_foreign_config_is_named(run_part, toy_setting):
         run_part('image', model=dict(type='EncoderDecoder'))
     setting = toy_setting('image', cfg_options={'model.backbone.model_name': 'ViT-X'})
     with pytest.raises(TimingError, match='no model from'):
-        SUBJECTS['image'](Built(setting), Clock())
+        SUBJECTS['image'].make(Bench(setting))
 
 
 def test_profiles_say_where_the_time_goes(run_part):
-    task, _ = run_part('profile_inference')
-    groups = task.info['operators']['groups']
+    bench, _ = run_part('profile_inference')
+    groups = bench.info['operators']['groups']
     assert groups['matrix products'] > 0 and groups['convolution'] > 0
     assert groups['attention'] > 0 and groups['softmax and norms'] > 0
-    assert 0 < len(task.info['operators']['operators']) <= 15
-    assert task.info['flops'] > 1e6
+    assert 0 < len(bench.info['operators']['operators']) <= 15
+    assert bench.info['flops'] > 1e6
 
 
 def test_groups_of_operators():

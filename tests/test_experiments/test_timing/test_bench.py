@@ -3,15 +3,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from infoclip_mmseg.experiments.timing.inputs import (
+from infoclip_mmseg.experiments.timing.bench import (
     ADJECTIVES,
+    TimingError,
     class_names,
-    random_images,
+    make_batch,
     random_labels,
     random_text,
-    training_batch,
 )
-from infoclip_mmseg.experiments.timing.settings import TimingError
 
 
 def test_names_are_distinct_and_those_of_the_benchmarks_come_first():
@@ -30,14 +29,13 @@ def test_impossible_numbers_of_names_are_refused(count):
 
 
 def test_images_and_labels_have_the_size_and_range_asked_for():
-    images, labels = random_images(2, (50, 70)), random_labels(2, (50, 70), 4)
-    assert images.shape == (2, 3, 50, 70) and images.dtype == torch.uint8
-    assert images.float().std() > 20
+    batch, labels = make_batch(2, (50, 70), (5, 7)), random_labels(2, (50, 70), 4)
+    assert all(x.shape == (3, 50, 70) and x.dtype == torch.uint8 for x in batch['inputs'])
+    assert batch['inputs'][0].float().std() > 20
+    assert batch['data_samples'][1].ori_shape == (5, 7)
     assert labels.shape == (2, 50, 70)
     assert set(labels.unique().tolist()) <= {0, 1, 2, 3, 255}
     assert (labels == 255).any() and (labels != 255).any()
-    batch = training_batch(images, labels)
-    assert torch.equal(batch['data_samples'][1].gt_sem_seg.data[0], labels[1])
 
 
 def test_random_text_is_normalised():
