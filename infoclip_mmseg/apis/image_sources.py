@@ -6,6 +6,7 @@ Legend: h w pixels.
 from __future__ import annotations
 
 import glob
+import itertools
 import logging
 import os
 import re
@@ -42,10 +43,8 @@ OnError = str | Callable[[str, Exception], None]
 class Source(NamedTuple):
     """One input: a file, an address, an array, a Pillow image.
 
-    Attributes:
-        name: What results and errors call it: the path, the address or 'array 3'.
-        stem: Name of the files that are written for it, without suffix; differs from all others.
-        value: The input itself.
+    ``name`` is what results and errors call it: the path, the address or 'array 3'; ``stem`` names
+    the files that are written for it, without suffix, and differs from all others.
     """
 
     name: str
@@ -86,11 +85,9 @@ class Limits:
 def list_sources(inputs: Any) -> list[Source]:
     """Sources of the inputs, in their order; those of a folder or pattern in natural order.
 
-    Nothing is read or fetched here, so that a wrong path is found before any work.
-
-    Args:
-        inputs: A path, folder, glob pattern ('**' for all folders below), http(s) address, array
-            (see :func:`array_to_rgb`) or Pillow image, or a list of these.
+    Inputs are a path, folder, glob pattern ('**' for all folders below), http(s) address, array
+    (see :func:`array_to_rgb`) or Pillow image, or a list of these. Nothing is read or fetched here,
+    so that a wrong path is found before any work.
 
     Raises:
         FileNotFoundError: Paths that do not exist (all are named), a folder or pattern without
@@ -113,10 +110,9 @@ def list_sources(inputs: Any) -> list[Source]:
     for index, value in enumerate(values):
         name, stem = _name(value, index)
         stem = candidate = stem[:120] or 'image'
-        count = 1
+        counts = itertools.count(2)
         while candidate.casefold() in used:  # names that differ in case only are alike
-            count += 1
-            candidate = f'{stem}-{count}'
+            candidate = f'{stem}-{next(counts)}'
         used.add(candidate.casefold())
         sources.append(Source(name, candidate, value))
     return sources

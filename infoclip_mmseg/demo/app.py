@@ -75,10 +75,7 @@ def build_page(engine: DemoEngine, examples: Sequence[Example]) -> gr.Blocks:
         with gr.Row(equal_height=False):
             with gr.Column(scale=2, min_width=300, elem_classes='ic-inputs'):
                 image = uploaded_image(
-                    label='Image',
-                    sources=['upload', 'clipboard'],
-                    height=190,
-                    elem_id='ic-image',
+                    label='Image', sources=['upload', 'clipboard'], height=190, elem_id='ic-image'
                 )
                 gallery = gr.Dataset(
                     components=[gr.Image(type='filepath', render=False)],

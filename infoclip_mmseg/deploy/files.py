@@ -27,23 +27,15 @@ Run = Callable[[Tensor, Tensor | None], Tensor]
 
 
 def describe(model: Any, config: str, bake: bool) -> dict[str, Any]:
-    """Metadata that goes into an exported file.
+    """Metadata that goes into an exported file of a segmentor and the name of its config.
 
-    Args:
-        model: The segmentor, with its vocabulary.
-        config: Name of its config.
-        bake: Whether the text embeddings are held in the file.
-
-    Returns:
-        ``config``, ``classes``, ``palette`` (RGB, 0..255), ``input_size`` (height and width in
-        pixels), ``mean``, ``std`` (of 0..255; already applied inside), ``threshold`` (probability
-        above which a pixel is of a single class), ``text`` ('baked' or 'input'), ``min_classes``,
-        ``max_classes``, ``infoclip_mmseg`` (version).
+    With ``bake`` the file holds the text embeddings. The palette is RGB, 0..255; ``input_size``
+    height and width in pixels; ``mean`` and ``std`` (of 0..255) are already applied inside;
+    ``threshold`` is the probability above which a pixel is of a single class.
     """
-    meta = model.dataset_meta
+    meta, preprocessor = model.dataset_meta, model.data_preprocessor
     num_classes = len(meta['classes'])
     low, high = class_range(num_classes, model.decode_head.pad_len)
-    preprocessor = model.data_preprocessor
     return dict(
         config=config,
         classes=list(meta['classes']),
@@ -93,10 +85,8 @@ def save_text(path: Path, text: Tensor, metadata: dict[str, Any]) -> None:
 class Agreement(NamedTuple):
     """How far an exported file agrees with PyTorch on some images.
 
-    Attributes:
-        difference: Largest absolute difference of two logits.
-        equal: Share of the pixels, at the size of the images, whose label is the same.
-        seconds, seconds_torch: Of the exported file and of the segmentor, for an image.
+    Largest absolute difference of two logits; share of the pixels, at the size of the images, whose
+    label is the same; seconds for an image of the exported file and of the segmentor.
     """
 
     difference: float
@@ -134,11 +124,7 @@ def run_export(path: Path) -> Run:
 
 @torch.no_grad()
 def check_export(
-    path: Path,
-    model: Any,
-    images: Sequence[np.ndarray],
-    text: Tensor | None,
-    batch_size: int = 1,
+    path: Path, model: Any, images: Sequence[np.ndarray], text: Tensor | None, batch_size: int = 1
 ) -> Agreement:
     """Run a file, .onnx or .pt2, and the segmentor with its vocabulary on images and compare.
 

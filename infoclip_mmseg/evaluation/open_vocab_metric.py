@@ -14,12 +14,7 @@ from PIL import Image
 from prettytable import PrettyTable
 from torch import Tensor
 
-from infoclip_mmseg.datasets.label_maps import (
-    IGNORED_8,
-    file_values,
-    numbering_of_meta,
-    place_of,
-)
+from infoclip_mmseg.datasets.label_maps import IGNORED_8, file_values, numbering_of_meta, place_of
 from infoclip_mmseg.datasets.vocabularies import check_several_classes
 from infoclip_mmseg.evaluation.areas import (
     Areas,

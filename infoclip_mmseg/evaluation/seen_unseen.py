@@ -28,14 +28,8 @@ def find_seen(classes: Sequence[str], seen: Iterable[str]) -> np.ndarray:
     """Which classes, (T,) bool, a list of seen names holds.
 
     Two names agree if they are equal as a whole or in their first synonym (what stands before the
-    first comma), upper and lower case told apart.
-
-    Args:
-        classes: T class names in label order.
-        seen: Names of the training classes; those that are not among `classes` are overlooked.
-
-    Raises:
-        ValueError: None of the classes is seen, or all of them are.
+    first comma), upper and lower case told apart. Names of training classes that are not among the
+    T `classes` are overlooked. A ValueError where none of the classes is seen, or all of them are.
     """
     seen = list(seen)
     keys = {key for name in seen for key in _keys(name)}

@@ -95,20 +95,13 @@ class ComposedWorldDataset(BaseSegDataset):
         )
         if vocabulary == 'distractors':
             classes = (*classes, *distractor_names(self.spec, num_distractors))
-        colours = dict(zip(every, world_palette(self.spec)))
-        palette = [
-            colours.get(name, other) for name, other in zip(classes, make_palette(len(classes)))
-        ]
-        meta = dict(classes=classes, palette=palette, seen_classes=seen)
-        steps = [
-            step
-            for step in pipeline
-            if not (isinstance(step, dict) and step.get('type') in LOADING_STEPS)
-        ]
+        colours, others = dict(zip(every, world_palette(self.spec))), make_palette(len(classes))
+        palette = [colours.get(name, other) for name, other in zip(classes, others)]
+        meta = {'classes': classes, 'palette': palette, 'seen_classes': seen, **(metainfo or {})}
+        kinds = [step.get('type') if isinstance(step, dict) else None for step in pipeline]
+        steps = [step for step, kind in zip(pipeline, kinds) if kind not in LOADING_STEPS]
         usual = dict(data_prefix=dict(img_path='', seg_map_path=''), img_suffix='.png')
-        super().__init__(
-            metainfo={**meta, **(metainfo or {})}, pipeline=steps, **{**usual, **kwargs}
-        )
+        super().__init__(metainfo=meta, pipeline=steps, **{**usual, **kwargs})
 
     @classmethod
     def get_label_map(cls, new_classes: Sequence | None = None) -> None:

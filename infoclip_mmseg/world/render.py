@@ -13,14 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from infoclip_mmseg.world.attributes import (
-    COLOURS,
-    GROUNDS,
-    SHAPES,
-    TEXTURES,
-    Floats,
-    WorldSpec,
-)
+from infoclip_mmseg.world.attributes import COLOURS, GROUNDS, SHAPES, TEXTURES, Floats, WorldSpec
 
 Range = tuple[float, float]
 
@@ -69,13 +62,10 @@ DOMAINS = {
 
 
 class Scene(NamedTuple):
-    """A drawn scene.
+    """A drawn scene: image (H, W, 3) RGB 0..255, labels (H, W), and owners (H, W).
 
-    Attributes:
-        image: (H, W, 3) RGB 0..255.
-        labels: (H, W) class indices.
-        owners: (H, W) number of the object that is seen there, in the order in which they were
-            drawn; -1 for the ground.
+    These are the numbers of the objects that are seen there, in the order in which they were drawn;
+    -1 for the ground.
     """
 
     image: NDArray[np.uint8]
@@ -95,17 +85,10 @@ def render_scene(
     compositions: Sequence[int] | None = None,
     domain: Domain = DOMAINS['base'],
 ) -> Scene:
-    """Draw a scene.
+    """Draw a scene of H and W pixels, 16 or more each; a ValueError for smaller ones.
 
-    Args:
-        rng: Source of everything random.
-        size: H and W, 16 or more each.
-        spec: The world.
-        compositions: Indices into ``spec.compositions`` that may occur; None: all of them.
-        domain: How it looks.
-
-    Raises:
-        ValueError: The size is too small, or no composition may occur.
+    ``compositions`` are indices into ``spec.compositions`` of those that may occur; None: all of
+    them, none: a ValueError.
     """
     height, width = size
     if min(height, width) < 16:

@@ -70,12 +70,7 @@ def prepare(recipe: Recipe, root: Path, download: bool, workers: int, console: C
 
 
 def provide_sources(recipe: Recipe, root: Path, download: bool, console: Console) -> None:
-    """Fetch (if asked to) and unpack what a data set is made from.
-
-    Raises:
-        PrepareError: Something is neither there nor can be fetched, an archive is damaged, or the
-            disk is full.
-    """
+    """Fetch (if asked to) and unpack what a data set is made from; see :func:`prepare`."""
     missing = []
     for source in recipe.sources:
         archive = source.find(root)
@@ -127,12 +122,9 @@ def check(recipe: Recipe, root: Path, workers: int, console: Console) -> list[Ve
 
 
 def check_data_set(data_set: Benchmark, root: Path, workers: int, update: Update) -> list[Verdict]:
-    """Check a data set's images and label maps; each label map is decoded.
+    """Verdicts on a data set's count, pairs, sizes and label values; each label map is decoded.
 
     Of the accepted layouts the first whose label maps are there is checked.
-
-    Returns:
-        Verdicts on count, pairs, sizes and label values.
     """
     key, count, layouts = data_set.key, data_set.num_images, data_set.accepted
     layout = next((one for one in layouts if one.label_names(root)), layouts[0])
@@ -160,11 +152,7 @@ def check_data_set(data_set: Benchmark, root: Path, workers: int, update: Update
 
 
 def expected_names(layout: Layout, root: Path) -> list[str]:
-    """Names of the images that need a label map.
-
-    Raises:
-        PrepareError: The list of them, of which there is one only, is missing.
-    """
+    """Names of the images that need a label map; a PrepareError if their only list is missing."""
     lists = layout.listing_files(root)
     if len(lists) == 1 or any(path.is_file() for path in lists):
         return read_list(lists)

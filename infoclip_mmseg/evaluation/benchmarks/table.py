@@ -18,10 +18,7 @@ PUBLISHED = {
     ('InfoCLIP', 'ViT-L/14'): (16.6, 24.6, 38.5, 63.5, 97.5, 83.1),
 }
 """mIoU in percent of method and backbone, from Table 1 of InfoCLIP (arXiv 2511.15967)."""
-CONVENTIONS = dict(
-    mIoU_present='absent classes left out',
-    mIoU='absent classes count 0',
-)
+CONVENTIONS = dict(mIoU_present='absent classes left out', mIoU='absent classes count 0')
 """Figure of a result and how it treats classes that the ground truth lacks."""
 MISSING, PARTIAL = '–', '*'
 
