@@ -50,8 +50,7 @@ def dense_embeddings(model: Any, image: NDArray[np.uint8]) -> Tensor:
     """Dense embeddings (1, C, H, W) of a whole image, RGB (h, w, 3), 0..255, as one view."""
     pixels = torch.from_numpy(np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1)))
     data = dict(inputs=[pixels], data_samples=[SegDataSample()])
-    inputs = model.data_preprocessor(data, False)['inputs']
-    return model.extract_feat(inputs).dense
+    return model.extract_feat(model.data_preprocessor(data, False)['inputs']).dense
 
 
 @torch.no_grad()

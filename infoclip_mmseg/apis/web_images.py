@@ -13,15 +13,10 @@ HEADERS = {'User-Agent': 'infoclip_mmseg', 'Accept-Encoding': 'identity'}
 
 
 def fetch(url: str, max_bytes: int = MAX_BYTES, timeout: float = 20.0) -> bytes:
-    """Bytes of a file on the web.
+    """Bytes of a file at an http or https address; redirections stay within these two.
 
-    Args:
-        url: An http or https address; redirections stay within these two.
-        max_bytes: Largest file that is read.
-        timeout: Seconds that the server may be silent.
-
-    Raises:
-        ImageError: Another scheme, a file over the limit, or no answer.
+    The server may be silent for ``timeout`` seconds. Another scheme, a larger file than
+    ``max_bytes``, or no answer is an ImageError.
     """
     check_scheme(url)
     content = bytearray()

@@ -6,6 +6,7 @@ import codecs
 import inspect
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
@@ -77,7 +78,7 @@ def _find_problems(name: str, dataset: Mapping[str, Any]) -> Iterator[str]:
         path = os.path.join(root, ann_file)
         if not os.path.exists(path):
             yield f'{name}.ann_file={ann_file!r}: no file {path}'
-        elif not own and _has_byte_order_mark(path):
+        elif not own and os.path.isfile(path) and Path(path).read_bytes()[:3] == codecs.BOM_UTF8:
             yield (
                 f'{name}.ann_file={ann_file!r}: {path} begins with a byte order mark, which would '
                 'become part of the first name; save it as UTF-8 without one'
@@ -122,21 +123,11 @@ def _usual_suffix(dataset: Mapping[str, Any]) -> str | Sequence[str]:
     return '' if usual is None else usual.default
 
 
-def _has_byte_order_mark(path: str) -> bool:
-    if not os.path.isfile(path):
-        return False
-    with open(path, 'rb') as file:
-        return file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
-
-
 def _count_files(folder: str, suffix: str | Sequence[str]) -> tuple[int, int]:
     """Files below a folder that end so, and that do in another case; hidden ones do not count."""
     suffixes = (suffix,) if isinstance(suffix, str) else tuple(suffix)
     lower = tuple(s.lower() for s in suffixes)
-    exact = either = 0
-    for _, _, names in os.walk(folder, followlinks=True):
-        for name in names:
-            if not name.startswith('.'):
-                exact += name.endswith(suffixes)
-                either += name.lower().endswith(lower)
-    return exact, either - exact
+    walk = os.walk(folder, followlinks=True)
+    names = [name for _, _, names in walk for name in names if not name.startswith('.')]
+    exact = sum(name.endswith(suffixes) for name in names)
+    return exact, sum(name.lower().endswith(lower) for name in names) - exact

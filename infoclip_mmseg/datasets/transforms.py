@@ -46,10 +46,9 @@ def check_image_file(path: str | os.PathLike[str], role: str = 'image') -> tuple
     with harmless bytes at its end. OpenCV 4 fills the missing part of a truncated JPEG with grey
     and says nothing.
 
-    Returns:
-        Height and width in pixels as a loader would give them (an EXIF rotation is applied to
-        files with the role 'image', not to label maps), or None where Pillow does not know the
-        format or refuses to open so many pixels.
+    Returns height and width in pixels as a loader would give them (an EXIF rotation is applied to
+    files with the role 'image', not to label maps), or None where Pillow does not know the format
+    or refuses to open so many pixels.
 
     Raises:
         ValueError: The file is empty, truncated, named as JPEG or PNG and unreadable, or a TIFF
@@ -70,14 +69,13 @@ def check_image_file(path: str | os.PathLike[str], role: str = 'image') -> tuple
                 image.load()
     except ImageError:
         raise
+    except Image.DecompressionBombError:
+        return None
     except UnidentifiedImageError as error:
         if Path(path).suffix.lower() not in SUFFIXES:
             return None
-        raise ValueError(
-            f'{role} {path} ({num_bytes} bytes) is not readable as an image. {mend}'
-        ) from error
-    except Image.DecompressionBombError:
-        return None
+        text = f'{role} {path} ({num_bytes} bytes) is not readable as an image. {mend}'
+        raise ValueError(text) from error
     except (OSError, SyntaxError) as error:
         raise ValueError(
             f'{role} {path} is truncated or damaged: {num_bytes} bytes, and decoding stops with '

@@ -27,6 +27,7 @@ HINT = (
 )
 QUEUE_LENGTH = 64
 LOOPBACK = ('127.0.0.1', 'localhost', '::1')
+FONT, MONOSPACE = ['system-ui', 'sans-serif'], ['ui-monospace', 'monospace']
 
 
 def uploaded_image(**options: Any) -> Any:
@@ -115,11 +116,7 @@ def build_page(engine: DemoEngine, examples: Sequence[Example]) -> gr.Blocks:
 
 
 def launch(page: gr.Blocks, engine: DemoEngine, host: str, port: int) -> str:
-    """Serve the page of :func:`build_page` and its engine; returns the address.
-
-    Raises:
-        OSError: The port is taken.
-    """
+    """Serve the page of :func:`build_page`; returns the address. OSError: the port is taken."""
     page.queue(max_size=QUEUE_LENGTH, default_concurrency_limit=1, api_open=False)
     middleware = [Middleware(Guard, max_bytes=engine.limits.max_bytes)]
     if host in LOOPBACK:  # no other site can point a name of its own here
@@ -142,9 +139,7 @@ def launch(page: gr.Blocks, engine: DemoEngine, host: str, port: int) -> str:
         mcp_server=False,
         footer_links=[],
         app_kwargs=dict(middleware=middleware, docs_url=None, redoc_url=None, openapi_url=None),
-        theme=gr.themes.Default(
-            font=['system-ui', 'sans-serif'], font_mono=['ui-monospace', 'monospace']
-        ),
+        theme=gr.themes.Default(font=FONT, font_mono=MONOSPACE),
         css=(ASSETS / 'page.css').read_text('utf-8'),
         head=f'<script>({script})();</script>',
     )
@@ -152,7 +147,7 @@ def launch(page: gr.Blocks, engine: DemoEngine, host: str, port: int) -> str:
 
 
 def _header(engine: DemoEngine) -> str:
-    drawn = engine.inferencer.cfg.filename and 'world' in Path(engine.inferencer.cfg.filename).parts
+    drawn = 'world' in Path(engine.inferencer.cfg.filename or '').parts
     note = ' · a small CLIP that knows drawn scenes only' if drawn else ''
     return (
         f'<div class="ic-header"><h1>{TITLE}</h1>'

@@ -18,9 +18,8 @@ MAX_CLASSES = 4096
 class ExportedView(nn.Module):
     """The segmentor's mode 'whole', without text tower, resizing and training parts.
 
-    Args:
-        model: An :class:`OpenVocabSegmentor`; its modules are shared, not copied.
-        text: Text embeddings (T, P, C) to hold as a constant; None takes them as an input.
+    Its modules are shared, not copied. Text embeddings (T, P, C) are held as a constant; None takes
+    them as an input.
     """
 
     pixel_mean: Tensor
@@ -43,9 +42,8 @@ class ExportedView(nn.Module):
     def forward(self, images: Tensor, text: Tensor | None = None) -> Tensor:
         """Logits (B, T, 4H, 4W) on the grid (H, W) of patches.
 
-        Args:
-            images: RGB (B, 3, *input_size), 0..255, float32.
-            text: L2-normalised text embeddings (T, P, C), where they are not held.
+        Images are RGB (B, 3, *input_size), 0..255, float32; the text, where it is not held,
+        L2-normalised embeddings (T, P, C).
         """
         features = self._extract[0]((images - self.pixel_mean) / self.pixel_std)
         return self.decode_head(features, self.text_embeddings if text is None else text)

@@ -27,10 +27,7 @@ def count_areas(prediction: Tensor, truth: Tensor, num_classes: int, ignore_inde
     """Areas of one image: exact counts, int64, on the CPU.
 
     Predictions and ground truth are (H, W), 0..T-1; where the truth is `ignore_index` no pixel
-    counts.
-
-    Raises:
-        ValueError: Sizes differ, or a value lies outside of the classes.
+    counts. A ValueError where sizes differ, or a value lies outside of the classes.
     """
     if prediction.shape != truth.shape:
         raise ValueError(
@@ -72,7 +69,4 @@ def class_iou(areas: Areas) -> Tensor:
 
 def frequency_weighted_iou(areas: Areas) -> float:
     """Mean of the IoU weighted by the share of ground-truth pixels, 0..1."""
-    weights = areas.truth.double() / areas.truth.double().sum()
-    return (
-        float((class_iou(areas) * weights).nansum()) if weights.isfinite().all() else float('nan')
-    )
+    return float((class_iou(areas) * areas.truth).nansum() / areas.truth.sum())

@@ -43,8 +43,7 @@ def draw_sheet(
 
     Args:
         path: PNG or PDF to write; without suffix both. It is returned.
-        images: n images (h, w, 3), RGB 0..255.
-        maps: Title of a column to its n label maps (h, w).
+        images, maps: n images (h, w, 3), RGB 0..255, and title of a column to its n maps (h, w).
         classes, palette: T names and colours, 0..255.
         truth: Title of the column that is the truth, or None.
         marked: Class names that get a star in the legend (unseen classes).

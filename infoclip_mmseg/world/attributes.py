@@ -86,7 +86,7 @@ class WorldSpec:
     split_seed: int = 0
 
     def __post_init__(self) -> None:
-        known = dict(colours=COLOURS, textures=TEXTURES, shapes=SHAPES, grounds=GROUNDS)
+        known: dict = dict(colours=COLOURS, textures=TEXTURES, shapes=SHAPES, grounds=GROUNDS)
         for field, table in known.items():
             names, values = tuple(table), tuple(getattr(self, field))
             object.__setattr__(self, field, values)

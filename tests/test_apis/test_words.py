@@ -10,7 +10,7 @@ from infoclip_mmseg.apis.words import load_classes, parse_words, plan_words
 def warned(monkeypatch):
     """Warnings of the module."""
     messages: list[str] = []
-    monkeypatch.setattr(module, '_warn', messages.append)
+    monkeypatch.setattr(module, 'print_log', lambda message, **_: messages.append(message))
     return messages
 
 

@@ -47,8 +47,7 @@ def explain_full_disk(path: Path) -> Iterator[None]:
 def write_image(path: Path, pixels: np.ndarray) -> None:
     """Write (H, W), uint8 or uint16, or (H, W, 3), uint8, as .png, .tif or .jpg in one step.
 
-    Raises:
-        PrepareError: The disk is full.
+    A full disk is a PrepareError.
     """
     buffer = BytesIO()
     Image.fromarray(pixels).save(buffer, **FORMATS[path.suffix])
@@ -59,8 +58,7 @@ def write_image(path: Path, pixels: np.ndarray) -> None:
 def read_indices(path: Path) -> np.ndarray:
     """Class indices of a one-channel label map, (H, W): indexed, grey 8-bit or 16-bit.
 
-    Raises:
-        ValueError: The file is damaged or holds colours.
+    A file that is damaged or holds colours is a ValueError.
     """
     data = path.read_bytes()
     if path.suffix == '.png' and PNG_END not in data:  # Pillow does without it
@@ -74,10 +72,8 @@ def read_indices(path: Path) -> np.ndarray:
 def check_same_size(label: tuple[int, ...], label_path: Path, image_path: Path) -> None:
     """Check that a label map has the height and width of its image, by the image's header.
 
-    The image is not turned by its EXIF entry: the label maps of the public data sets are not.
-
-    Raises:
-        ValueError: Sizes differ, or the image can't be read.
+    The image is not turned by its EXIF entry: the label maps of the public data sets are not. A
+    ValueError tells of other sizes or an image that can't be read.
     """
     try:
         with Image.open(image_path) as image:
@@ -99,11 +95,8 @@ def check_same_size(label: tuple[int, ...], label_path: Path, image_path: Path) 
 def map_labels(values: np.ndarray, table: Mapping[int, int], path: Path) -> np.ndarray:
     """Replace each value, (H, W), non-negative integers, by its label in a table.
 
-    Returns:
-        (H, W), uint8 where that is enough for all labels, else uint16.
-
-    Raises:
-        ValueError: A value has no label; the path is that of the file that holds it.
+    Labels are uint8 where that is enough for all, else uint16. A value without one is a ValueError,
+    which names the path of the file.
     """
     seen = np.flatnonzero(np.bincount(values.ravel())).tolist()
     wrong = [value for value in seen if value not in table]
@@ -124,16 +117,10 @@ def convert_label(
     table: Mapping[int, int],
     read: Callable[[Path], np.ndarray] = read_indices,
 ) -> None:
-    """Convert one label map.
+    """Convert one label map, which ``read`` reads from the source to values (H, W), by a table.
 
-    Args:
-        image: Its image, which must have the same size.
-        source, output: Its file, and the file to write.
-        table: Label of each value that may occur.
-        read: Reads the source to values (H, W).
-
-    Raises:
-        ValueError: It is missing, damaged, of another size, or holds an unknown class.
+    A ValueError where it is missing, damaged, of another size than its image, or holds an unknown
+    class.
     """
     try:
         values = read(source)
@@ -144,11 +131,7 @@ def convert_label(
 
 
 def read_list(paths: Sequence[Path]) -> list[str]:
-    """Names, one a line, from the first of the text files that is there.
-
-    Raises:
-        PrepareError: There is none, or it is empty.
-    """
+    """Names, one a line, from the first of the text files that is there; else a PrepareError."""
     path = next(filter(Path.is_file, paths), paths[0])
     names = path.read_text(encoding='utf-8').split() if path.is_file() else []
     if not names:

@@ -19,11 +19,9 @@ SHOWN = 10
 
 
 class Task(NamedTuple):
-    """One conversion.
+    """One conversion: the files that it makes, each in one step, and what makes them.
 
-    Attributes:
-        outputs: The files that it makes, each in one step.
-        function: Makes them; raises ValueError for bad input, PrepareError to stop everything.
+    The function raises ValueError for bad input, PrepareError to stop everything.
     """
 
     outputs: tuple[Path, ...]
@@ -59,8 +57,7 @@ def map_parallel(
 ) -> Iterator[Any]:
     """Results of a module's function, in the items' order, over processes; with one in this one.
 
-    Raises:
-        PrepareError: A process was killed.
+    A process that was killed is a PrepareError.
     """
     if workers <= 1 or len(items) < 2:
         yield from map(function, items)

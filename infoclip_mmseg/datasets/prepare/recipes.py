@@ -20,13 +20,9 @@ FindTasks = Callable[[Path], list[Task]]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a data set is prepared.
+    """How a data set, by its name on the command line, is prepared, and what has to be fetched.
 
-    Attributes:
-        name: Name on the command line.
-        parts: What is prepared.
-        sources: What has to be fetched.
-        find_tasks: Gives the conversions below a data root; None where nothing is converted.
+    ``find_tasks`` gives the conversions below a data root; None where nothing is converted.
     """
 
     name: str
@@ -45,14 +41,9 @@ class Recipe:
         )
 
 
-def read_sources() -> dict[str, Source]:
-    """The files to fetch, from sources.json."""
-    path = files('infoclip_mmseg.datasets.prepare') / 'sources.json'
-    records = json.loads(path.read_text(encoding='utf-8'))
-    return {key: Source(**record) for key, record in records.items()}
-
-
-_SOURCES = read_sources()
+_FILE = files('infoclip_mmseg.datasets.prepare') / 'sources.json'
+_RECORDS = json.loads(_FILE.read_text(encoding='utf-8'))
+_COCO_STUFF = ('coco_train coco_val coco_labels', conversions.find_coco_stuff_tasks)
 _BENCHMARKS: dict[str, tuple[str, FindTasks | None]] = {
     'ade150': ('ade_challenge', None),
     'ade847': ('ade_full', ade847.find_tasks),
@@ -64,15 +55,10 @@ _BENCHMARKS: dict[str, tuple[str, FindTasks | None]] = {
 
 
 def _recipe(name: str, parts: tuple[Benchmark, ...], sources: str, tasks: Any) -> Recipe:
-    return Recipe(name, parts, tuple(_SOURCES[key] for key in sources.split()), tasks)
+    return Recipe(name, parts, tuple(Source(**_RECORDS[key]) for key in sources.split()), tasks)
 
 
 RECIPES: dict[str, Recipe] = {
-    'coco-stuff': _recipe(
-        'coco-stuff',
-        COCO_SPLITS,
-        'coco_train coco_val coco_labels',
-        conversions.find_coco_stuff_tasks,
-    ),
+    'coco-stuff': _recipe('coco-stuff', COCO_SPLITS, *_COCO_STUFF),
     **{key: _recipe(key, (BENCHMARKS[key],), *rest) for key, rest in _BENCHMARKS.items()},
 }
