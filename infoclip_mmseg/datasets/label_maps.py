@@ -135,10 +135,7 @@ class LoadLabelMap(BaseTransform):
     data set, as those of ``MMSegInferencer``, pass unchanged.
 
     Required key: seg_map_path. Optional: label_rule, reduce_zero_label, label_map. Added:
-    gt_seg_map (H, W), uint8 or uint16; seg_fields.
-
-    Args:
-        backend_args: See ``mmengine.fileio.get``.
+    gt_seg_map (H, W), uint8 or uint16; seg_fields. For the argument see ``mmengine.fileio.get``.
 
     Raises:
         FileNotFoundError: There is no such file.

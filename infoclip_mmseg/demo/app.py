@@ -122,22 +122,17 @@ def launch(page: gr.Blocks, engine: DemoEngine, host: str, port: int) -> str:
     if host in LOOPBACK:  # no other site can point a name of its own here
         names = dict(allowed_hosts=LOOPBACK, www_redirect=False)
         middleware.insert(0, Middleware(TrustedHostMiddleware, **names))
+    off = ('share', 'inbrowser', 'show_error', 'enable_monitoring', 'ssr_mode', 'pwa', 'mcp_server')
     script = (ASSETS / 'page.js').read_text('utf-8').strip().removesuffix(';')
     _, url, _ = page.launch(
         server_name=host,
         server_port=port,
         prevent_thread_lock=True,
-        share=False,
-        inbrowser=False,
-        show_error=False,
         quiet=True,
         allowed_paths=[],
         max_file_size=engine.limits.max_bytes,
-        enable_monitoring=False,
-        ssr_mode=False,
-        pwa=False,
-        mcp_server=False,
         footer_links=[],
+        **dict.fromkeys(off, False),
         app_kwargs=dict(middleware=middleware, docs_url=None, redoc_url=None, openapi_url=None),
         theme=gr.themes.Default(font=FONT, font_mono=MONOSPACE),
         css=(ASSETS / 'page.css').read_text('utf-8'),

@@ -12,8 +12,13 @@ from mmseg.registry import METRICS
 from prettytable import PrettyTable
 
 from infoclip_mmseg.datasets.vocabularies import check_several_classes, load_vocabulary
-from infoclip_mmseg.evaluation.areas import Areas, class_iou, total_areas, without_absent
-from infoclip_mmseg.evaluation.open_vocab_metric import CountedIoUMetric
+from infoclip_mmseg.evaluation.open_vocab_metric import (
+    Areas,
+    CountedIoUMetric,
+    class_iou,
+    total_areas,
+    without_absent,
+)
 from infoclip_mmseg.utils.files import first_few
 
 ABSENT = ('count', 'skip')

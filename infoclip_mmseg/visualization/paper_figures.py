@@ -25,8 +25,6 @@ SHOWN = 30
 GREY = '#c8c8c8'
 CELL = 1.75
 """Width of an image among heat maps, in inches."""
-RANGE = (1, 99)
-"""Percentiles of the values of heat maps that get the ends of the colour scale."""
 _PAIR = re.compile(r'\s*(.+?)[\s=]+([-+.\deE]+)\s*,\s*(.+?)[\s=]+([-+.\deE]+)\s*')
 
 
@@ -141,8 +139,8 @@ def draw_alignment(
 
 
 def limits(values: NDArray[np.float32]) -> tuple[float, float]:
-    """Ends of a colour scale: ``RANGE`` percentiles, never equal."""
-    low, high = (float(v) for v in np.percentile(values, RANGE))
+    """Ends of a colour scale: the first and the 99th percentile, never equal."""
+    low, high = np.percentile(values, (1, 99)).tolist()
     return (low, high) if high > low else (low - 1e-6, low + 1e-6)
 
 

@@ -49,8 +49,7 @@ class ComposedWorldDataset(BaseSegDataset):
         spec: Overrides of the world, see :class:`~infoclip_mmseg.world.WorldSpec`.
         kwargs: As in ``BaseSegDataset``: ``pipeline``, ``indices``, ``test_mode`` and so on.
 
-    Raises:
-        ValueError: Unknown option, or a size below 16 pixels.
+    Unknown options and a size below 16 pixels are a ValueError.
     """
 
     METAINFO: ClassVar[dict[str, Any]] = dict(

@@ -170,7 +170,7 @@ class ContrastiveCLIP(ViewsModel):
         super().__init__(backbone, **kwargs)
         self.backbone.clip.logit_scale.requires_grad_(True)
         self.contrast = ClipLoss()
-        self._tokens = lru_cache(CACHED_CAPTIONS)(self._tokenize)
+        self._tokens = lru_cache(CACHED_CAPTIONS)(lambda text: self.backbone.tokenizer([text])[0])
 
     def loss(self, images: dict[str, Tensor], texts: dict[str, list[str]]) -> dict[str, Tensor]:
         """One contrastive loss a size."""
@@ -187,10 +187,6 @@ class ContrastiveCLIP(ViewsModel):
             text = embeddings[[place[caption] for caption in texts[size]]]
             losses[f'loss_{size}'] = self.contrast(image, text, scale.exp())
         return losses
-
-    def _tokenize(self, text: str) -> Tensor:
-        """A caption to token ids (L,)."""
-        return self.backbone.tokenizer([text])[0]
 
 
 @torch.no_grad()
@@ -227,7 +223,6 @@ class SelfDistilledCLIP(Student, ViewsModel):
         backbone: Config of an encoder with pretrained weights; its ``dense_mode`` is the reading
             that learns.
         windows: Sides in pixels of the windows of the teacher, see :func:`window_embeddings`.
-        **kwargs: As of :class:`ViewsModel`.
     """
 
     def __init__(self, backbone: dict, windows: tuple[int, ...] = (8,), **kwargs: Any) -> None:

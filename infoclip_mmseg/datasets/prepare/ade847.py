@@ -18,11 +18,11 @@ from PIL import Image
 from infoclip_mmseg.datasets.benchmarks import BENCHMARKS
 from infoclip_mmseg.datasets.prepare.label_files import (
     PrepareError,
+    Task,
     check_same_size,
     map_labels,
     write_image,
 )
-from infoclip_mmseg.datasets.prepare.parallel import Task
 from infoclip_mmseg.datasets.vocabularies import load_vocabulary
 from infoclip_mmseg.utils.unpickling import RefusedNameError, allow_list_unpickler, numpy_names
 

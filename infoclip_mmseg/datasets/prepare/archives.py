@@ -55,9 +55,9 @@ class Source:
 
     def is_there(self, root: Path) -> bool:
         """Whether all that it provides exists below a data root; folders must hold something."""
-        return (bool(self.instead) and (root / self.folder / self.instead).is_file()) or all(
-            path.is_file() or (path.is_dir() and any(path.iterdir())) for path in self.paths(root)
-        )
+        if self.instead and (root / self.folder / self.instead).is_file():
+            return True
+        return all(p.is_file() or (p.is_dir() and any(p.iterdir())) for p in self.paths(root))
 
     def paths(self, root: Path) -> list[Path]:
         """What it provides below a data root."""
@@ -86,11 +86,8 @@ def fetch(source: Source, root: Path, update: Update) -> Path:
     """Download a source to the folder of downloads; returns the file, complete and verified.
 
     Its addresses are tried in order. What arrived is kept in `NAME.part`; the next call asks only
-    for the rest. `update` is told the size and the bytes, those of an earlier call first.
-
-    Raises:
-        PrepareError: No address delivered it, it is another file than expected, or the disk is
-            full.
+    for the rest. `update` is told the size and the bytes, those of an earlier call first. A
+    PrepareError tells of a file that none delivers, of another file, or of a full disk.
     """
     target = root / DOWNLOADS / source.filename
     part = target.with_name(f'{target.name}.part')

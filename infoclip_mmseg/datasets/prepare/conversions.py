@@ -19,11 +19,11 @@ from scipy.io import loadmat
 from infoclip_mmseg.datasets.benchmarks import BENCHMARKS, COCO_SPLITS, VOC2010, VOC2012, Layout
 from infoclip_mmseg.datasets.prepare.label_files import (
     PrepareError,
+    Task,
     convert_label,
     read_indices,
     read_list,
 )
-from infoclip_mmseg.datasets.prepare.parallel import Task
 from infoclip_mmseg.datasets.vocabularies import load_vocabulary
 
 IGNORED = 255

@@ -2,32 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
+from importlib.resources import files
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import rich.progress as bars
 from rich.console import Console
 
-from infoclip_mmseg.datasets.benchmarks import Benchmark, Layout
+from infoclip_mmseg.datasets.benchmarks import BENCHMARKS, COCO_SPLITS, Benchmark, Layout
+from infoclip_mmseg.datasets.prepare import ade847, conversions
 from infoclip_mmseg.datasets.prepare.archives import Source, fetch, unpack
 from infoclip_mmseg.datasets.prepare.label_files import (
     PrepareError,
+    Task,
     Update,
     check_same_size,
+    map_parallel,
     read_indices,
     read_list,
+    run_tasks,
 )
-from infoclip_mmseg.datasets.prepare.parallel import map_parallel, run_tasks
-from infoclip_mmseg.datasets.prepare.recipes import Recipe
 from infoclip_mmseg.datasets.transforms import check_image_file
 from infoclip_mmseg.utils.files import first_few
 
-SHOWN = 3
-"""Files that a verdict names."""
+FindTasks = Callable[[Path], list[Task]]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a data set, by its name on the command line, is prepared, and what has to be fetched.
+
+    ``find_tasks`` gives the conversions below a data root; None where nothing is converted.
+    """
+
+    name: str
+    parts: tuple[Benchmark, ...]
+    sources: tuple[Source, ...]
+    find_tasks: FindTasks | None = None
+
+    def is_complete(self, root: Path) -> bool:
+        """Whether one layout of each part has some image and as many label maps as needed."""
+        return all(
+            any(
+                layout.image_names(root) and len(layout.label_names(root)) >= part.num_images
+                for layout in part.accepted
+            )
+            for part in self.parts
+        )
+
+
+_FILE = files('infoclip_mmseg.datasets.prepare') / 'sources.json'
+_RECORDS = json.loads(_FILE.read_text(encoding='utf-8'))
+_COCO_STUFF = ('coco_train coco_val coco_labels', conversions.find_coco_stuff_tasks)
+_BENCHMARKS: dict[str, tuple[str, FindTasks | None]] = {
+    'ade150': ('ade_challenge', None),
+    'ade847': ('ade_full', ade847.find_tasks),
+    'pc459': ('voc2010 context_mat context_list', conversions.find_pc459_tasks),
+    'pc59': ('voc2010 context_json context_list', conversions.find_pc59_tasks),
+    'voc20': ('voc2012', partial(conversions.find_voc_tasks, 'voc20')),
+    'voc20b': ('voc2012', partial(conversions.find_voc_tasks, 'voc20b')),
+}
+
+
+def _recipe(name: str, parts: tuple[Benchmark, ...], sources: str, tasks: Any) -> Recipe:
+    return Recipe(name, parts, tuple(Source(**_RECORDS[key]) for key in sources.split()), tasks)
+
+
+RECIPES: dict[str, Recipe] = {
+    'coco-stuff': _recipe('coco-stuff', COCO_SPLITS, *_COCO_STUFF),
+    **{key: _recipe(key, (BENCHMARKS[key],), *rest) for key, rest in _BENCHMARKS.items()},
+}
 
 
 @contextmanager
@@ -188,5 +238,5 @@ def _pair_up(layout: Layout, root: Path, names: list[str]) -> tuple[list[str], l
 def _judge(key: str, good: str, bad: str, problems: list[str]) -> Verdict:
     if not problems:
         return Verdict(True, f'{key}: {good}')
-    shown = first_few(sorted(problems), SHOWN, '; ', '; and {} more')
+    shown = first_few(sorted(problems), 3, '; ', '; and {} more')
     return Verdict(False, f'{key}: {len(problems)} {bad}: {shown}')

@@ -28,8 +28,6 @@ from infoclip_mmseg.version import __version__
 
 FOLDER = 'benchmarks'
 """Folder of the results below the working folder."""
-SHOWN = 12
-"""Characters of a fingerprint in a file name."""
 
 
 class Plan(NamedTuple):
@@ -151,7 +149,7 @@ def save_result(folder: Path, result: dict[str, Any]) -> Path:
 
 
 def _result_path(folder: Path, key: str, fingerprint: str) -> Path:
-    return folder / f'{key}_{fingerprint[:SHOWN]}.json'
+    return folder / f'{key}_{fingerprint[:12]}.json'
 
 
 def run_benchmarks(

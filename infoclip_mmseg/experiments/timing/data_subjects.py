@@ -65,7 +65,7 @@ def evaluation(built: Built, clock: Clock) -> Task:
 
 def prepare(built: Built, clock: Clock) -> Task:
     """The conversions of tools/prepare_data.py, by image."""
-    from infoclip_mmseg.datasets.prepare.parallel import run_tasks
+    from infoclip_mmseg.datasets.prepare.label_files import run_tasks
 
     setting = built.setting
 
@@ -124,8 +124,8 @@ def _evaluate(dataset: Any, classes: int, clock: Clock) -> None:
 def _conversion(folder: Path, number: int, key: str, size: Size, values: int) -> Any:
     """Draw an image and its label map of a data set; gives the task that converts them."""
     from infoclip_mmseg.datasets.prepare import ade847, conversions
+    from infoclip_mmseg.datasets.prepare.label_files import Task as Conversion
     from infoclip_mmseg.datasets.prepare.label_files import convert_label
-    from infoclip_mmseg.datasets.prepare.parallel import Task as Conversion
 
     image = folder / f'{number:08}.jpg'
     labels = _draw_image(image, number, size, values)
