@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
+import requests
 from mmengine.logging import print_log
 from PIL import Image
 
-from infoclip_mmseg.apis.web_images import MAX_BYTES, check_scheme, fetch
 from infoclip_mmseg.utils.files import first_few
 from infoclip_mmseg.utils.images import (
     MAX_PIXELS,
@@ -35,6 +36,8 @@ from infoclip_mmseg.utils.images import (
 )
 
 VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg', '.wmv')
+MAX_BYTES = 32 << 20
+HEADERS = {'User-Agent': 'infoclip_mmseg', 'Accept-Encoding': 'identity'}
 UNREADABLE = (ImageError, OSError)
 
 OnError = str | Callable[[str, Exception], None]
@@ -131,22 +134,17 @@ def read_pictures(
     the bad one stay.
     """
     for source in sources:
-        pictures = open_source(source, limits)
-        while True:
-            try:
-                picture = next(pictures, None)
-                if picture is None:
-                    break
+        try:
+            for picture in open_source(source, limits):
                 check(picture)
-            except UNREADABLE as error:
-                if on_error == 'raise':
-                    raise
-                if callable(on_error):
-                    on_error(source.name, error)
-                else:
-                    print_log(f'skipped: {error}', logger='current', level=logging.WARNING)
-                break
-            yield picture
+                yield picture
+        except UNREADABLE as error:
+            if on_error == 'raise':
+                raise
+            if callable(on_error):
+                on_error(source.name, error)
+            else:
+                print_log(f'skipped: {error}', logger='current', level=logging.WARNING)
 
 
 def open_source(source: Source, limits: Limits) -> Iterator[Picture]:
@@ -283,3 +281,36 @@ def _frames(source: Source, limits: Limits) -> Iterator[Picture]:
             raise ImageError(f'{name}: no frame of the video can be read; it is damaged')
     finally:
         capture.release()
+
+
+def fetch(url: str, max_bytes: int = MAX_BYTES, timeout: float = 20.0) -> bytes:
+    """Bytes of a file at an http or https address; redirections stay within these two.
+
+    The server may be silent for ``timeout`` seconds. Another scheme, a larger file than
+    ``max_bytes``, or no answer is an ImageError.
+    """
+    check_scheme(url)
+    content = bytearray()
+    try:
+        with requests.get(url, headers=HEADERS, stream=True, timeout=timeout) as answer:
+            answer.raise_for_status()
+            for chunk in answer.iter_content(1 << 16):
+                content += chunk
+                if len(content) > max_bytes:
+                    raise ImageError(
+                        f'{url}: the file is larger than the limit of {max_bytes} bytes; download '
+                        'it yourself, or raise max_bytes'
+                    )
+    except (requests.RequestException, UnicodeError) as error:
+        raise ImageError(f'{url}: cannot be fetched ({error})') from error
+    return bytes(content)
+
+
+def check_scheme(url: str) -> None:
+    """Raise an ImageError for an address that is neither http nor https."""
+    scheme = urlsplit(url).scheme.lower()
+    if scheme not in ('http', 'https'):
+        raise ImageError(
+            f'{url}: addresses of scheme {scheme!r} are not opened, only http and https; pass '
+            'local files as paths'
+        )

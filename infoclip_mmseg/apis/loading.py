@@ -127,10 +127,8 @@ def load_segmentor(
 
 def build_pipeline(cfg: Config) -> list[Any]:
     """The steps of a config's test pipeline after those that read files."""
-    steps = cfg.get('test_pipeline')
-    loader = cfg.get('test_dataloader')
-    if loader and loader.get('dataset', {}).get('pipeline'):
-        steps = loader.dataset.pipeline
+    loader = cfg.get('test_dataloader') or {}
+    steps = loader.get('dataset', {}).get('pipeline') or cfg.get('test_pipeline')
     steps = [s for s in steps or [dict(type='PackSegInputs')] if not s['type'].startswith(_READING)]
     with DefaultScope.overwrite_default_scope('mmseg'):
         return [TRANSFORMS.build(step) for step in steps]

@@ -55,11 +55,6 @@ class Words:
     owners: NDArray[np.int64]
     warnings: tuple[str, ...] = ()
 
-    @property
-    def background_index(self) -> int | None:
-        """Label of the background, T, or None where there is none."""
-        return len(self.classes) if len(self.names) > len(self.classes) else None
-
 
 def parse_words(text: str) -> list[str]:
     """``'cat; red car, automobile'`` -> ``['cat', 'red car, automobile']``; empty ones are dropped.

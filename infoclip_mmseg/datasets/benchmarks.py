@@ -245,10 +245,7 @@ def make_dataloader_cfg(
     pipeline: Sequence[Cfg],
     template: Mapping[str, Any] | None = None,
 ) -> Cfg:
-    """Config of a benchmark's data loader; arguments of :func:`make_dataset_cfg`.
-
-    Of the config `template` of a data loader all but the data set is taken.
-    """
+    """Config of a data loader as `template`, but for the data set of :func:`make_dataset_cfg`."""
     rest = {key: value for key, value in (template or {}).items() if key != 'dataset'}
     loader = copy.deepcopy({**LOADER_DEFAULTS, **rest})
     return dict(loader, dataset=make_dataset_cfg(layout, data_root, pipeline))

@@ -138,9 +138,7 @@ def parse_class_list(text: str) -> list[str]:
     colourless = _drop_colours(lines)
     names = _drop_indices(lines, colourless)
     coloured = colourless != texts
-    left = [
-        NUMBERS.fullmatch(name) or (coloured and NUMBER_AT_AN_END.fullmatch(name)) for name in names
-    ]
+    left = [NUMBERS.fullmatch(n) or (coloured and NUMBER_AT_AN_END.fullmatch(n)) for n in names]
     digits = all(line.isdecimal() for line in texts)  # names of handwritten digits
     for line, name in zip(lines, names):
         if not name:
@@ -188,10 +186,8 @@ def parse_class_json(text: str) -> list[str]:
 
 def _is_header(line: str) -> bool:
     words = re.findall(r'[^\W_]+', line.lower())
-    naming = [NAME_COLUMN.fullmatch(word) for word in words]
-    return any(naming) and all(
-        name or OTHER_COLUMN.fullmatch(word) for name, word in zip(naming, words)
-    )
+    others = [word for word in words if not NAME_COLUMN.fullmatch(word)]
+    return len(others) < len(words) and all(map(OTHER_COLUMN.fullmatch, others))
 
 
 def _drop_colours(lines: Sequence[Line]) -> list[str]:

@@ -105,9 +105,8 @@ class CountedIoUMetric(IoUMetric):
             data set's metainfo, or folds none.
         **kwargs: Arguments of IoUMetric.
 
-    Raises:
-        ValueError: In evaluation: a prediction or a label is none of the classes, there is only one
-            class, there is no ground truth, or two images have one output file.
+    Evaluation raises a ValueError where a prediction or a label is none of the classes, there is
+    only one class, there is no ground truth, or two images have one output file.
     """
 
     def __init__(

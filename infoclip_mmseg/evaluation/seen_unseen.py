@@ -22,7 +22,6 @@ from infoclip_mmseg.evaluation.open_vocab_metric import (
 from infoclip_mmseg.utils.files import first_few
 
 ABSENT = ('count', 'skip')
-NAMES_WIDTH = 70
 MEND = (
     "Name the training classes by the metric's argument `seen` (a list of names or a vocabulary "
     'file), or by `seen_classes` in the metainfo of the data set.'
@@ -157,7 +156,7 @@ def _table(
 ) -> PrettyTable:
     """One row for the seen and one for the unseen classes."""
     table = PrettyTable(['Group', 'Counted', 'mIoU', 'Classes'])
-    table.max_width['Classes'], table.align['Classes'] = NAMES_WIDTH, 'l'
+    table.max_width['Classes'], table.align['Classes'] = 70, 'l'
     for group, mask in (('seen', seen), ('unseen', ~seen)):
         counted = f'{np.count_nonzero(~np.isnan(iou[mask]))} of {np.count_nonzero(mask)}'
         names = ', '.join(name for name, inside in zip(classes, mask) if inside)

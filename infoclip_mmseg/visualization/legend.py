@@ -81,8 +81,8 @@ def add_legend(figure: Figure, entries: Sequence[tuple[str, Any]]) -> None:
     rows = -(-len(entries) // columns)
     figure.set_figheight(figure.get_figheight() + 0.19 * rows + 0.25)
     handles = [Patch(color=colour, label=text) for text, colour in entries]
-    look = dict(loc='outside lower center', ncols=columns, fontsize=8, frameon=False)
-    figure.legend(handles=handles, **look)
+    look: dict[str, Any] = dict(ncols=columns, fontsize=8, frameon=False)
+    figure.legend(handles=handles, loc='outside lower center', **look)
 
 
 def legend_columns(labels: Sequence[str], width: float, most: int = 6) -> int:

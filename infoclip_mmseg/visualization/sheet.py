@@ -15,9 +15,8 @@ from PIL import Image
 
 from infoclip_mmseg.utils.files import first_few
 from infoclip_mmseg.visualization.legend import add_legend, entries_of
-from infoclip_mmseg.visualization.lettering import class_label, plain
+from infoclip_mmseg.visualization.lettering import class_label, plain, save_figure
 from infoclip_mmseg.visualization.overlay import PHOTO_SIDE, blend, fit_side
-from infoclip_mmseg.visualization.saving import save_figure
 
 LEGEND_ENTRIES = 48
 CELL = 2.1

@@ -173,7 +173,9 @@ def _draw_object(
     mask = SHAPES[shape](cos * dx + sin * dy, cos * dy - sin * dx)
 
     base = _jittered(rng, COLOURS[colour], domain)
-    accent = base + rng.uniform(*domain.contrast) * (_accent(rng, base) - base)
+    contrast = rng.uniform(*domain.contrast)
+    white = base.min() < 150 and rng.random() < 0.5  # never on colours that are light already
+    accent = base + contrast * ((255 if white else 0) - base)
     second = object_pattern(rng, texture, dy, dx, rng.uniform(*domain.period))
     np.copyto(canvas[cut], np.where(second[..., None], accent, base), where=mask[..., None])
     return cut, mask
@@ -192,12 +194,6 @@ def object_pattern(
     p = (cos * x + sin * y + offset_p) % 1
     q = (cos * y - sin * x + offset_q) % 1
     return TEXTURES[texture](p, q)
-
-
-def _accent(rng: np.random.Generator, colour: Floats) -> Floats:
-    """Black, or white for colours that are not light already."""
-    light = colour.min() < 150 and rng.random() < 0.5
-    return np.full(3, 255 if light else 0, np.float32)
 
 
 def _jittered(rng: np.random.Generator, colour: Sequence[int], domain: Domain) -> Floats:

@@ -19,8 +19,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from infoclip_mmseg.datasets.checks import PNG_END
 from infoclip_mmseg.datasets.label_maps import decode_label_map
-from infoclip_mmseg.datasets.transforms import PNG_END
 from infoclip_mmseg.utils.files import first_few, write_whole
 
 Update = Callable[..., None]

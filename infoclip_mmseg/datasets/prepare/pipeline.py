@@ -16,6 +16,7 @@ import rich.progress as bars
 from rich.console import Console
 
 from infoclip_mmseg.datasets.benchmarks import BENCHMARKS, COCO_SPLITS, Benchmark, Layout
+from infoclip_mmseg.datasets.checks import check_image_file
 from infoclip_mmseg.datasets.prepare import ade847, conversions
 from infoclip_mmseg.datasets.prepare.archives import Source, fetch, unpack
 from infoclip_mmseg.datasets.prepare.label_files import (
@@ -28,7 +29,6 @@ from infoclip_mmseg.datasets.prepare.label_files import (
     read_list,
     run_tasks,
 )
-from infoclip_mmseg.datasets.transforms import check_image_file
 from infoclip_mmseg.utils.files import first_few
 
 FindTasks = Callable[[Path], list[Task]]
@@ -95,11 +95,9 @@ def progress_bar(console: Console, what: str, in_bytes: bool = False) -> Iterato
 def prepare(recipe: Recipe, root: Path, download: bool, workers: int, console: Console) -> None:
     """Bring a data set below a data root into the layout that the configs read.
 
-    With `download` what is missing is fetched; conversion runs in `workers` processes.
-
-    Raises:
-        PrepareError: Something has to be fetched (the message says what and from where), a file is
-            damaged or of another release, or the disk is full.
+    With `download` what is missing is fetched; conversion runs in `workers` processes. A
+    PrepareError tells what has to be fetched and from where, of a file that is damaged or of
+    another release, or of a full disk.
     """
     say = partial(console.out, highlight=False)
     if recipe.is_complete(root):

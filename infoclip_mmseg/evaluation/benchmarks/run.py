@@ -163,14 +163,9 @@ def run_benchmarks(
     """Evaluate a checkpoint on all planned benchmarks that are not finished yet.
 
     Each result goes to `work_dir/benchmarks` as soon as it is there. At the end `table1.md`, which
-    is returned, `table1.csv` and `table1.json` are written beside them.
-
-    Args:
-        runner: Runner of the model; it loads its checkpoint here.
-        plans, absent: From :func:`make_plans`.
-        checkpoint: File of the weights; None where the model has pretrained ones.
-        name: Of the checkpoint in the table.
-        redo: Evaluate again what is finished.
+    is returned, `table1.csv` and `table1.json` are written beside them; `name` is the checkpoint's
+    in the table. The runner loads it here; it is None where the model has pretrained weights. Plans
+    and what is absent are :func:`make_plans`'s; `redo` evaluates again what is finished.
     """
     folder = Path(runner.work_dir, FOLDER)
     state: list[Any] = [None]
