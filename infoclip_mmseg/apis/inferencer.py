@@ -196,22 +196,17 @@ class OpenVocabInferencer:
 
     def _stream(self, pictures: Iterator[Picture], call: _Call) -> Iterator[Prediction]:
         waiting: list[tuple[Picture, list[Tile]]] = []
-        failure: Exception | None = None
-        while True:
-            try:
-                picture = next(pictures, None)
-            except UNREADABLE as error:  # raised when what was read before is finished
-                picture, failure = None, error
-            if picture is not None:
+        try:
+            for picture in pictures:
                 height, width = picture.image.shape[:2]
                 waiting.append((picture, make_tiles(height, width, self.max_aspect)))
-            if picture is None or sum(len(t) for _, t in waiting) >= call.batch_size:
-                yield from self._finish(waiting, call)
-                waiting = []
-            if picture is None:
-                break
-        if failure is not None:
-            raise failure
+                if sum(len(tiles) for _, tiles in waiting) >= call.batch_size:
+                    ready, waiting = waiting, []
+                    yield from self._finish(ready, call)
+        except UNREADABLE:  # raised when what was read before is finished
+            yield from self._finish(waiting, call)
+            raise
+        yield from self._finish(waiting, call)
 
     def _check(self, picture: Picture, call: _Call) -> None:
         height, width = picture.image.shape[:2]

@@ -65,12 +65,8 @@ def align(
     model.set_vocabulary(names)
     dense = dense_embeddings(model, image)
     text = model.backbone.embed_prompts(model.prompts).mean(dim=1)
-    maps = [
-        relation_maps(relate, dense, text)[0].float().cpu().numpy()
-        for relate in (cosine, lpam)
-        if relate is not None
-    ]
-    return RelationMaps(tuple(names), *maps)
+    maps = [relation_maps(f, dense, text)[0] for f in (cosine, lpam) if f is not None]
+    return RelationMaps(tuple(names), *(one.float().cpu().numpy() for one in maps))
 
 
 def load_lpam(cfg: Config, weights: str | os.PathLike[str] | None, model: Any) -> Any:

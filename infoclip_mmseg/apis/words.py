@@ -34,8 +34,7 @@ class Words:
     """What pixels are labelled with in one call.
 
     Attributes:
-        classes: T names, as the user gave them.
-        background: Words for what is no class; may be empty.
+        classes, background: T names, as the user gave them; words for what is no class, or none.
         threshold: Probability below which a pixel is background, or None.
         names: N names of the results: the classes and, where there is one, the background.
         palette: N colours [r, g, b], 0..255.
@@ -67,9 +66,7 @@ def parse_words(text: str) -> list[str]:
 def load_classes(classes: str | Sequence[str]) -> list[str]:
     """Class names from a list; a string with semicolons; a vocabulary's name; a text or JSON file.
 
-    Raises:
-        FileNotFoundError: A string without semicolons that names neither a vocabulary nor a file.
-        TypeError, ValueError: See :func:`check_names`.
+    A string that is none of these is a FileNotFoundError; for others see :func:`check_names`.
     """
     if not isinstance(classes, Sequence):
         raise TypeError(

@@ -174,11 +174,8 @@ class LoadLabelMap(BaseTransform):
 
 def mmseg_rule(results: Mapping[str, Any]) -> LabelRule:
     """The rule of one of mmseg's own data sets, from what it hands to the pipeline."""
-    label_map = results.get('label_map') or {}
-    return LabelRule(
-        reduce_zero_label=bool(results.get('reduce_zero_label')),
-        label_map=tuple(sorted(label_map.items())),
-    )
+    label_map = tuple(sorted((results.get('label_map') or {}).items()))
+    return LabelRule(reduce_zero_label=bool(results.get('reduce_zero_label')), label_map=label_map)
 
 
 @functools.lru_cache(maxsize=16)

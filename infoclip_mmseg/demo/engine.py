@@ -155,11 +155,10 @@ def draw_examples(folder: Path) -> list[Example]:
     examples = []
     for number, index in enumerate(SCENES):
         scene = render_scene(scene_rng(5, 'test', index), (SIDE, SIDE), spec)
-        image = Image.fromarray(scene.image)
-        image = image.resize((SIDE * ENLARGED, SIDE * ENLARGED), Image.Resampling.NEAREST)
         path = folder / f'scene_{number + 1}.png'
-        image.save(path)
-        present = sorted({int(label) for label in scene.labels.ravel()})
+        enlarged = scene.image.repeat(ENLARGED, axis=0).repeat(ENLARGED, axis=1)
+        Image.fromarray(enlarged).save(path)
+        present = np.unique(scene.labels).tolist()
         absent = [i for i in range(len(spec.classes)) if i not in present][::7][:2]
         examples.append(Example(path, '\n'.join(spec.classes[i] for i in [*present, *absent])))
     return examples

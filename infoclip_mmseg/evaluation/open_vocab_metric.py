@@ -198,7 +198,6 @@ def _table(figures: dict[str, float], areas: Areas) -> PrettyTable:
     for name, meaning in MEANINGS.items():
         if name in figures:
             table.add_row([name, f'{figures[name]:.2f}', meaning])
-    table.add_row(
-        ['classes', len(areas.truth), f'{present} in the ground truth, {absent} only predicted']
-    )
+    counts = f'{present} in the ground truth, {absent} only predicted'
+    table.add_row(['classes', len(areas.truth), counts])
     return table

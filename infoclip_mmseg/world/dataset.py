@@ -89,9 +89,8 @@ class ComposedWorldDataset(BaseSegDataset):
         self.compositions = seen_compositions(self.spec) if objects == 'seen' else None
         every, seen = self.spec.classes, seen_classes(self.spec)
         classes = seen if vocabulary == 'seen' else every
-        self.lookup = np.array(
-            [classes.index(name) if name in classes else IGNORED for name in every], np.uint8
-        )
+        labels = [classes.index(name) if name in classes else IGNORED for name in every]
+        self.lookup = np.array(labels, np.uint8)
         if vocabulary == 'distractors':
             classes = (*classes, *distractor_names(self.spec, num_distractors))
         colours, others = dict(zip(every, world_palette(self.spec))), make_palette(len(classes))

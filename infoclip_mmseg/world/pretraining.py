@@ -31,8 +31,6 @@ from infoclip_mmseg.world import WorldSpec, caption, render_scene, scene_rng
 MAX_LOGIT_SCALE = math.log(100)
 """CLIP's bound on the logarithm of the inverse temperature (arXiv 2103.00020, section 2.5)."""
 
-CACHED_CAPTIONS = 20_000
-
 
 @DATASETS.register_module()
 class CaptionedViewsDataset(Dataset):
@@ -126,9 +124,7 @@ class ViewPreprocessor(BaseDataPreprocessor):
     def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
         """The batch of :func:`collate_views` with float images on the model's device."""
         data = self.cast_data(data)
-        images = {
-            key: (value.float() - self.mean) / self.std for key, value in data['images'].items()
-        }
+        images = {k: (v.float() - self.mean) / self.std for k, v in data['images'].items()}
         return dict(images=images, texts=data['texts'])
 
 
@@ -170,7 +166,7 @@ class ContrastiveCLIP(ViewsModel):
         super().__init__(backbone, **kwargs)
         self.backbone.clip.logit_scale.requires_grad_(True)
         self.contrast = ClipLoss()
-        self._tokens = lru_cache(CACHED_CAPTIONS)(lambda text: self.backbone.tokenizer([text])[0])
+        self._tokens = lru_cache(20_000)(lambda text: self.backbone.tokenizer([text])[0])
 
     def loss(self, images: dict[str, Tensor], texts: dict[str, list[str]]) -> dict[str, Tensor]:
         """One contrastive loss a size."""

@@ -200,10 +200,8 @@ def find_pc59_tasks(root: Path) -> list[Task]:
             f'{path} has no validation image {unknown[0]} ({len(unknown)} such); it is another '
             'file than expected, fetch it again'
         )
-    sources = [
-        (name, Path(f'{JSON_FILE}:{name}'), partial(draw_masks, *annotations[name]))
-        for name in names
-    ]
+    readers = {name: partial(draw_masks, *annotations[name]) for name in names}
+    sources = [(name, Path(f'{JSON_FILE}:{name}'), read) for name, read in readers.items()]
     return _label_tasks(PC59.made, root, pc59_table(), sources)
 
 

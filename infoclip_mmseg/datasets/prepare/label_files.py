@@ -26,8 +26,6 @@ from infoclip_mmseg.utils.files import first_few, write_whole
 Update = Callable[..., None]
 """Of a progress bar: `update(advance=n)` bytes or images more, `update(total=n)` of all."""
 
-SHOWN = 10
-"""Problems that an error shows in full."""
 FORMATS: dict[str, dict[str, Any]] = {
     '.png': dict(format='PNG'),
     '.tif': dict(format='TIFF', compression='tiff_adobe_deflate'),
@@ -176,7 +174,7 @@ def run_tasks(tasks: Sequence[Task], workers: int, update: Update) -> None:
     if problems:
         raise PrepareError(
             f'{len(problems)} of {len(tasks)} could not be converted:\n'
-            + first_few(sorted(problems), SHOWN, '\n', '\n  and {} more')
+            + first_few(sorted(problems), 10, '\n', '\n  and {} more')
             + '\nThe others are done. Mend these and start the same command again.'
         )
 
