@@ -28,8 +28,14 @@ from mmengine.config import Config
 
 from infoclip_mmseg.apis.loading import build_segmentor, find_config, load_clip, load_state
 from infoclip_mmseg.datasets.vocabularies import load_vocabulary
-from infoclip_mmseg.deploy.files import check_export, describe, save_onnx, save_pt2, save_text
-from infoclip_mmseg.deploy.view import export_program
+from infoclip_mmseg.deploy.export import (
+    check_export,
+    describe,
+    export_program,
+    save_onnx,
+    save_pt2,
+    save_text,
+)
 from infoclip_mmseg.engine.cfg_options import CfgOptions
 from infoclip_mmseg.engine.launch import check_file
 from infoclip_mmseg.utils.checkpoint_files import CheckpointError, load_checkpoint_file

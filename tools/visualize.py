@@ -38,6 +38,7 @@ from infoclip_mmseg.engine.cfg_options import CfgOptions
 from infoclip_mmseg.engine.launch import keep_freed_memory
 from infoclip_mmseg.utils.checkpoint_files import CheckpointError
 from infoclip_mmseg.utils.images import ImageError
+from infoclip_mmseg.visualization.lettering import figure_paths, save_figure
 from infoclip_mmseg.visualization.paper_figures import (
     draw_alignment,
     draw_embeddings,
@@ -46,7 +47,6 @@ from infoclip_mmseg.visualization.paper_figures import (
     import_sklearn,
     sample_points,
 )
-from infoclip_mmseg.visualization.saving import figure_paths, save_figure
 from infoclip_mmseg.visualization.sheet import draw_sheet, find_truths, read_truth
 
 MAX_WORDS = 12

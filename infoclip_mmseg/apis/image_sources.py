@@ -6,6 +6,7 @@ Legend: h w pixels.
 from __future__ import annotations
 
 import glob
+import itertools
 import logging
 import os
 import re
@@ -14,13 +15,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
+import requests
 from mmengine.logging import print_log
 from PIL import Image
 
-from infoclip_mmseg.apis.web_images import MAX_BYTES, check_scheme, fetch
 from infoclip_mmseg.utils.files import first_few
 from infoclip_mmseg.utils.images import (
     MAX_PIXELS,
@@ -34,6 +36,8 @@ from infoclip_mmseg.utils.images import (
 )
 
 VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg', '.wmv')
+MAX_BYTES = 32 << 20
+HEADERS = {'User-Agent': 'infoclip_mmseg', 'Accept-Encoding': 'identity'}
 UNREADABLE = (ImageError, OSError)
 
 OnError = str | Callable[[str, Exception], None]
@@ -42,10 +46,8 @@ OnError = str | Callable[[str, Exception], None]
 class Source(NamedTuple):
     """One input: a file, an address, an array, a Pillow image.
 
-    Attributes:
-        name: What results and errors call it: the path, the address or 'array 3'.
-        stem: Name of the files that are written for it, without suffix; differs from all others.
-        value: The input itself.
+    ``name`` is what results and errors call it: the path, the address or 'array 3'; ``stem`` names
+    the files that are written for it, without suffix, and differs from all others.
     """
 
     name: str
@@ -86,11 +88,9 @@ class Limits:
 def list_sources(inputs: Any) -> list[Source]:
     """Sources of the inputs, in their order; those of a folder or pattern in natural order.
 
-    Nothing is read or fetched here, so that a wrong path is found before any work.
-
-    Args:
-        inputs: A path, folder, glob pattern ('**' for all folders below), http(s) address, array
-            (see :func:`array_to_rgb`) or Pillow image, or a list of these.
+    Inputs are a path, folder, glob pattern ('**' for all folders below), http(s) address, array
+    (see :func:`array_to_rgb`) or Pillow image, or a list of these. Nothing is read or fetched here,
+    so that a wrong path is found before any work.
 
     Raises:
         FileNotFoundError: Paths that do not exist (all are named), a folder or pattern without
@@ -113,10 +113,9 @@ def list_sources(inputs: Any) -> list[Source]:
     for index, value in enumerate(values):
         name, stem = _name(value, index)
         stem = candidate = stem[:120] or 'image'
-        count = 1
+        counts = itertools.count(2)
         while candidate.casefold() in used:  # names that differ in case only are alike
-            count += 1
-            candidate = f'{stem}-{count}'
+            candidate = f'{stem}-{next(counts)}'
         used.add(candidate.casefold())
         sources.append(Source(name, candidate, value))
     return sources
@@ -135,22 +134,17 @@ def read_pictures(
     the bad one stay.
     """
     for source in sources:
-        pictures = open_source(source, limits)
-        while True:
-            try:
-                picture = next(pictures, None)
-                if picture is None:
-                    break
+        try:
+            for picture in open_source(source, limits):
                 check(picture)
-            except UNREADABLE as error:
-                if on_error == 'raise':
-                    raise
-                if callable(on_error):
-                    on_error(source.name, error)
-                else:
-                    print_log(f'skipped: {error}', logger='current', level=logging.WARNING)
-                break
-            yield picture
+                yield picture
+        except UNREADABLE as error:
+            if on_error == 'raise':
+                raise
+            if callable(on_error):
+                on_error(source.name, error)
+            else:
+                print_log(f'skipped: {error}', logger='current', level=logging.WARNING)
 
 
 def open_source(source: Source, limits: Limits) -> Iterator[Picture]:
@@ -287,3 +281,36 @@ def _frames(source: Source, limits: Limits) -> Iterator[Picture]:
             raise ImageError(f'{name}: no frame of the video can be read; it is damaged')
     finally:
         capture.release()
+
+
+def fetch(url: str, max_bytes: int = MAX_BYTES, timeout: float = 20.0) -> bytes:
+    """Bytes of a file at an http or https address; redirections stay within these two.
+
+    The server may be silent for ``timeout`` seconds. Another scheme, a larger file than
+    ``max_bytes``, or no answer is an ImageError.
+    """
+    check_scheme(url)
+    content = bytearray()
+    try:
+        with requests.get(url, headers=HEADERS, stream=True, timeout=timeout) as answer:
+            answer.raise_for_status()
+            for chunk in answer.iter_content(1 << 16):
+                content += chunk
+                if len(content) > max_bytes:
+                    raise ImageError(
+                        f'{url}: the file is larger than the limit of {max_bytes} bytes; download '
+                        'it yourself, or raise max_bytes'
+                    )
+    except (requests.RequestException, UnicodeError) as error:
+        raise ImageError(f'{url}: cannot be fetched ({error})') from error
+    return bytes(content)
+
+
+def check_scheme(url: str) -> None:
+    """Raise an ImageError for an address that is neither http nor https."""
+    scheme = urlsplit(url).scheme.lower()
+    if scheme not in ('http', 'https'):
+        raise ImageError(
+            f'{url}: addresses of scheme {scheme!r} are not opened, only http and https; pass '
+            'local files as paths'
+        )

@@ -116,11 +116,10 @@ class OpenVocabInferencer:
         background: Background = None,
         **options: Any,
     ) -> list[Prediction]:
-        """Segment images; arguments as for :meth:`stream`, which needs less memory for many images.
+        """A prediction for each image, also where there is only one.
 
-        Returns:
-            A prediction for each image, also where there is only one. Where an image cannot be
-            read the error that is raised has those before it as ``error.results``.
+        Arguments as for :meth:`stream`, which needs less memory for many images. Where an image
+        cannot be read the error that is raised has those before it as ``error.results``.
         """
         results: list[Prediction] = []
         try:
@@ -190,30 +189,24 @@ class OpenVocabInferencer:
         """The words of a call, checked; see :func:`~infoclip_mmseg.apis.words.plan_words`."""
         key = words_key(classes, background, self.model)
         planned = self._planned
-        if planned is not None and planned[0] == key:
-            return planned[1]
-        result = plan_words(classes, background, self.model)
-        self._planned = (key, result) if key is not None else None
-        return result
+        if planned is None or planned[0] != key:
+            planned = (key, plan_words(classes, background, self.model))
+            self._planned = planned if key is not None else None
+        return planned[1]
 
     def _stream(self, pictures: Iterator[Picture], call: _Call) -> Iterator[Prediction]:
         waiting: list[tuple[Picture, list[Tile]]] = []
-        failure: Exception | None = None
-        while True:
-            try:
-                picture = next(pictures, None)
-            except UNREADABLE as error:  # raised when what was read before is finished
-                picture, failure = None, error
-            if picture is not None:
+        try:
+            for picture in pictures:
                 height, width = picture.image.shape[:2]
                 waiting.append((picture, make_tiles(height, width, self.max_aspect)))
-            if picture is None or sum(len(t) for _, t in waiting) >= call.batch_size:
-                yield from self._finish(waiting, call)
-                waiting = []
-            if picture is None:
-                break
-        if failure is not None:
-            raise failure
+                if sum(len(tiles) for _, tiles in waiting) >= call.batch_size:
+                    ready, waiting = waiting, []
+                    yield from self._finish(ready, call)
+        except UNREADABLE:  # raised when what was read before is finished
+            yield from self._finish(waiting, call)
+            raise
+        yield from self._finish(waiting, call)
 
     def _check(self, picture: Picture, call: _Call) -> None:
         height, width = picture.image.shape[:2]
@@ -254,10 +247,10 @@ class OpenVocabInferencer:
 
     def _predict(self, parts: Sequence[tuple[Picture, Tile]], call: _Call) -> list[Maps]:
         """Maps of tiles at their own size."""
-        crops = []
-        for picture, (seen, _) in parts:
-            top, bottom, left, right = seen
-            crops.append(np.ascontiguousarray(picture.image[top:bottom, left:right, ::-1]))
+        crops = [
+            np.ascontiguousarray(picture.image[top:bottom, left:right, ::-1])
+            for picture, ((top, bottom, left, right), _) in parts
+        ]
         packed = [self._prepare(crop, picture.name) for crop, (picture, _) in zip(crops, parts)]
         data = {key: [item[key] for item in packed] for key in ('inputs', 'data_samples')}
         dtype = torch.float16 if self.device.type == 'cuda' else torch.bfloat16

@@ -56,13 +56,12 @@ def find_config(name: str | os.PathLike[str]) -> Path:
 
 def pick_device(device: str | torch.device | None) -> torch.device:
     """The device of a name; None takes CUDA where there is one."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     try:
         chosen = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
     except RuntimeError as error:
-        raise ValueError(
-            f"device must be such as 'cpu', 'cuda', 'cuda:1', got {device!r}"
-        ) from error
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        wanted = "device must be such as 'cpu', 'cuda', 'cuda:1'"
+        raise ValueError(f'{wanted}, got {device!r}') from error
     if chosen.type == 'cuda' and (chosen.index or 0) >= count:
         raise ValueError(
             f'device {str(chosen)!r} is not there: PyTorch {torch.__version__} sees {count} CUDA '
@@ -79,8 +78,7 @@ def build_segmentor(cfg: Config) -> Any:
             f'{cfg.filename}: expected a config whose model is an OpenVocabSegmentor, got '
             f'{model_cfg.get("type")!r}'
         )
-    left_out = OpenVocabSegmentor.TRAINING_KEYS
-    parts = {key: value for key, value in model_cfg.items() if key not in left_out}
+    parts = {k: v for k, v in model_cfg.items() if k not in OpenVocabSegmentor.TRAINING_KEYS}
     with DefaultScope.overwrite_default_scope('mmseg'):
         return MODELS.build(copy.deepcopy(parts))
 
@@ -129,10 +127,8 @@ def load_segmentor(
 
 def build_pipeline(cfg: Config) -> list[Any]:
     """The steps of a config's test pipeline after those that read files."""
-    steps = cfg.get('test_pipeline')
-    loader = cfg.get('test_dataloader')
-    if loader and loader.get('dataset', {}).get('pipeline'):
-        steps = loader.dataset.pipeline
+    loader = cfg.get('test_dataloader') or {}
+    steps = loader.get('dataset', {}).get('pipeline') or cfg.get('test_pipeline')
     steps = [s for s in steps or [dict(type='PackSegInputs')] if not s['type'].startswith(_READING)]
     with DefaultScope.overwrite_default_scope('mmseg'):
         return [TRANSFORMS.build(step) for step in steps]

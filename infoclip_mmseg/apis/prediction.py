@@ -38,12 +38,10 @@ class Prediction:
         names: N names: the T classes in the order given and, where the call has one, 'background'.
         palette: N colours [r, g, b], 0..255; the background is black.
         areas: Pixels (N,) of each name.
-        mean_scores: Mean probability (N,) of the winning word over the pixels of each name; NaN
-            where it has none.
+        mean_scores: Mean probability (N,) of the winning word over the pixels of each name, or NaN.
         num_classes: T.
         scores: Probabilities (T, h, w), float32, of the classes; None unless asked for.
-        probability: Probability (h, w), float32, of the word that won; None unless scores were
-            asked for.
+        probability: Probability (h, w), float32, of the word that won; likewise.
         visualization: The overlay with its legend, RGB 0..255; None unless asked for.
     """
 
@@ -71,7 +69,6 @@ class Prediction:
 
     def found(self) -> list[dict[str, Any]]:
         """Index, name, colour, pixels, share and mean score of what is there, largest first."""
-        order = np.argsort(-self.areas, kind='stable')
         return [
             dict(
                 index=int(i),
@@ -81,7 +78,7 @@ class Prediction:
                 share=round(float(self.shares[i]), 6),
                 mean_score=round(float(self.mean_scores[i]), 6),
             )
-            for i in order
+            for i in np.argsort(-self.areas, kind='stable')
             if self.areas[i]
         ]
 

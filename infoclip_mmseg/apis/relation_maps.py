@@ -50,8 +50,7 @@ def dense_embeddings(model: Any, image: NDArray[np.uint8]) -> Tensor:
     """Dense embeddings (1, C, H, W) of a whole image, RGB (h, w, 3), 0..255, as one view."""
     pixels = torch.from_numpy(np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1)))
     data = dict(inputs=[pixels], data_samples=[SegDataSample()])
-    inputs = model.data_preprocessor(data, False)['inputs']
-    return model.extract_feat(inputs).dense
+    return model.extract_feat(model.data_preprocessor(data, False)['inputs']).dense
 
 
 @torch.no_grad()
@@ -66,12 +65,8 @@ def align(
     model.set_vocabulary(names)
     dense = dense_embeddings(model, image)
     text = model.backbone.embed_prompts(model.prompts).mean(dim=1)
-    maps = [
-        relation_maps(relate, dense, text)[0].float().cpu().numpy()
-        for relate in (cosine, lpam)
-        if relate is not None
-    ]
-    return RelationMaps(tuple(names), *maps)
+    maps = [relation_maps(f, dense, text)[0] for f in (cosine, lpam) if f is not None]
+    return RelationMaps(tuple(names), *(one.float().cpu().numpy() for one in maps))
 
 
 def load_lpam(cfg: Config, weights: str | os.PathLike[str] | None, model: Any) -> Any:

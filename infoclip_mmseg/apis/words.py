@@ -34,8 +34,7 @@ class Words:
     """What pixels are labelled with in one call.
 
     Attributes:
-        classes: T names, as the user gave them.
-        background: Words for what is no class; may be empty.
+        classes, background: T names, as the user gave them; words for what is no class, or none.
         threshold: Probability below which a pixel is background, or None.
         names: N names of the results: the classes and, where there is one, the background.
         palette: N colours [r, g, b], 0..255.
@@ -55,17 +54,11 @@ class Words:
     owners: NDArray[np.int64]
     warnings: tuple[str, ...] = ()
 
-    @property
-    def background_index(self) -> int | None:
-        """Label of the background, T, or None where there is none."""
-        return len(self.classes) if len(self.names) > len(self.classes) else None
-
 
 def parse_words(text: str) -> list[str]:
-    """``'cat; red car, automobile'`` -> ``['cat', 'red car, automobile']``.
+    """``'cat; red car, automobile'`` -> ``['cat', 'red car, automobile']``; empty ones are dropped.
 
-    Words are separated by semicolons or line ends, synonyms of one word by commas; empty ones are
-    dropped.
+    Words are separated by semicolons or line ends, synonyms of one word by commas.
     """
     return [part.strip() for part in re.split(r'[;\n\r]', text) if split_synonyms(part)]
 
@@ -73,9 +66,7 @@ def parse_words(text: str) -> list[str]:
 def load_classes(classes: str | Sequence[str]) -> list[str]:
     """Class names from a list; a string with semicolons; a vocabulary's name; a text or JSON file.
 
-    Raises:
-        FileNotFoundError: A string without semicolons that names neither a vocabulary nor a file.
-        TypeError, ValueError: See :func:`check_names`.
+    A string that is none of these is a FileNotFoundError; for others see :func:`check_names`.
     """
     if not isinstance(classes, Sequence):
         raise TypeError(
@@ -123,7 +114,7 @@ def plan_words(classes: str | Sequence[str], background: Background, model: Any)
             'the pixels, the others none'
         )
     for note in notes:
-        _warn(note)
+        print_log(note, logger='current', level=logging.WARNING)
     kept, place = list(first.values()), {key: m for m, key in enumerate(first)}
     return Words(
         classes=tuple(names),
@@ -175,24 +166,16 @@ def _token_keys(names: Sequence[str], model: Any) -> tuple[list[tuple[bytes, ...
     prompts = build_prompts(names, model.vocabulary.templates, model.vocabulary.synonyms)
     tokenizer = model.backbone.tokenizer
     rows = np.asarray(tokenizer(list(prompts.texts)))
-    keys: list[list[bytes]] = [[] for _ in names]
-    cut: list[str] = []
-    notes: list[str] = []
+    encode = getattr(tokenizer, 'encode', None)
+    keys: list[tuple[bytes, ...]] = [()] * len(names)
+    cut: dict[str, str] = {}  # names that are cut off, as they are shown
     for text, owner, row in zip(prompts.texts, prompts.owners, rows):
         index = owner // prompts.num_templates
-        keys[index].append(row.tobytes())
-        encode = getattr(tokenizer, 'encode', None)
-        longer = row[-1] != 0 and (encode is None or len(encode(text)) + 2 > len(row))
-        if longer and names[index] not in cut:
-            cut.append(names[index])
-    if cut:
-        names_cut = [f'{name[:60]!r}{"..." if len(name) > 60 else ""}' for name in cut]
-        notes.append(
-            f'CLIP reads {rows.shape[1]} tokens of a prompt; what comes after them is not read of '
-            f'{first_few(names_cut, separator="; ")}'
-        )
-    return [tuple(key) for key in keys], notes
-
-
-def _warn(message: str) -> None:
-    print_log(message, logger='current', level=logging.WARNING)
+        name, keys[index] = names[index], (*keys[index], row.tobytes())
+        if row[-1] != 0 and (encode is None or len(encode(text)) + 2 > len(row)):
+            cut[name] = f'{name[:60]!r}{"..." if len(name) > 60 else ""}'
+    note = (
+        f'CLIP reads {rows.shape[1]} tokens of a prompt; what comes after them is not read of '
+        f'{first_few([*cut.values()], separator="; ")}'
+    )
+    return keys, [note] if cut else []

@@ -7,9 +7,8 @@ from infoclip_mmseg.datasets.benchmark_datasets import (
     PascalVOC20bDataset,
     PascalVOC20Dataset,
 )
-from infoclip_mmseg.datasets.folder_checks import check_dataloader_cfg
+from infoclip_mmseg.datasets.checks import CheckInputs, check_dataloader_cfg
 from infoclip_mmseg.datasets.label_maps import LoadLabelMap
-from infoclip_mmseg.datasets.transforms import CheckInputs
 from infoclip_mmseg.datasets.vocabularies import load_vocabulary
 from infoclip_mmseg.datasets.vocabulary_dataset import VocabularyDataset
 from infoclip_mmseg.world import ComposedWorldDataset

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,9 +32,8 @@ class Layout(NamedTuple):
     """One way in which a data set may lie below the root of the data.
 
     Attributes:
-        folder: Its folder below the root.
-        images: Folder of the images below that.
-        labels: Folder of the label maps below that.
+        folder, images, labels: Its folder below the root, and those of images and label maps below
+            that.
         dataset: Config of the data set that reads it, without paths and pipeline.
         num_values: Label maps hold 0..num_values - 1,
         ignored: and these values, which are no class.
@@ -97,8 +97,7 @@ class Benchmark(NamedTuple):
     """One data set.
 
     Attributes:
-        key: Name on the command line and in metric keys.
-        title: Name in the papers' tables.
+        key, title: Name on the command line and in metric keys, and in the papers' tables.
         num_images: Images of the published set.
         vocabulary: Its class list, see :mod:`infoclip_mmseg.datasets.vocabularies`.
         layouts: Ways in which it may lie on disk; the first that is there is taken.
@@ -137,12 +136,6 @@ def _coco_stuff(split: str, num_images: int) -> Benchmark:
     return Benchmark(f'coco-stuff {split}', 'COCO-Stuff', num_images, 'coco', (layout,))
 
 
-def _ade847(folder: str) -> Layout:
-    folders = ('images_detectron2/validation', 'annotations_detectron2/validation')
-    dataset = dict(type='ADE20K847Dataset')
-    return Layout(folder, *folders, dataset, 847, (IGNORED_16,), '.tif')
-
-
 def _ade150(folder: str) -> tuple[Layout, Layout]:
     images, ade = 'images/validation', dict(type='ADE20KDataset')
     plain, shifted = dict(ade, reduce_zero_label=True), dict(ade, reduce_zero_label=False)
@@ -164,74 +157,51 @@ def _voc(folder: str, plain: Cfg, shifted: Cfg, num_values: int) -> tuple[Layout
     return (original, *others)
 
 
-def _context(labels: str, dataset: Cfg, num_values: int, **rest: Any) -> Layout:
-    lists = ('pascalcontext_val.txt', _CONTEXT_MMSEG)
-    return Layout(VOC2010, 'JPEGImages', labels, dataset, num_values, listings=lists, **rest)
-
-
-def _benchmark(key: str, title: str, num_images: int, *layouts: Layout, **rest: Any) -> Benchmark:
-    return Benchmark(key, title, num_images, key, layouts, **rest)
-
-
-_CONTEXT_MMSEG = 'ImageSets/SegmentationContext/val.txt'
-_PC59 = dict(type='VocabularyDataset', vocabulary='pc59')
-_PC59_PLAIN, _PC59_SHIFTED = dict(_PC59, reduce_zero_label=True), dict(_PC59, listing='labels')
-_PC459 = dict(type='PascalContext459Dataset', listing='labels')
-_PAS20, _PAS20B = dict(type='PascalVOC20Dataset'), dict(type='PascalVOC20bDataset')
-
 COCO_SPLITS = (_coco_stuff('train2017', 118287), _coco_stuff('val2017', 5000))
 """What is trained on; not among the benchmarks."""
-_SIX = (
-    _benchmark(
-        'ade847', 'A-847', 2000, _ade847(ADE847), _ade847(f'ade/{ADE847}'), ignore_index=IGNORED_16
+_LISTED = 'ImageSets/SegmentationContext/val.txt'
+_context = partial(Layout, VOC2010, 'JPEGImages', listings=('pascalcontext_val.txt', _LISTED))
+_DETECTRON2 = ('images_detectron2/validation', 'annotations_detectron2/validation')
+_ADE847, _PC59 = dict(type='ADE20K847Dataset'), dict(type='VocabularyDataset', vocabulary='pc59')
+_PC459 = dict(type='PascalContext459Dataset', listing='labels')
+_PAS20, _PAS20B = dict(type='PascalVOC20Dataset'), dict(type='PascalVOC20bDataset')
+_LAYOUTS: dict[str, tuple[Layout, ...]] = dict(
+    ade847=tuple(
+        Layout(folder, *_DETECTRON2, _ADE847, 847, (IGNORED_16,), '.tif')
+        for folder in (ADE847, f'ade/{ADE847}')
     ),
-    _benchmark(
-        'pc459',
-        'PC-459',
-        5104,
+    pc459=(_context('annotations_detectron2/pc459_val', _PC459, 459, (459, IGNORED_16), '.tif'),),
+    ade150=(*_ade150(ADE150), *_ade150('ADEChallengeData2016')),
+    pc59=(
         _context(
-            'annotations_detectron2/pc459_val',
-            _PC459,
-            459,
-            ignored=(459, IGNORED_16),
-            label_suffix='.tif',
+            'SegmentationClassContext', dict(_PC59, reduce_zero_label=True), 60, ann_file=_LISTED
         ),
-        ignore_index=IGNORED_16,
+        _context('annotations_detectron2/pc59_val', dict(_PC59, listing='labels'), 59, (255,)),
     ),
-    _benchmark('ade150', 'A-150', 2000, *_ade150(ADE150), *_ade150('ADEChallengeData2016')),
-    _benchmark(
-        'pc59',
-        'PC-59',
-        5104,
-        _context('SegmentationClassContext', _PC59_PLAIN, 60, ann_file=_CONTEXT_MMSEG),
-        _context('annotations_detectron2/pc59_val', _PC59_SHIFTED, 59, ignored=(255,)),
-        prepared=(1, 0),
-    ),
-    _benchmark(
-        'voc20',
-        'PAS-20',
-        1449,
-        *_voc('annotations_detectron2', _PAS20, dict(_PAS20, reduce_zero_label=False), 20),
-        prepared=(2,),
-    ),
-    _benchmark(
-        'voc20b',
-        'PAS-20b',
-        1449,
-        *_voc('annotations_detectron2_bg', _PAS20B, dict(_PAS20B, label_map=None), 21),
-        prepared=(2,),
-    ),
+    voc20=_voc('annotations_detectron2', _PAS20, dict(_PAS20, reduce_zero_label=False), 20),
+    voc20b=_voc('annotations_detectron2_bg', _PAS20B, dict(_PAS20B, label_map=None), 21),
+)
+
+
+def _benchmark(key: str, title: str, num_images: int, **rest: Any) -> Benchmark:
+    return Benchmark(key, title, num_images, key, _LAYOUTS[key], **rest)
+
+
+_SIX = (
+    _benchmark('ade847', 'A-847', 2000, ignore_index=IGNORED_16),
+    _benchmark('pc459', 'PC-459', 5104, ignore_index=IGNORED_16),
+    _benchmark('ade150', 'A-150', 2000),
+    _benchmark('pc59', 'PC-59', 5104, prepared=(1, 0)),
+    _benchmark('voc20', 'PAS-20', 1449, prepared=(2,)),
+    _benchmark('voc20b', 'PAS-20b', 1449, prepared=(2,)),
 )
 BENCHMARKS: dict[str, Benchmark] = {benchmark.key: benchmark for benchmark in _SIX}
 
 
 def select_benchmarks(keys: str | Iterable[str]) -> list[Benchmark]:
-    """Benchmarks by their keys, in the order of the papers' tables.
+    """Benchmarks by their keys, in the order of the papers' tables; a ValueError for unknown ones.
 
     Keys come as a list or in one string with commas; 'all' stands for all six.
-
-    Raises:
-        ValueError: A key is unknown, or there is none.
     """
     keys = keys.split(',') if isinstance(keys, str) else list(keys)
     wanted = {part.strip() for key in keys for part in key.split(',') if part.strip()}
@@ -275,10 +245,7 @@ def make_dataloader_cfg(
     pipeline: Sequence[Cfg],
     template: Mapping[str, Any] | None = None,
 ) -> Cfg:
-    """Config of a benchmark's data loader; arguments of :func:`make_dataset_cfg`.
-
-    Of the config `template` of a data loader all but the data set is taken.
-    """
+    """Config of a data loader as `template`, but for the data set of :func:`make_dataset_cfg`."""
     rest = {key: value for key, value in (template or {}).items() if key != 'dataset'}
     loader = copy.deepcopy({**LOADER_DEFAULTS, **rest})
     return dict(loader, dataset=make_dataset_cfg(layout, data_root, pipeline))

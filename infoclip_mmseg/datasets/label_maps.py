@@ -51,12 +51,8 @@ def default_ignore_index(num_classes: int, reduce_zero_label: bool = False) -> i
 def file_values(rule: LabelRule, num_classes: int) -> NDArray[np.int64]:
     """The inverse of :func:`apply_label_rule`: what stands for each class in a data set's files.
 
-    Returns:
-        Values (T,), 0..65535: of several that become one class one of ``label_map``, and of these
-        the lowest.
-
-    Raises:
-        ValueError: No value becomes one of the classes.
+    Values are (T,), 0..65535: of several that become one class one of ``label_map``, and of these
+    the lowest. Where none becomes one of the classes a ValueError is raised.
     """
     table = _lookup_table(rule._replace(num_classes=num_classes))
     labels, first = np.unique(table, return_index=True)
@@ -76,16 +72,12 @@ def file_values(rule: LabelRule, num_classes: int) -> NDArray[np.int64]:
 
 
 def decode_label_map(data: bytes, name: str = 'label map') -> NDArray[np.uint16]:
-    """Values of a label map file: PNG, TIFF or any other image with one channel.
+    """Values (H, W), uint8 or uint16, of a label map: PNG, TIFF or another image of one channel.
 
-    Args:
-        data: Content of the file: 1, 8 or 16 bits a pixel, grey or with a palette, whose indices
-            are the values (H, W), uint8 or uint16.
-        name: Name of the file, for messages.
+    Pixels have 1, 8 or 16 bits, grey or indices of a palette; ``name`` is for messages.
 
     Raises:
-        ValueError: The file can't be read, has several channels, or values that don't fit in 16
-            bits.
+        ValueError: The file can't be read, has several channels or values of more than 16 bits.
     """
     try:
         with Image.open(io.BytesIO(data)) as image:
@@ -113,14 +105,10 @@ def decode_label_map(data: bytes, name: str = 'label map') -> NDArray[np.uint16]
 def apply_label_rule(
     values: NDArray[np.uint16], rule: LabelRule, name: str = 'label map'
 ) -> NDArray[np.uint16]:
-    """Values (H, W) of a file, whose name is for messages, to class indices.
+    """Values (H, W) of a file, whose name is for messages, to 0..T-1 or `rule.ignore_index`.
 
-    Returns:
-        (H, W), 0..T-1 or `rule.ignore_index`; uint8 where that is enough, else uint16; without
-        `rule.num_classes` the type of the values.
-
-    Raises:
-        ValueError: A value is no class, and `rule.outside` is 'error'.
+    They are uint8 where that is enough, else uint16; without `rule.num_classes` the type of the
+    values. A ValueError tells of a value that is no class where `rule.outside` is 'error'.
     """
     labels = _lookup_table(rule)[values]
     invalid = labels == _INVALID
@@ -147,10 +135,7 @@ class LoadLabelMap(BaseTransform):
     data set, as those of ``MMSegInferencer``, pass unchanged.
 
     Required key: seg_map_path. Optional: label_rule, reduce_zero_label, label_map. Added:
-    gt_seg_map (H, W), uint8 or uint16; seg_fields.
-
-    Args:
-        backend_args: See ``mmengine.fileio.get``.
+    gt_seg_map (H, W), uint8 or uint16; seg_fields. For the argument see ``mmengine.fileio.get``.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -189,11 +174,8 @@ class LoadLabelMap(BaseTransform):
 
 def mmseg_rule(results: Mapping[str, Any]) -> LabelRule:
     """The rule of one of mmseg's own data sets, from what it hands to the pipeline."""
-    label_map = results.get('label_map') or {}
-    return LabelRule(
-        reduce_zero_label=bool(results.get('reduce_zero_label')),
-        label_map=tuple(sorted(label_map.items())),
-    )
+    label_map = tuple(sorted((results.get('label_map') or {}).items()))
+    return LabelRule(reduce_zero_label=bool(results.get('reduce_zero_label')), label_map=label_map)
 
 
 @functools.lru_cache(maxsize=16)
@@ -215,18 +197,13 @@ def _lookup_table(rule: LabelRule) -> NDArray[np.int32]:
 
 
 def _describe(rule: LabelRule) -> str:
-    values = [value for value, _ in rule.label_map] or [
-        int(rule.reduce_zero_label),
-        (rule.num_classes or 0) - 1 + rule.reduce_zero_label,
-    ]
+    first = int(rule.reduce_zero_label)
+    values = [v for v, _ in rule.label_map] or [first, (rule.num_classes or 0) - 1 + first]
     return f'expected {values[0]}..{values[-1]}, {rule.ignore_index} for no label'
 
 
 class FileNumbering(NamedTuple):
-    """How the files of a data set, or of one of several that are joined, number the classes.
-
-    ``folder`` is where the images lie, or empty where that is not known.
-    """
+    """How the files of a data set, whose images lie in a folder ('' if unknown), number classes."""
 
     folder: str
     rule: LabelRule
@@ -264,14 +241,9 @@ def place_of(image: str, numberings: Sequence[FileNumbering]) -> tuple[Path, Lab
     The place is a path without suffix, the image's below its data set's folder; where several are
     joined, below the folder that all of theirs have in common.
     """
-    inside = [n for n in numberings if n.folder and _is_below(image, n.folder)]
-    if not inside:
+    path = Path(os.path.abspath(image))
+    rules = {Path(os.path.abspath(n.folder)): n.rule for n in reversed(numberings) if n.folder}
+    nearest = next((folder for folder in path.parents if folder in rules), None)
+    if nearest is None:
         return Path(Path(image).stem), numberings[0].rule
-    folders = [os.path.abspath(n.folder) for n in numberings if n.folder]
-    base = folders[0] if len(set(folders)) == 1 else os.path.commonpath(folders)
-    nearest = max(inside, key=lambda n: len(os.path.abspath(n.folder)))
-    return Path(os.path.relpath(os.path.abspath(image), base)).with_suffix(''), nearest.rule
-
-
-def _is_below(image: str, folder: str) -> bool:
-    return Path(os.path.abspath(folder)) in Path(os.path.abspath(image)).parents
+    return path.relative_to(os.path.commonpath(rules)).with_suffix(''), rules[nearest]

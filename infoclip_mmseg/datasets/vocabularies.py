@@ -59,9 +59,8 @@ def load_vocabulary(path: str | Path) -> list[str]:
 
     Args:
         path: Name of a shipped list (see :func:`shipped_vocabularies`), or a file: .json (see
-            :func:`parse_class_json`) or text (one class a
-            line, see :func:`parse_class_list`). A file that is
-            named like a shipped list is read by './NAME'.
+            :func:`parse_class_json`) or text (one class a line, see :func:`parse_class_list`). A
+            file that is named like a shipped list is read by './NAME'.
 
     Raises:
         FileNotFoundError: There is neither such a list nor such a file.
@@ -81,11 +80,8 @@ def load_vocabulary(path: str | Path) -> list[str]:
     try:
         names = parse(path.read_text(encoding='utf-8-sig'))
     except ValueError as error:
-        kinds = {
-            UnicodeDecodeError: ' is not UTF-8 text',
-            json.JSONDecodeError: ' is no valid JSON',
-        }
-        kind = kinds.get(type(error), '')
+        told = {UnicodeDecodeError: ' is not UTF-8 text', json.JSONDecodeError: ' is no valid JSON'}
+        kind = told.get(type(error), '')
         raise ValueError(f'vocabulary file {str(path)!r}{kind}: {error}') from error
     joined = [repr(name) for name in names if '_' in name]
     if joined:
@@ -100,13 +96,10 @@ def load_vocabulary(path: str | Path) -> list[str]:
 
 
 def check_several_classes(names: Sequence[str], owner: str) -> None:
-    """A data set needs something that its class is told from.
+    """Raise a ValueError, which names the owner, for a single class.
 
-    With a single class every labelled pixel is of it, and whatever else is taken for it stands
-    where there is no label, that is, does not count.
-
-    Raises:
-        ValueError: There is only one; the owner is named.
+    Every labelled pixel is of it, and whatever else is taken for it stands where there is no label,
+    that is, does not count.
     """
     if len(names) == 1:
         raise ValueError(
@@ -145,9 +138,7 @@ def parse_class_list(text: str) -> list[str]:
     colourless = _drop_colours(lines)
     names = _drop_indices(lines, colourless)
     coloured = colourless != texts
-    left = [
-        NUMBERS.fullmatch(name) or (coloured and NUMBER_AT_AN_END.fullmatch(name)) for name in names
-    ]
+    left = [NUMBERS.fullmatch(n) or (coloured and NUMBER_AT_AN_END.fullmatch(n)) for n in names]
     digits = all(line.isdecimal() for line in texts)  # names of handwritten digits
     for line, name in zip(lines, names):
         if not name:
@@ -195,10 +186,8 @@ def parse_class_json(text: str) -> list[str]:
 
 def _is_header(line: str) -> bool:
     words = re.findall(r'[^\W_]+', line.lower())
-    naming = [NAME_COLUMN.fullmatch(word) for word in words]
-    return any(naming) and all(
-        name or OTHER_COLUMN.fullmatch(word) for name, word in zip(naming, words)
-    )
+    others = [word for word in words if not NAME_COLUMN.fullmatch(word)]
+    return len(others) < len(words) and all(map(OTHER_COLUMN.fullmatch, others))
 
 
 def _drop_colours(lines: Sequence[Line]) -> list[str]:
@@ -244,11 +233,12 @@ def _drop_indices(lines: Sequence[Line], names: list[str]) -> list[str]:
 
 def _find_misfit(indices: Sequence[int]) -> int | None:
     """Place of the first one that keeps indices from being 0..n-1 or 1..n in some order."""
-    first, seen = int(0 not in indices), set()
+    first = int(0 not in indices)
+    left = set(range(first, first + len(indices)))
     for place, index in enumerate(indices):
-        if index in seen or not first <= index < first + len(indices):
+        if index not in left:
             return place
-        seen.add(index)
+        left.remove(index)
     return None
 
 

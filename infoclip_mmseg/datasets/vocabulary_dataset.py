@@ -87,22 +87,16 @@ class VocabularyDataset(BaseSegDataset):
         meta = make_metainfo(names, background_from)
         num_classes = len(meta['classes'])
         reduced = kwargs.get('reduce_zero_label', False)
-        ignored = (
-            default_ignore_index(num_classes, reduced) if ignore_index is None else ignore_index
-        )
+        if ignore_index is None:
+            ignore_index = default_ignore_index(num_classes, reduced)
         self.listing = listing
-        self.label_rule = LabelRule(
-            num_classes=num_classes,
-            ignore_index=ignored,
-            reduce_zero_label=reduced,
-            # Keys that come from JSON are strings.
-            label_map=tuple(sorted((int(k), v) for k, v in (label_map or {}).items())),
-            outside=outside,
-        )
+        # Keys that come from JSON are strings.
+        mapped = tuple(sorted((int(k), v) for k, v in (label_map or {}).items()))
+        self.label_rule = LabelRule(num_classes, ignore_index, reduced, mapped, outside)
         file_values(self.label_rule, num_classes)
         super().__init__(
-            metainfo={**meta, 'ignore_index': ignored, **(metainfo or {})},
-            ignore_index=ignored,
+            metainfo={**meta, 'ignore_index': ignore_index, **(metainfo or {})},
+            ignore_index=ignore_index,
             img_suffix=_suffixes(img_suffix),
             seg_map_suffix=_suffixes(seg_map_suffix),
             **kwargs,
@@ -114,14 +108,15 @@ class VocabularyDataset(BaseSegDataset):
         labels = self._list_labels()
         if self.ann_file:
             text = fileio.get_text(self.ann_file, 'utf-8-sig', backend_args=self.backend_args)
-            lines = text.splitlines()
-            stems, source = [line.strip() for line in lines if line.strip()], self.ann_file
+            source, stems = (
+                self.ann_file,
+                [line.strip() for line in text.splitlines() if line.strip()],
+            )
         else:
-            source, files, suffixes = {
-                'images': ('img_path', images, self.img_suffix),
-                'labels': ('seg_map_path', labels, self.seg_map_suffix),
-            }[self.listing]
-            stems = sorted(files or ())
+            source, files, suffixes = ('img_path', images, self.img_suffix)
+            if self.listing == 'labels':
+                source, files, suffixes = ('seg_map_path', labels or {}, self.seg_map_suffix)
+            stems = sorted(files)
             if not stems:
                 raise ValueError(
                     f'{type(self).__name__}: no file that ends in {suffixes} in '
@@ -187,8 +182,8 @@ class VocabularyDataset(BaseSegDataset):
                 raise FileNotFoundError(
                     f'{type(self).__name__}: {len(missing)} of {len(stems)} {what} that {source} '
                     f'asks for are not in {self.data_prefix[key]}: '
-                    f'{first_few(missing, 3, rest=" ...")}. Copy or make '
-                    'them, or check data_prefix, img_suffix and seg_map_suffix.'
+                    f'{first_few(missing, 3, rest=" ...")}. Copy or make them, or check '
+                    'data_prefix, img_suffix and seg_map_suffix.'
                 )
 
 
@@ -201,13 +196,8 @@ def make_metainfo(names: Sequence[str], background_from: int | None = None) -> d
             f'background_from must be 1..{len(names) - 1} for {len(names)} names, got '
             f'{background_from}'
         )
-    classes = [*names[:background_from], 'background']
-    return dict(
-        classes=classes,
-        palette=make_palette(len(classes)),
-        prompt_names=list(names),
-        fold_from=background_from,
-    )
+    meta = make_metainfo([*names[:background_from], 'background'])
+    return dict(meta, prompt_names=list(names), fold_from=background_from)
 
 
 def _suffixes(value: Suffixes) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ HINT = (
 )
 QUEUE_LENGTH = 64
 LOOPBACK = ('127.0.0.1', 'localhost', '::1')
+FONT, MONOSPACE = ['system-ui', 'sans-serif'], ['ui-monospace', 'monospace']
 
 
 def uploaded_image(**options: Any) -> Any:
@@ -75,10 +76,7 @@ def build_page(engine: DemoEngine, examples: Sequence[Example]) -> gr.Blocks:
         with gr.Row(equal_height=False):
             with gr.Column(scale=2, min_width=300, elem_classes='ic-inputs'):
                 image = uploaded_image(
-                    label='Image',
-                    sources=['upload', 'clipboard'],
-                    height=190,
-                    elem_id='ic-image',
+                    label='Image', sources=['upload', 'clipboard'], height=190, elem_id='ic-image'
                 )
                 gallery = gr.Dataset(
                     components=[gr.Image(type='filepath', render=False)],
@@ -118,36 +116,25 @@ def build_page(engine: DemoEngine, examples: Sequence[Example]) -> gr.Blocks:
 
 
 def launch(page: gr.Blocks, engine: DemoEngine, host: str, port: int) -> str:
-    """Serve the page of :func:`build_page` and its engine; returns the address.
-
-    Raises:
-        OSError: The port is taken.
-    """
+    """Serve the page of :func:`build_page`; returns the address. OSError: the port is taken."""
     page.queue(max_size=QUEUE_LENGTH, default_concurrency_limit=1, api_open=False)
     middleware = [Middleware(Guard, max_bytes=engine.limits.max_bytes)]
     if host in LOOPBACK:  # no other site can point a name of its own here
         names = dict(allowed_hosts=LOOPBACK, www_redirect=False)
         middleware.insert(0, Middleware(TrustedHostMiddleware, **names))
+    off = ('share', 'inbrowser', 'show_error', 'enable_monitoring', 'ssr_mode', 'pwa', 'mcp_server')
     script = (ASSETS / 'page.js').read_text('utf-8').strip().removesuffix(';')
     _, url, _ = page.launch(
         server_name=host,
         server_port=port,
         prevent_thread_lock=True,
-        share=False,
-        inbrowser=False,
-        show_error=False,
         quiet=True,
         allowed_paths=[],
         max_file_size=engine.limits.max_bytes,
-        enable_monitoring=False,
-        ssr_mode=False,
-        pwa=False,
-        mcp_server=False,
         footer_links=[],
+        **dict.fromkeys(off, False),
         app_kwargs=dict(middleware=middleware, docs_url=None, redoc_url=None, openapi_url=None),
-        theme=gr.themes.Default(
-            font=['system-ui', 'sans-serif'], font_mono=['ui-monospace', 'monospace']
-        ),
+        theme=gr.themes.Default(font=FONT, font_mono=MONOSPACE),
         css=(ASSETS / 'page.css').read_text('utf-8'),
         head=f'<script>({script})();</script>',
     )
@@ -155,7 +142,7 @@ def launch(page: gr.Blocks, engine: DemoEngine, host: str, port: int) -> str:
 
 
 def _header(engine: DemoEngine) -> str:
-    drawn = engine.inferencer.cfg.filename and 'world' in Path(engine.inferencer.cfg.filename).parts
+    drawn = 'world' in Path(engine.inferencer.cfg.filename or '').parts
     note = ' · a small CLIP that knows drawn scenes only' if drawn else ''
     return (
         f'<div class="ic-header"><h1>{TITLE}</h1>'

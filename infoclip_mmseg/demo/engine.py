@@ -41,14 +41,9 @@ class PageError(ValueError):
 
 @dataclass(frozen=True)
 class PageLimits:
-    """What a visitor may ask for.
+    """What a visitor may ask for: of an uploaded file, of the words with those for the background.
 
-    Attributes:
-        max_bytes: Size of an uploaded file.
-        max_pixels: Height times width of an uploaded image.
-        max_words: Words of a request, with those for the background.
-        max_characters: Length of their text.
-        work_pixels: Larger images are reduced to this many pixels before they are segmented.
+    Images of more than ``work_pixels`` are reduced to these before they are segmented.
     """
 
     max_bytes: int = 16 << 20
@@ -60,15 +55,11 @@ class PageLimits:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What is found in an image.
+    """What is found in an image, RGB (h, w, 3), 0..255, as it was segmented.
 
-    Attributes:
-        image: RGB (h, w, 3), 0..255, as it was segmented.
-        original: Height and width of the uploaded image, pixels.
-        words: The words of the request.
-        prediction: Labels, and scores where the words are few.
-        alignment: Cosine and LPAM maps of ``words.model_names``.
-        seconds: Time that the model took.
+    ``original`` is the height and width of the uploaded image in pixels. The prediction has scores
+    where the words are few; the alignment are maps of ``words.model_names``; ``seconds`` is the
+    time that the model took.
     """
 
     image: NDArray[np.uint8]
@@ -82,11 +73,7 @@ class Outcome:
 class DemoEngine:
     """A model that answers one request after the other.
 
-    Args:
-        config: Name or path of a config.
-        weights: Checkpoint; see :class:`OpenVocabInferencer`.
-        device, amp: See :class:`OpenVocabInferencer`.
-        limits: What is accepted.
+    The config is a name or path; for weights, device and amp see :class:`OpenVocabInferencer`.
     """
 
     def __init__(
@@ -105,15 +92,9 @@ class DemoEngine:
         self._lock = threading.Lock()
 
     def segment(self, path: Path | None, words: str, background: str = '') -> Outcome:
-        """Segment an uploaded file.
+        """Segment an uploaded file, or None; a PageError or ImageError names bad input.
 
-        Args:
-            path: The file; None where there is none.
-            words: Names, one a line or between semicolons.
-            background: Words for what is no class; empty for none.
-
-        Raises:
-            PageError, ImageError: Bad input, named.
+        Words, and those for what is no class, are one a line or between semicolons.
         """
         names, others = self._read_words(words, background)
         if path is None:
@@ -174,11 +155,10 @@ def draw_examples(folder: Path) -> list[Example]:
     examples = []
     for number, index in enumerate(SCENES):
         scene = render_scene(scene_rng(5, 'test', index), (SIDE, SIDE), spec)
-        image = Image.fromarray(scene.image)
-        image = image.resize((SIDE * ENLARGED, SIDE * ENLARGED), Image.Resampling.NEAREST)
         path = folder / f'scene_{number + 1}.png'
-        image.save(path)
-        present = sorted({int(label) for label in scene.labels.ravel()})
+        enlarged = scene.image.repeat(ENLARGED, axis=0).repeat(ENLARGED, axis=1)
+        Image.fromarray(enlarged).save(path)
+        present = np.unique(scene.labels).tolist()
         absent = [i for i in range(len(spec.classes)) if i not in present][::7][:2]
         examples.append(Example(path, '\n'.join(spec.classes[i] for i in [*present, *absent])))
     return examples

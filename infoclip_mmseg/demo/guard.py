@@ -33,12 +33,8 @@ class Guard:
     """Lets through what the page needs and refuses everything else.
 
     Gradio has many more endpoints: it describes its functions, forwards requests to other servers,
-    fetches files from addresses. Here they do not exist. Bodies are limited before they are
-    stored, and a page can load nothing from other servers.
-
-    Args:
-        app: The application behind it.
-        max_bytes: Largest uploaded file.
+    fetches files from addresses. Here they do not exist. Bodies are limited before they are stored
+    (uploaded files to ``max_bytes``), and a page can load nothing from other servers.
     """
 
     def __init__(self, app: Any, max_bytes: int) -> None:
@@ -52,12 +48,11 @@ class Guard:
             limit = self.max_bytes + _OVERHEAD if '/upload' in scope['path'] else MAX_JSON_BYTES
             problem = _check(scope, limit) or await self._pass_on(scope, receive, send, limit)
             if problem is not None:
-                status, text = problem
-                await PlainTextResponse(text, status, _HEADERS)(scope, receive, send)
+                await PlainTextResponse(*problem, _HEADERS)(scope, receive, send)
 
     async def _pass_on(
         self, scope: Any, receive: Any, send: Any, limit: int
-    ) -> tuple[int, str] | None:
+    ) -> tuple[str, int] | None:
         """Pass on a request; its body may not tell its length, and is cut off at the limit."""
         left = limit
 
@@ -82,14 +77,14 @@ class Guard:
         return None if left >= 0 else _too_large(limit)
 
 
-def _check(scope: Any, limit: int) -> tuple[int, str] | None:
-    """Status and text of a refusal."""
+def _check(scope: Any, limit: int) -> tuple[str, int] | None:
+    """Text and status of a refusal."""
     allowed = {'GET': _READ, 'HEAD': _READ, 'POST': _WRITE}.get(scope['method'])
     if allowed is None or not allowed.fullmatch(scope['path']):
-        return 404, 'there is no such page'
+        return 'there is no such page', 404
     length = Headers(scope=scope).get('content-length', '0')
     return None if length.isdigit() and int(length) <= limit else _too_large(limit)
 
 
-def _too_large(limit: int) -> tuple[int, str]:
-    return 413, f'the request is larger than {limit} bytes'
+def _too_large(limit: int) -> tuple[str, int]:
+    return f'the request is larger than {limit} bytes', 413

@@ -163,12 +163,11 @@ def _map(title: str, values: NDArray[np.floating] | None, reason: str) -> dict[s
 
 def _chip(item: tuple[int, Entry]) -> str:
     place, entry = item
-    colour = '#{:02x}{:02x}{:02x}'.format(*entry.colour)
     name, share = escape(entry.name), f'{100 * entry.share:.1f} %'
     absent = '' if entry.share else ' ic-absent'
     return (
         f'<button type="button" class="ic-chip{absent}" data-place="{place}" aria-pressed="false" '
-        f'title="{name}"><i style="background:{colour}"></i><b>{name}</b><span>{share}</span>'
+        f'title="{name}"><i style="background:{entry.code}"></i><b>{name}</b><span>{share}</span>'
         '</button>'
     )
 

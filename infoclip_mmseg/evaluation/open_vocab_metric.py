@@ -1,12 +1,18 @@
-"""IoU under both conventions by exact counts, and label maps written as the data set has them."""
+"""IoU under both conventions by exact counts, and label maps written as the data set has them.
+
+The two ways to average IoU differ in the classes that have no pixel in the ground truth. If one of
+them is predicted somewhere, mmseg and older versions of detectron2 count it with IoU 0; newer
+versions of detectron2 leave it out.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from mmengine.logging import MMLogger, print_log
 from mmseg.evaluation import IoUMetric
 from mmseg.registry import METRICS
@@ -14,21 +20,8 @@ from PIL import Image
 from prettytable import PrettyTable
 from torch import Tensor
 
-from infoclip_mmseg.datasets.label_maps import (
-    IGNORED_8,
-    file_values,
-    numbering_of_meta,
-    place_of,
-)
+from infoclip_mmseg.datasets.label_maps import IGNORED_8, file_values, numbering_of_meta, place_of
 from infoclip_mmseg.datasets.vocabularies import check_several_classes
-from infoclip_mmseg.evaluation.areas import (
-    Areas,
-    class_iou,
-    count_areas,
-    frequency_weighted_iou,
-    total_areas,
-    without_absent,
-)
 
 MEANINGS = dict(
     mIoU='predicted classes that are absent from the ground truth count as 0: mmseg, older '
@@ -38,6 +31,64 @@ MEANINGS = dict(
     mAcc='mean over classes of the share of their pixels that are right; the same in both',
     aAcc='share of all pixels that are right',
 )
+
+
+class Areas(NamedTuple):
+    """Pixels by class, (T,) each: intersection, union, prediction, ground truth."""
+
+    intersection: Tensor
+    union: Tensor
+    prediction: Tensor
+    truth: Tensor
+
+
+def count_areas(prediction: Tensor, truth: Tensor, num_classes: int, ignore_index: int) -> Areas:
+    """Areas of one image: exact counts, int64, on the CPU.
+
+    Predictions and ground truth are (H, W), 0..T-1; where the truth is `ignore_index` no pixel
+    counts. A ValueError where sizes differ, or a value lies outside of the classes.
+    """
+    if prediction.shape != truth.shape:
+        raise ValueError(
+            f'prediction {tuple(prediction.shape)} and ground truth {tuple(truth.shape)} must be '
+            'of the same size'
+        )
+    counted = truth != ignore_index
+    prediction, truth = prediction[counted].long(), truth[counted].long()
+    for what, values in (('prediction', prediction), ('ground truth', truth)):
+        if values.numel() and not 0 <= int(values.min()) <= int(values.max()) < num_classes:
+            raise ValueError(
+                f'the {what} has values from {int(values.min())} to {int(values.max())}, but the '
+                f'data set has {num_classes} classes (0..{num_classes - 1}, {ignore_index} ignored)'
+            )
+    predicted, true, common = (
+        torch.bincount(values, minlength=num_classes).cpu()
+        for values in (prediction, truth, truth[prediction == truth])
+    )
+    return Areas(common, predicted + true - common, predicted, true)
+
+
+def total_areas(areas: Iterable[Iterable[Tensor]]) -> Areas:
+    """Sums over images, float64: exact up to 9e15 pixels (float32: up to 2e7)."""
+    return Areas(*(sum(part.double() for part in parts) for parts in zip(*areas)))
+
+
+def without_absent(areas: Iterable[Tensor]) -> Areas:
+    """Areas in which classes without ground truth were never predicted: their figures are NaN."""
+    intersection, union, prediction, truth = areas
+    present = truth > 0
+    zero = torch.zeros_like(truth)
+    return Areas(intersection, union.where(present, zero), prediction.where(present, zero), truth)
+
+
+def class_iou(areas: Areas) -> Tensor:
+    """IoU of each class, (T,), 0..1; NaN for classes that are neither true nor predicted."""
+    return areas.intersection.double() / areas.union.double()
+
+
+def frequency_weighted_iou(areas: Areas) -> float:
+    """Mean of the IoU weighted by the share of ground-truth pixels, 0..1."""
+    return float((class_iou(areas) * areas.truth).nansum() / areas.truth.sum())
 
 
 class CountedIoUMetric(IoUMetric):
@@ -54,9 +105,8 @@ class CountedIoUMetric(IoUMetric):
             data set's metainfo, or folds none.
         **kwargs: Arguments of IoUMetric.
 
-    Raises:
-        ValueError: In evaluation: a prediction or a label is none of the classes, there is only one
-            class, there is no ground truth, or two images have one output file.
+    Evaluation raises a ValueError where a prediction or a label is none of the classes, there is
+    only one class, there is no ground truth, or two images have one output file.
     """
 
     def __init__(
@@ -124,10 +174,7 @@ class OpenVocabIoUMetric(CountedIoUMetric):
     `mIoU`, `mAcc` and `aAcc` are IoUMetric's. `mIoU_present` is the mean over the classes that the
     ground truth holds (newer versions of detectron2); `mIoU` also counts, with 0, each class that
     it does not hold but that is predicted somewhere. Pixels are counted as integers, so that
-    large data sets lose none.
-
-    Args:
-        **kwargs: Arguments of :class:`CountedIoUMetric`.
+    large data sets lose none. Arguments are those of :class:`CountedIoUMetric`.
     """
 
     def compute_metrics(self, results: list[Areas]) -> dict[str, float]:
@@ -151,7 +198,6 @@ def _table(figures: dict[str, float], areas: Areas) -> PrettyTable:
     for name, meaning in MEANINGS.items():
         if name in figures:
             table.add_row([name, f'{figures[name]:.2f}', meaning])
-    table.add_row(
-        ['classes', len(areas.truth), f'{present} in the ground truth, {absent} only predicted']
-    )
+    counts = f'{present} in the ground truth, {absent} only predicted'
+    table.add_row(['classes', len(areas.truth), counts])
     return table

@@ -12,12 +12,16 @@ from mmseg.registry import METRICS
 from prettytable import PrettyTable
 
 from infoclip_mmseg.datasets.vocabularies import check_several_classes, load_vocabulary
-from infoclip_mmseg.evaluation.areas import Areas, class_iou, total_areas, without_absent
-from infoclip_mmseg.evaluation.open_vocab_metric import CountedIoUMetric
+from infoclip_mmseg.evaluation.open_vocab_metric import (
+    Areas,
+    CountedIoUMetric,
+    class_iou,
+    total_areas,
+    without_absent,
+)
 from infoclip_mmseg.utils.files import first_few
 
 ABSENT = ('count', 'skip')
-NAMES_WIDTH = 70
 MEND = (
     "Name the training classes by the metric's argument `seen` (a list of names or a vocabulary "
     'file), or by `seen_classes` in the metainfo of the data set.'
@@ -28,14 +32,8 @@ def find_seen(classes: Sequence[str], seen: Iterable[str]) -> np.ndarray:
     """Which classes, (T,) bool, a list of seen names holds.
 
     Two names agree if they are equal as a whole or in their first synonym (what stands before the
-    first comma), upper and lower case told apart.
-
-    Args:
-        classes: T class names in label order.
-        seen: Names of the training classes; those that are not among `classes` are overlooked.
-
-    Raises:
-        ValueError: None of the classes is seen, or all of them are.
+    first comma), upper and lower case told apart. Names of training classes that are not among the
+    T `classes` are overlooked. A ValueError where none of the classes is seen, or all of them are.
     """
     seen = list(seen)
     keys = {key for name in seen for key in _keys(name)}
@@ -158,7 +156,7 @@ def _table(
 ) -> PrettyTable:
     """One row for the seen and one for the unseen classes."""
     table = PrettyTable(['Group', 'Counted', 'mIoU', 'Classes'])
-    table.max_width['Classes'], table.align['Classes'] = NAMES_WIDTH, 'l'
+    table.max_width['Classes'], table.align['Classes'] = 70, 'l'
     for group, mask in (('seen', seen), ('unseen', ~seen)):
         counted = f'{np.count_nonzero(~np.isnan(iou[mask]))} of {np.count_nonzero(mask)}'
         names = ', '.join(name for name, inside in zip(classes, mask) if inside)

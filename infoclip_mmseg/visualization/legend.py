@@ -80,13 +80,9 @@ def add_legend(figure: Figure, entries: Sequence[tuple[str, Any]]) -> None:
     columns = legend_columns([text for text, _ in entries], figure.get_figwidth())
     rows = -(-len(entries) // columns)
     figure.set_figheight(figure.get_figheight() + 0.19 * rows + 0.25)
-    figure.legend(
-        handles=[Patch(color=colour, label=text) for text, colour in entries],
-        loc='outside lower center',
-        ncols=columns,
-        fontsize=8,
-        frameon=False,
-    )
+    handles = [Patch(color=colour, label=text) for text, colour in entries]
+    look: dict[str, Any] = dict(ncols=columns, fontsize=8, frameon=False)
+    figure.legend(handles=handles, loc='outside lower center', **look)
 
 
 def legend_columns(labels: Sequence[str], width: float, most: int = 6) -> int:

@@ -1,7 +1,8 @@
 r"""Texts that pictures can show: cut to a length, in fonts that have their letters.
 
 Letters that Matplotlib's own font lacks are taken from installed fonts, each from the first that
-has it. What no font has, and what is not printable, is written as an escape (``\u732b``).
+has it. What no font has, and what is not printable, is written as an escape (``\u732b``). Figures
+are written with these texts.
 """
 
 from __future__ import annotations
@@ -10,13 +11,20 @@ import bisect
 import contextlib
 import functools
 import itertools
+from pathlib import Path
 
+import matplotlib
 from matplotlib import get_data_path
+from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager, get_font
 from matplotlib.text import Text
 from PIL import ImageFont
 
 USUAL = 'DejaVu Sans'
+SUFFIXES = ('.png', '.pdf')
+DPI = 150
+# The same figure gives the same bytes.
+_METADATA = {'.png': {'Software': None}, '.pdf': {'CreationDate': None}}
 _LONGEST = 400
 """Letters of a line that are looked at."""
 
@@ -68,6 +76,29 @@ def plain(text: str, length: int = 28) -> str:
 def class_label(name: str, length: int = 28) -> str:
     """The first of a class's synonyms as a :func:`plain` text."""
     return plain(name.split(',')[0], length)
+
+
+def figure_paths(out: Path) -> list[Path]:
+    """The files of a figure: the one that is named, or PNG and PDF where no suffix is."""
+    if out.suffix.lower() in SUFFIXES:
+        return [out]
+    if out.suffix:
+        raise ValueError(
+            f'{out}: figures are written as .png or .pdf; a name without suffix gives both'
+        )
+    return [out.with_name(out.name + suffix) for suffix in SUFFIXES]
+
+
+def save_figure(figure: Figure, out: Path) -> list[Path]:
+    """Write a figure to the files of :func:`figure_paths`, and return them."""
+    paths = figure_paths(out)
+    for text in figure.findobj(Text):
+        set_fonts(text)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context({'pdf.fonttype': 42}):  # text of PDF files stays text
+        for path in paths:
+            figure.savefig(path, dpi=DPI, metadata=_METADATA[path.suffix.lower()])
+    return paths
 
 
 def _families(text: str) -> dict[str, str]:

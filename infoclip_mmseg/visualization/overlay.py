@@ -42,9 +42,7 @@ def draw_overlay(
     """An image with its labels in colour and, below it, a legend of the names that it has.
 
     The image is RGB (h, w, 3), 0..255, the labels are (h, w), 0..N-1; the rest as in :func:`blend`.
-
-    Returns:
-        RGB (h', w', 3), 0..255, its longer side within ``SIDES`` before the legend is added.
+    The result is RGB (h', w', 3), its longer side within ``SIDES`` before the legend is added.
     """
     image = fit_side(image, *SIDES)
     labels = fit_side(labels.astype(np.uint16), *SIDES, exact=True)

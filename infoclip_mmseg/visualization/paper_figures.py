@@ -25,8 +25,6 @@ SHOWN = 30
 GREY = '#c8c8c8'
 CELL = 1.75
 """Width of an image among heat maps, in inches."""
-RANGE = (1, 99)
-"""Percentiles of the values of heat maps that get the ends of the colour scale."""
 _PAIR = re.compile(r'\s*(.+?)[\s=]+([-+.\deE]+)\s*,\s*(.+?)[\s=]+([-+.\deE]+)\s*')
 
 
@@ -46,12 +44,8 @@ def embed_2d(points: NDArray, perplexity: float = 30.0, seed: int = 0) -> NDArra
     """Places (P, 2) of finite points (P, C) by t-SNE on their directions.
 
     The points are brought to unit length, so that distances follow cosines. It runs on one thread:
-    the same points and seed give the same places.
-
-    Raises:
-        ImportError: See :func:`import_sklearn`.
-        ValueError: The perplexity (about how many neighbours a point has) does not lie between 0
-            and the number of points.
+    the same points and seed give the same places. The perplexity (about how many neighbours a point
+    has) must lie between 0 and the number of points, else a ValueError is raised.
     """
     tsne, threadpool_limits = import_sklearn()
     if not 0 < perplexity < len(points):
@@ -108,12 +102,9 @@ def draw_alignment(
 ) -> Figure:
     """A block of rows an image: the image, then a row for each kind of map, a column a word.
 
-    Args:
-        images: n images (h, w, 3), RGB 0..255.
-        maps: Title of a row to its n maps (T, H, W).
-        names: T words.
-        scale: 'row': the words of a row share a scale, shown at its right, so that they compare;
-            'map': each map has a scale of its own, written below it.
+    Images are n (h, w, 3), RGB 0..255; ``maps`` has the title of a row and its n maps (T, H, W). By
+    the scale 'row' the words of a row share one, shown at its right, so that they compare; by 'map'
+    each map has its own, written below it.
     """
     if scale not in ('row', 'map'):
         raise ValueError(f"scale must be 'row' or 'map', got {scale!r}")
@@ -148,8 +139,8 @@ def draw_alignment(
 
 
 def limits(values: NDArray[np.float32]) -> tuple[float, float]:
-    """Ends of a colour scale: ``RANGE`` percentiles, never equal."""
-    low, high = (float(v) for v in np.percentile(values, RANGE))
+    """Ends of a colour scale: the first and the 99th percentile, never equal."""
+    low, high = np.percentile(values, (1, 99)).tolist()
     return (low, high) if high > low else (low - 1e-6, low + 1e-6)
 
 
@@ -160,15 +151,8 @@ def _draw_row(
     for cell, values in zip(cells, maps):
         low, high = limits(maps if scale == 'row' else values)
         cell.imshow(grey, cmap='gray', vmin=0, vmax=255)
-        drawn = cell.imshow(
-            values,
-            cmap='turbo',
-            vmin=low,
-            vmax=high,
-            alpha=0.62,
-            interpolation='bilinear',
-            extent=(-0.5, width - 0.5, height - 0.5, -0.5),
-        )
+        look = dict(cmap='turbo', vmin=low, vmax=high, alpha=0.62, interpolation='bilinear')
+        drawn = cell.imshow(values, extent=(-0.5, width - 0.5, height - 0.5, -0.5), **look)
         cell.set(xticks=[], yticks=[])
         if scale == 'map':
             cell.set_xlabel(f'{low:.2f} to {high:.2f}', fontsize=7, labelpad=2)

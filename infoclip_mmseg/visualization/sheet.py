@@ -15,9 +15,8 @@ from PIL import Image
 
 from infoclip_mmseg.utils.files import first_few
 from infoclip_mmseg.visualization.legend import add_legend, entries_of
-from infoclip_mmseg.visualization.lettering import class_label, plain
+from infoclip_mmseg.visualization.lettering import class_label, plain, save_figure
 from infoclip_mmseg.visualization.overlay import PHOTO_SIDE, blend, fit_side
-from infoclip_mmseg.visualization.saving import save_figure
 
 LEGEND_ENTRIES = 48
 CELL = 2.1
@@ -43,8 +42,7 @@ def draw_sheet(
 
     Args:
         path: PNG or PDF to write; without suffix both. It is returned.
-        images: n images (h, w, 3), RGB 0..255.
-        maps: Title of a column to its n label maps (h, w).
+        images, maps: n images (h, w, 3), RGB 0..255, and title of a column to its n maps (h, w).
         classes, palette: T names and colours, 0..255.
         truth: Title of the column that is the truth, or None.
         marked: Class names that get a star in the legend (unseen classes).

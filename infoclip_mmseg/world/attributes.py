@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,8 +71,7 @@ class WorldSpec:
         shapes: Names from ``SHAPES`` that are part of a class. Empty: objects have any of all
             outlines, and the outline means nothing.
         grounds: Names from ``GROUNDS``.
-        num_seen: How many compositions are seen in fine-tuning.
-        split_seed: Which ones.
+        num_seen, split_seed: How many compositions are seen in fine-tuning, and which ones.
 
     Raises:
         ValueError: An unknown or repeated name, fewer than two grounds, or an impossible
@@ -87,9 +86,7 @@ class WorldSpec:
     split_seed: int = 0
 
     def __post_init__(self) -> None:
-        known: dict[str, Mapping] = dict(
-            colours=COLOURS, textures=TEXTURES, shapes=SHAPES, grounds=GROUNDS
-        )
+        known: dict = dict(colours=COLOURS, textures=TEXTURES, shapes=SHAPES, grounds=GROUNDS)
         for field, table in known.items():
             names, values = tuple(table), tuple(getattr(self, field))
             object.__setattr__(self, field, values)
@@ -175,8 +172,7 @@ def seen_classes(spec: WorldSpec) -> tuple[str, ...]:
 def distractor_names(spec: WorldSpec, count: int) -> tuple[str, ...]:
     """Names that never occur in a scene: everyday words and compositions with unknown attributes.
 
-    Raises:
-        ValueError: There are not so many.
+    A ValueError where there are not so many.
     """
     shapes = (*(spec.shapes or ('object',)), *OTHER_SHAPES)
     textures, colours = (*spec.textures, *OTHER_TEXTURES), (*spec.colours, *OTHER_COLOURS)

@@ -49,8 +49,7 @@ class ComposedWorldDataset(BaseSegDataset):
         spec: Overrides of the world, see :class:`~infoclip_mmseg.world.WorldSpec`.
         kwargs: As in ``BaseSegDataset``: ``pipeline``, ``indices``, ``test_mode`` and so on.
 
-    Raises:
-        ValueError: Unknown option, or a size below 16 pixels.
+    Unknown options and a size below 16 pixels are a ValueError.
     """
 
     METAINFO: ClassVar[dict[str, Any]] = dict(
@@ -90,25 +89,17 @@ class ComposedWorldDataset(BaseSegDataset):
         self.compositions = seen_compositions(self.spec) if objects == 'seen' else None
         every, seen = self.spec.classes, seen_classes(self.spec)
         classes = seen if vocabulary == 'seen' else every
-        self.lookup = np.array(
-            [classes.index(name) if name in classes else IGNORED for name in every], np.uint8
-        )
+        labels = [classes.index(name) if name in classes else IGNORED for name in every]
+        self.lookup = np.array(labels, np.uint8)
         if vocabulary == 'distractors':
             classes = (*classes, *distractor_names(self.spec, num_distractors))
-        colours = dict(zip(every, world_palette(self.spec)))
-        palette = [
-            colours.get(name, other) for name, other in zip(classes, make_palette(len(classes)))
-        ]
-        meta = dict(classes=classes, palette=palette, seen_classes=seen)
-        steps = [
-            step
-            for step in pipeline
-            if not (isinstance(step, dict) and step.get('type') in LOADING_STEPS)
-        ]
+        colours, others = dict(zip(every, world_palette(self.spec))), make_palette(len(classes))
+        palette = [colours.get(name, other) for name, other in zip(classes, others)]
+        meta = {'classes': classes, 'palette': palette, 'seen_classes': seen, **(metainfo or {})}
+        kinds = [step.get('type') if isinstance(step, dict) else None for step in pipeline]
+        steps = [step for step, kind in zip(pipeline, kinds) if kind not in LOADING_STEPS]
         usual = dict(data_prefix=dict(img_path='', seg_map_path=''), img_suffix='.png')
-        super().__init__(
-            metainfo={**meta, **(metainfo or {})}, pipeline=steps, **{**usual, **kwargs}
-        )
+        super().__init__(metainfo=meta, pipeline=steps, **{**usual, **kwargs})
 
     @classmethod
     def get_label_map(cls, new_classes: Sequence | None = None) -> None:

@@ -31,8 +31,6 @@ from infoclip_mmseg.world import WorldSpec, caption, render_scene, scene_rng
 MAX_LOGIT_SCALE = math.log(100)
 """CLIP's bound on the logarithm of the inverse temperature (arXiv 2103.00020, section 2.5)."""
 
-CACHED_CAPTIONS = 20_000
-
 
 @DATASETS.register_module()
 class CaptionedViewsDataset(Dataset):
@@ -46,13 +44,10 @@ class CaptionedViewsDataset(Dataset):
         views: Side in pixels to the number of views of that size in a scene.
         length: Number of scenes.
         seed: Of the scenes and the captions. Scene i is the same in every process.
-        size: Height and width of a scene, pixels.
+        size: Height and width of a scene, pixels; a ValueError where a view is larger.
         named: Side of a view to how many classes its caption names at most; 4 where it is not
             given. Captions of close-ups name their one subject.
         spec: Overrides of the world's attributes, see :class:`~infoclip_mmseg.world.WorldSpec`.
-
-    Raises:
-        ValueError: A view is larger than the scene.
     """
 
     def __init__(
@@ -129,19 +124,15 @@ class ViewPreprocessor(BaseDataPreprocessor):
     def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
         """The batch of :func:`collate_views` with float images on the model's device."""
         data = self.cast_data(data)
-        images = {
-            key: (value.float() - self.mean) / self.std for key, value in data['images'].items()
-        }
+        images = {k: (v.float() - self.mean) / self.std for k, v in data['images'].items()}
         return dict(images=images, texts=data['texts'])
 
 
 class ViewsModel(BaseModel):
     """A CLIP that learns from views of several sizes; a base of the two stages.
 
-    Args:
-        backbone: Config of a :class:`~infoclip_mmseg.models.CLIPDualEncoder`.
-        data_preprocessor: Config of a :class:`ViewPreprocessor`.
-        init_cfg: See ``mmengine.model.BaseModel``.
+    ``backbone`` is a config of a :class:`~infoclip_mmseg.models.CLIPDualEncoder`, the preprocessor
+    of a :class:`ViewPreprocessor`.
     """
 
     def __init__(
@@ -175,7 +166,7 @@ class ContrastiveCLIP(ViewsModel):
         super().__init__(backbone, **kwargs)
         self.backbone.clip.logit_scale.requires_grad_(True)
         self.contrast = ClipLoss()
-        self._tokens = lru_cache(CACHED_CAPTIONS)(self._tokenize)
+        self._tokens = lru_cache(20_000)(lambda text: self.backbone.tokenizer([text])[0])
 
     def loss(self, images: dict[str, Tensor], texts: dict[str, list[str]]) -> dict[str, Tensor]:
         """One contrastive loss a size."""
@@ -193,23 +184,14 @@ class ContrastiveCLIP(ViewsModel):
             losses[f'loss_{size}'] = self.contrast(image, text, scale.exp())
         return losses
 
-    def _tokenize(self, text: str) -> Tensor:
-        """A caption to token ids (L,)."""
-        return self.backbone.tokenizer([text])[0]
-
 
 @torch.no_grad()
 def window_embeddings(encoder: CLIPDualEncoder, images: Tensor, windows: Sequence[int]) -> Tensor:
     """Pooled embeddings of the windows around each position, each cut out and encoded alone.
 
-    Args:
-        encoder: The model that looks at the windows.
-        images: Normalised images (B, 3, h, w). Beyond an edge its last pixels are repeated.
-        windows: Sides of the windows in pixels, multiples of the patch; the embeddings of a
-            position's windows are averaged.
-
-    Returns:
-        Unit vectors (B, C, H, W).
+    Images are normalised, (B, 3, h, w); beyond an edge its last pixels are repeated. Windows are
+    sides in pixels, multiples of the patch; the embeddings of a position's windows are averaged to
+    unit vectors (B, C, H, W).
     """
     height, width = encoder.patch_size
     grid = images.shape[-2] // height, images.shape[-1] // width
@@ -237,7 +219,6 @@ class SelfDistilledCLIP(Student, ViewsModel):
         backbone: Config of an encoder with pretrained weights; its ``dense_mode`` is the reading
             that learns.
         windows: Sides in pixels of the windows of the teacher, see :func:`window_embeddings`.
-        **kwargs: As of :class:`ViewsModel`.
     """
 
     def __init__(self, backbone: dict, windows: tuple[int, ...] = (8,), **kwargs: Any) -> None:
@@ -253,11 +234,7 @@ class SelfDistilledCLIP(Student, ViewsModel):
         self.distiller = Distiller(self.backbone)
 
     def loss(self, images: dict[str, Tensor], texts: dict[str, list[str]]) -> dict[str, Tensor]:
-        """One minus the cosine, a size; ``texts`` are not read.
-
-        Raises:
-            RuntimeError: There is no teacher.
-        """
+        """One minus the cosine, a size; ``texts`` are not read. RuntimeError without a teacher."""
         if self.teacher is None:
             raise RuntimeError("no teacher: add dict(type='FrozenTeacherHook') to custom_hooks")
         losses = {}
@@ -275,13 +252,8 @@ def export_clip(
 
     The token table is cut down to the rows that ``texts`` use, start, end and padding included;
     ``token_embedding.rows`` tells which ones they are. :func:`load_clip_weights` puts the table
-    together again.
-
-    Args:
-        encoder: The pretrained model.
-        path: File to write, which is returned.
-        texts: Everything that the model was trained to read, word by word at least.
-        metadata: Strings that are kept in the file's header.
+    together again. ``texts`` hold each word that the model was trained to read; the file, which is
+    returned, keeps the metadata in its header.
     """
     rows = torch.unique(torch.as_tensor(encoder.tokenizer(sorted(set(texts)))))
     state = {key: value.detach().cpu() for key, value in encoder.clip.state_dict().items()}

@@ -13,14 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from infoclip_mmseg.world.attributes import (
-    COLOURS,
-    GROUNDS,
-    SHAPES,
-    TEXTURES,
-    Floats,
-    WorldSpec,
-)
+from infoclip_mmseg.world.attributes import COLOURS, GROUNDS, SHAPES, TEXTURES, Floats, WorldSpec
 
 Range = tuple[float, float]
 
@@ -69,13 +62,10 @@ DOMAINS = {
 
 
 class Scene(NamedTuple):
-    """A drawn scene.
+    """A drawn scene: image (H, W, 3) RGB 0..255, labels (H, W), and owners (H, W).
 
-    Attributes:
-        image: (H, W, 3) RGB 0..255.
-        labels: (H, W) class indices.
-        owners: (H, W) number of the object that is seen there, in the order in which they were
-            drawn; -1 for the ground.
+    These are the numbers of the objects that are seen there, in the order in which they were drawn;
+    -1 for the ground.
     """
 
     image: NDArray[np.uint8]
@@ -95,17 +85,10 @@ def render_scene(
     compositions: Sequence[int] | None = None,
     domain: Domain = DOMAINS['base'],
 ) -> Scene:
-    """Draw a scene.
+    """Draw a scene of H and W pixels, 16 or more each; a ValueError for smaller ones.
 
-    Args:
-        rng: Source of everything random.
-        size: H and W, 16 or more each.
-        spec: The world.
-        compositions: Indices into ``spec.compositions`` that may occur; None: all of them.
-        domain: How it looks.
-
-    Raises:
-        ValueError: The size is too small, or no composition may occur.
+    ``compositions`` are indices into ``spec.compositions`` of those that may occur; None: all of
+    them, none: a ValueError.
     """
     height, width = size
     if min(height, width) < 16:
@@ -190,7 +173,9 @@ def _draw_object(
     mask = SHAPES[shape](cos * dx + sin * dy, cos * dy - sin * dx)
 
     base = _jittered(rng, COLOURS[colour], domain)
-    accent = base + rng.uniform(*domain.contrast) * (_accent(rng, base) - base)
+    contrast = rng.uniform(*domain.contrast)
+    white = base.min() < 150 and rng.random() < 0.5  # never on colours that are light already
+    accent = base + contrast * ((255 if white else 0) - base)
     second = object_pattern(rng, texture, dy, dx, rng.uniform(*domain.period))
     np.copyto(canvas[cut], np.where(second[..., None], accent, base), where=mask[..., None])
     return cut, mask
@@ -209,12 +194,6 @@ def object_pattern(
     p = (cos * x + sin * y + offset_p) % 1
     q = (cos * y - sin * x + offset_q) % 1
     return TEXTURES[texture](p, q)
-
-
-def _accent(rng: np.random.Generator, colour: Floats) -> Floats:
-    """Black, or white for colours that are not light already."""
-    light = colour.min() < 150 and rng.random() < 0.5
-    return np.full(3, 255 if light else 0, np.float32)
 
 
 def _jittered(rng: np.random.Generator, colour: Sequence[int], domain: Domain) -> Floats:

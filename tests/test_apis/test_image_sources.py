@@ -13,10 +13,10 @@ from infoclip_mmseg.apis import image_sources
 from infoclip_mmseg.apis.image_sources import (
     Limits,
     count_pictures,
+    fetch,
     list_sources,
     open_source,
 )
-from infoclip_mmseg.apis.web_images import fetch
 from infoclip_mmseg.utils.images import ImageError
 
 

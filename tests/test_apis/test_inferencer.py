@@ -88,7 +88,7 @@ def test_words_change_from_call_to_call(inferencer, world, tmp_path):
 def test_a_plan_is_kept_for_equal_words_only(inferencer):
     plan = inferencer.plan
     assert plan(WORDS) is plan(list(WORDS))
-    assert plan(WORDS).background_index is None
+    assert 'background' not in plan(WORDS).names
     assert plan(WORDS, 1).threshold == 1
     for background in ([], True):  # equal to None and to 1 in a careless key
         with pytest.raises((TypeError, ValueError)):

@@ -10,7 +10,7 @@ from infoclip_mmseg.apis.words import load_classes, parse_words, plan_words
 def warned(monkeypatch):
     """Warnings of the module."""
     messages: list[str] = []
-    monkeypatch.setattr(module, '_warn', messages.append)
+    monkeypatch.setattr(module, 'print_log', lambda message, **_: messages.append(message))
     return messages
 
 
@@ -72,16 +72,16 @@ def test_bad_background(inferencer, background, error, message):
 def test_background_comes_last(inferencer):
     model = inferencer.model
     plain = plan_words(['cat', 'dog'], None, model)
-    assert plain.names == ('cat', 'dog') and plain.background_index is None
+    assert plain.names == ('cat', 'dog')
     words = plan_words(['cat', 'dog'], ['wall', 'floor'], model)
-    assert words.names == ('cat', 'dog', 'background') and words.background_index == 2
+    assert words.names == ('cat', 'dog', 'background')
     assert words.model_names == ('cat', 'dog', 'wall', 'floor')
     assert words.slots.tolist() == [0, 1, 2, 2] and words.palette[2] == [0, 0, 0]
     assert plan_words(['cat', 'dog'], 'wall; floor', model).slots.tolist() == [0, 1, 2, 2]
     threshold = plan_words(['cat', 'dog'], 0.5, model)
     assert threshold.threshold == 0.5 and threshold.names == words.names
     alone = plan_words(['cat'], None, model)
-    assert alone.threshold == model.decode_head.threshold and alone.background_index == 1
+    assert alone.threshold == model.decode_head.threshold and alone.names[1:] == ('background',)
 
 
 def test_equal_words_keep_their_places(inferencer, warned):

@@ -1,7 +1,7 @@
 import pytest
 from mmengine.config import Config
 
-from infoclip_mmseg.datasets.folder_checks import check_dataloader_cfg
+from infoclip_mmseg.datasets.checks import check_dataloader_cfg
 
 
 @pytest.fixture

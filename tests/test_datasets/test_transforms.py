@@ -8,7 +8,7 @@ from mmengine.dataset import Compose
 from mmseg.utils import register_all_modules
 from PIL import Image
 
-from infoclip_mmseg.datasets.transforms import CheckInputs, check_image_file, has_end_marker
+from infoclip_mmseg.datasets.checks import CheckInputs, check_image_file, has_end_marker
 
 DATA = Path(__file__).parents[1] / 'data' / 'ade'
 NAME = 'ADE_val_00000001'

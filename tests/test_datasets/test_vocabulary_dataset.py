@@ -9,7 +9,7 @@ from mmseg.registry import DATASETS
 from PIL import Image
 
 from infoclip_mmseg.datasets import VocabularyDataset
-from infoclip_mmseg.datasets.folder_checks import check_dataloader_cfg
+from infoclip_mmseg.datasets.checks import check_dataloader_cfg
 
 PIPELINE = [
     dict(type='LoadImageFromFile'),

@@ -11,9 +11,8 @@ import torch
 from mmengine.utils import digit_version
 from PIL import Image
 
-from infoclip_mmseg.deploy import view
-from infoclip_mmseg.deploy.files import check_export, describe, save_pt2
-from infoclip_mmseg.deploy.view import export_program
+from infoclip_mmseg.deploy import export
+from infoclip_mmseg.deploy.export import check_export, describe, export_program, save_pt2
 from infoclip_mmseg.models.layers import chunks
 
 WORDS = ['cat', 'dog', 'tall tree', 'sky', 'car']
@@ -21,8 +20,8 @@ OTHER = ['road', 'grass', 'boat', 'sand', 'wall']
 MANY = [f'thing {i}' for i in range(12)]  # more than the head's pad_len
 
 needs_export = pytest.mark.skipif(
-    digit_version(torch.__version__) < digit_version(view.MIN_TORCH),
-    reason=f'exporting needs PyTorch {view.MIN_TORCH} or newer',
+    digit_version(torch.__version__) < digit_version(export.MIN_TORCH),
+    reason=f'exporting needs PyTorch {export.MIN_TORCH} or newer',
 )
 
 
@@ -114,17 +113,17 @@ def test_export_leaves_the_model_as_it_was_and_the_graph_whole(small, baked, mon
 
 
 def test_old_versions_are_refused(small, monkeypatch):
-    monkeypatch.setattr(view, 'MIN_TORCH', '99')
+    monkeypatch.setattr(export, 'MIN_TORCH', '99')
     model = small()
     with pytest.raises(ImportError, match='exporting needs PyTorch 99 or newer, this is'):
         export_program(model, embeddings(model, WORDS))
 
 
 def test_class_range():
-    assert view.class_range(5, 8) == (1, 7)
-    assert view.class_range(8, 8) == (8, 8)
-    assert view.class_range(9, 8) == (9, view.MAX_CLASSES)
-    assert view.class_range(9, 0) == (1, view.MAX_CLASSES)
+    assert export.class_range(5, 8) == (1, 7)
+    assert export.class_range(8, 8) == (8, 8)
+    assert export.class_range(9, 8) == (9, export.MAX_CLASSES)
+    assert export.class_range(9, 0) == (1, export.MAX_CLASSES)
 
 
 @needs_export

@@ -11,7 +11,7 @@ from mmseg.evaluation import IoUMetric
 from PIL import Image
 
 from infoclip_mmseg.evaluation import OpenVocabIoUMetric
-from infoclip_mmseg.evaluation.areas import Areas, frequency_weighted_iou, total_areas
+from infoclip_mmseg.evaluation.open_vocab_metric import Areas, frequency_weighted_iou, total_areas
 
 
 def sample(prediction, truth, **extra):

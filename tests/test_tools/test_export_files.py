@@ -15,7 +15,7 @@ import torch
 from mmengine.utils import digit_version
 from PIL import Image
 
-from infoclip_mmseg.deploy.view import MIN_TORCH
+from infoclip_mmseg.deploy.export import MIN_TORCH
 
 ROOT = Path(__file__).resolve().parents[2]
 PHOTO = ROOT / 'tests/data/ade/images/validation/ADE_val_00000001.jpg'

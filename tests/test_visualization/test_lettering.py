@@ -7,8 +7,15 @@ from matplotlib import get_data_path
 from matplotlib.figure import Figure
 
 from infoclip_mmseg.visualization import lettering
-from infoclip_mmseg.visualization.lettering import USUAL, class_label, fit, plain, runs, spell
-from infoclip_mmseg.visualization.saving import save_figure
+from infoclip_mmseg.visualization.lettering import (
+    USUAL,
+    class_label,
+    fit,
+    plain,
+    runs,
+    save_figure,
+    spell,
+)
 
 RARE = '\u1d81'  # d with a hook: STIX has it, DejaVu Sans has not
 

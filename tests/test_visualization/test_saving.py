@@ -6,8 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from infoclip_mmseg.visualization.lettering import plain
-from infoclip_mmseg.visualization.saving import figure_paths, save_figure
+from infoclip_mmseg.visualization.lettering import figure_paths, plain, save_figure
 
 
 def test_suffixes(tmp_path):

@@ -18,11 +18,11 @@ from PIL import Image
 from infoclip_mmseg.datasets.benchmarks import BENCHMARKS
 from infoclip_mmseg.datasets.prepare.label_files import (
     PrepareError,
+    Task,
     check_same_size,
     map_labels,
     write_image,
 )
-from infoclip_mmseg.datasets.prepare.parallel import Task
 from infoclip_mmseg.datasets.vocabularies import load_vocabulary
 from infoclip_mmseg.utils.unpickling import RefusedNameError, allow_list_unpickler, numpy_names
 
@@ -54,13 +54,10 @@ ALLOWED: dict[str, Any] = {
 
 
 def read_index(path: Path, fields: tuple[str, ...]) -> dict[str, list[str]]:
-    """Read columns of names from index_ade20k.pkl.
+    """Read columns of names from index_ade20k.pkl; a PrepareError where that cannot be done.
 
     The file holds a dict of lists, strings and NumPy arrays. Any other class or function that it
     refers to is refused before it is looked up.
-
-    Raises:
-        PrepareError: The file is damaged, refers to something else, or lacks a column.
     """
     try:
         with open(path, 'rb') as file:
@@ -103,10 +100,8 @@ def number_classes(
 
     A class is looked up by its name in the index (case and punctuation do not count: the
     vocabulary writes 'crt screen' and 'c p u '). Where that name is missing or not unique,
-    the published number decides. Class names and published numbers come in label order.
-
-    Raises:
-        PrepareError: The index belongs to another release.
+    the published number decides. Class names and published numbers come in label order. An index
+    of another release is a PrepareError.
     """
     numbers_of: dict[str, list[int]] = {}
     for number, name in enumerate(object_names, 1):
@@ -150,10 +145,8 @@ def convert_image(image: Path, outputs: tuple[Path, Path], table: Mapping[int, i
 
     As published: image by OpenCV's bilinear and label by its nearest-neighbour interpolation, where
     the short side is longer than 512; every image saved as JPEG of Pillow's quality 75. The
-    `_seg.png` lies beside the image; the table is that of :func:`label_table`.
-
-    Raises:
-        ValueError: A file is missing or damaged, sizes differ, or an object number is too large.
+    `_seg.png` lies beside the image; the table is that of :func:`label_table`. A ValueError tells
+    of a file that is missing or damaged, sizes that differ, or an object number that is too large.
     """
     source = image.with_name(f'{image.stem}_seg.png')
     colours, pixels = _read_rgb(source), _read_rgb(image)
@@ -168,11 +161,7 @@ def convert_image(image: Path, outputs: tuple[Path, Path], table: Mapping[int, i
 
 
 def find_tasks(root: Path) -> list[Task]:
-    """The conversions of the validation images that the index lists.
-
-    Raises:
-        PrepareError: The index can't be used.
-    """
+    """Conversions of the validation images that the index lists; PrepareError for a bad index."""
     index = read_index(root / INDEX_FILE, ('filename', 'folder', 'objectnames'))
     names = index['objectnames']
     numbers = number_classes(names, load_vocabulary(A847.vocabulary), read_ade847_objects())

@@ -37,10 +37,9 @@ class Source:
         provides: Files and folders that are there afterwards, relative to that folder.
         about: Size as people read it.
         members: Regular expression of the archive members that are needed, from their start.
-        num_bytes: Exact size, where known.
-        digest: Algorithm and hexadecimal digest, where known.
+        num_bytes, digest: Exact size, and algorithm and hexadecimal digest, where known.
         registration: What to do by hand to get it.
-        instead: A file that makes it unnecessary, likewise.
+        instead: A file that makes it unnecessary.
     """
 
     filename: str
@@ -56,9 +55,9 @@ class Source:
 
     def is_there(self, root: Path) -> bool:
         """Whether all that it provides exists below a data root; folders must hold something."""
-        return (bool(self.instead) and (root / self.folder / self.instead).is_file()) or all(
-            path.is_file() or (path.is_dir() and any(path.iterdir())) for path in self.paths(root)
-        )
+        if self.instead and (root / self.folder / self.instead).is_file():
+            return True
+        return all(p.is_file() or (p.is_dir() and any(p.iterdir())) for p in self.paths(root))
 
     def paths(self, root: Path) -> list[Path]:
         """What it provides below a data root."""
@@ -71,14 +70,15 @@ class Source:
 
     def describe(self, root: Path) -> str:
         """Where it comes from and where it has to be put, a few lines."""
-        facts = [self.about]
-        facts += [f'{self.num_bytes:,} bytes'] if self.num_bytes else []
-        facts += [' '.join(self.digest)] if self.digest else []
-        lines = [f'{self.filename} ({", ".join(facts)})']
-        lines += [f'from  {url}' for url in self.urls]
-        lines += self.registration.splitlines()
-        lines += [f'to    {root / DOWNLOADS / self.filename}']
-        lines += [f'or have {" and ".join(map(str, self.paths(root)))} already']
+        size = f'{self.num_bytes:,} bytes' if self.num_bytes else ''
+        facts = ', '.join(filter(None, [self.about, size, ' '.join(self.digest or ())]))
+        lines = [
+            f'{self.filename} ({facts})',
+            *(f'from  {url}' for url in self.urls),
+            *self.registration.splitlines(),
+            f'to    {root / DOWNLOADS / self.filename}',
+            f'or have {" and ".join(map(str, self.paths(root)))} already',
+        ]
         return '\n    '.join(lines)
 
 
@@ -86,11 +86,8 @@ def fetch(source: Source, root: Path, update: Update) -> Path:
     """Download a source to the folder of downloads; returns the file, complete and verified.
 
     Its addresses are tried in order. What arrived is kept in `NAME.part`; the next call asks only
-    for the rest. `update` is told the size and the bytes, those of an earlier call first.
-
-    Raises:
-        PrepareError: No address delivered it, it is another file than expected, or the disk is
-            full.
+    for the rest. `update` is told the size and the bytes, those of an earlier call first. A
+    PrepareError tells of a file that none delivers, of another file, or of a full disk.
     """
     target = root / DOWNLOADS / source.filename
     part = target.with_name(f'{target.name}.part')
@@ -114,27 +111,21 @@ def fetch(source: Source, root: Path, update: Update) -> Path:
 
 
 def _fetch_rest(url: str, part: Path, known: int | None, update: Update) -> None:
-    """Append to the partial file what it lacks.
-
-    Raises:
-        ConnectionError: The connection ended early.
-    """
+    """Append to the partial file what it lacks; a ConnectionError where that ends early."""
     start = part.stat().st_size if part.is_file() else 0
+    if start > 0 and start == known:
+        return update(total=start, advance=start)
     headers = {'User-Agent': 'infoclip_mmseg', **({'Range': f'bytes={start}-'} if start else {})}
-    request = urllib.request.Request(url, headers=headers)
     try:
-        done = start > 0 and start == known
-        response = None if done else urllib.request.urlopen(request, timeout=TIMEOUT)
+        request = urllib.request.Request(url, headers=headers)
+        response = urllib.request.urlopen(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         if not start or error.code != 416:
             raise
-        if error.headers.get('Content-Range') != f'bytes */{start}':  # the part is too long
-            part.unlink()
-            return _fetch_rest(url, part, known, update)
-        response = None
-    if response is None:
-        update(total=start, advance=start)
-        return
+        if error.headers.get('Content-Range') == f'bytes */{start}':
+            return update(total=start, advance=start)
+        part.unlink()  # it is too long
+        return _fetch_rest(url, part, known, update)
     with response:
         if response.status != 206:
             start = 0
@@ -170,11 +161,8 @@ def unpack(source: Source, archive: Path, root: Path, update: Update) -> None:
     """Unpack what is needed of an archive below a data root; what is not an archive is moved.
 
     Members appear complete and stay inside the folder. Those that are there with their full size
-    are left alone, so that an interrupted call is finished by the next one.
-
-    Raises:
-        PrepareError: It is cut short, damaged, unsafe, lacks what it should provide, or the disk is
-            full.
+    are left alone, so that an interrupted call is finished by the next one. A PrepareError tells of
+    one that is cut short, damaged, unsafe or another one, and of a full disk.
     """
     target, size = root / source.folder, archive.stat().st_size
     target.mkdir(parents=True, exist_ok=True)

@@ -19,11 +19,11 @@ from scipy.io import loadmat
 from infoclip_mmseg.datasets.benchmarks import BENCHMARKS, COCO_SPLITS, VOC2010, VOC2012, Layout
 from infoclip_mmseg.datasets.prepare.label_files import (
     PrepareError,
+    Task,
     convert_label,
     read_indices,
     read_list,
 )
-from infoclip_mmseg.datasets.prepare.parallel import Task
 from infoclip_mmseg.datasets.vocabularies import load_vocabulary
 
 IGNORED = 255
@@ -66,8 +66,7 @@ def pc59_table() -> dict[int, int]:
 def read_label_map(path: Path) -> np.ndarray:
     """`LabelMap` of a .mat file, (H, W), int64: 1..459, 0 and 460 where nothing is labelled.
 
-    Raises:
-        ValueError: It is damaged, or holds other values.
+    A ValueError where it is damaged or holds other values.
     """
     try:
         values = loadmat(str(path), variable_names=['LabelMap'])['LabelMap']
@@ -91,10 +90,8 @@ def read_label_map(path: Path) -> np.ndarray:
 def decode_mask(segmentation: Any) -> np.ndarray:
     """A mask (H, W), bool, from COCO's `{'size': [H, W], 'counts': ...}`.
 
-    Counts are compressed (string) or not (list), column by column; the first run is background.
-
-    Raises:
-        ValueError: The runs do not fill the mask, or it is something else (a polygon).
+    Counts are compressed (string) or not (list), column by column; the first run is background. A
+    ValueError where the runs do not fill the mask, or it is something else (a polygon).
     """
     from pycocotools import mask as coco_mask
 
@@ -121,10 +118,8 @@ def decode_mask(segmentation: Any) -> np.ndarray:
 def draw_masks(height: int, width: int, annotations: Annotations, source: Path) -> np.ndarray:
     """Category numbers (H, W), int64, of an image; 0 where there is no mask.
 
-    A later mask covers an earlier one, as in the `detail` API.
-
-    Raises:
-        ValueError: A mask is damaged or has another size; the source is named.
+    A later mask covers an earlier one, as in the `detail` API. A ValueError, which names the
+    source, where a mask is damaged or has another size.
     """
     values = np.zeros((height, width), np.int64)
     try:
@@ -143,8 +138,7 @@ def draw_masks(height: int, width: int, annotations: Annotations, source: Path) 
 def read_annotations(path: Path) -> dict[str, tuple[int, int, Annotations]]:
     """Height, width and annotations of the validation images of trainval_merged.json, by stem.
 
-    Raises:
-        PrepareError: The file is missing, cut short or of another format.
+    A PrepareError where the file is missing, cut short or of another format.
     """
     try:
         data = json.loads(path.read_bytes())
@@ -190,22 +184,14 @@ def find_voc_tasks(key: str, root: Path) -> list[Task]:
 
 
 def find_pc459_tasks(root: Path) -> list[Task]:
-    """The conversions of PC-459 below a data root.
-
-    Raises:
-        PrepareError: There is no list of the validation images.
-    """
+    """The conversions of PC-459 below a data root; a PrepareError without the list of images."""
     names, folder = read_list(PC459.made.listing_files(root)), root / VOC2010 / 'trainval'
     sources = [(name, folder / f'{name}.mat', read_label_map) for name in names]
     return _label_tasks(PC459.made, root, PC459_TABLE, sources)
 
 
 def find_pc59_tasks(root: Path) -> list[Task]:
-    """The conversions of PC-59 below a data root.
-
-    Raises:
-        PrepareError: The list of the validation images or the JSON file can't be used.
-    """
+    """The conversions of PC-59 below a data root; a PrepareError without list or JSON file."""
     path, names = root / VOC2010 / JSON_FILE, read_list(PC59.made.listing_files(root))
     annotations = read_annotations(path)
     unknown = [name for name in names if name not in annotations]
@@ -214,10 +200,8 @@ def find_pc59_tasks(root: Path) -> list[Task]:
             f'{path} has no validation image {unknown[0]} ({len(unknown)} such); it is another '
             'file than expected, fetch it again'
         )
-    sources = [
-        (name, Path(f'{JSON_FILE}:{name}'), partial(draw_masks, *annotations[name]))
-        for name in names
-    ]
+    readers = {name: partial(draw_masks, *annotations[name]) for name in names}
+    sources = [(name, Path(f'{JSON_FILE}:{name}'), read) for name, read in readers.items()]
     return _label_tasks(PC59.made, root, pc59_table(), sources)
 
 

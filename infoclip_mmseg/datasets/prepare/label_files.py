@@ -1,20 +1,27 @@
-"""Label maps as files: read, checked, converted, written in one step; what a full disk means."""
+"""Label maps as files: read, checked, converted in several processes, written in one step.
+
+What is finished is not made again; a full disk is told of.
+"""
 
 from __future__ import annotations
 
 import errno
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 from PIL import Image
 
+from infoclip_mmseg.datasets.checks import PNG_END
 from infoclip_mmseg.datasets.label_maps import decode_label_map
-from infoclip_mmseg.datasets.transforms import PNG_END
-from infoclip_mmseg.utils.files import write_whole
+from infoclip_mmseg.utils.files import first_few, write_whole
 
 Update = Callable[..., None]
 """Of a progress bar: `update(advance=n)` bytes or images more, `update(total=n)` of all."""
@@ -47,8 +54,7 @@ def explain_full_disk(path: Path) -> Iterator[None]:
 def write_image(path: Path, pixels: np.ndarray) -> None:
     """Write (H, W), uint8 or uint16, or (H, W, 3), uint8, as .png, .tif or .jpg in one step.
 
-    Raises:
-        PrepareError: The disk is full.
+    A full disk is a PrepareError.
     """
     buffer = BytesIO()
     Image.fromarray(pixels).save(buffer, **FORMATS[path.suffix])
@@ -59,8 +65,7 @@ def write_image(path: Path, pixels: np.ndarray) -> None:
 def read_indices(path: Path) -> np.ndarray:
     """Class indices of a one-channel label map, (H, W): indexed, grey 8-bit or 16-bit.
 
-    Raises:
-        ValueError: The file is damaged or holds colours.
+    A file that is damaged or holds colours is a ValueError.
     """
     data = path.read_bytes()
     if path.suffix == '.png' and PNG_END not in data:  # Pillow does without it
@@ -74,10 +79,8 @@ def read_indices(path: Path) -> np.ndarray:
 def check_same_size(label: tuple[int, ...], label_path: Path, image_path: Path) -> None:
     """Check that a label map has the height and width of its image, by the image's header.
 
-    The image is not turned by its EXIF entry: the label maps of the public data sets are not.
-
-    Raises:
-        ValueError: Sizes differ, or the image can't be read.
+    The image is not turned by its EXIF entry: the label maps of the public data sets are not. A
+    ValueError tells of other sizes or an image that can't be read.
     """
     try:
         with Image.open(image_path) as image:
@@ -99,11 +102,8 @@ def check_same_size(label: tuple[int, ...], label_path: Path, image_path: Path) 
 def map_labels(values: np.ndarray, table: Mapping[int, int], path: Path) -> np.ndarray:
     """Replace each value, (H, W), non-negative integers, by its label in a table.
 
-    Returns:
-        (H, W), uint8 where that is enough for all labels, else uint16.
-
-    Raises:
-        ValueError: A value has no label; the path is that of the file that holds it.
+    Labels are uint8 where that is enough for all, else uint16. A value without one is a ValueError,
+    which names the path of the file.
     """
     seen = np.flatnonzero(np.bincount(values.ravel())).tolist()
     wrong = [value for value in seen if value not in table]
@@ -124,16 +124,10 @@ def convert_label(
     table: Mapping[int, int],
     read: Callable[[Path], np.ndarray] = read_indices,
 ) -> None:
-    """Convert one label map.
+    """Convert one label map, which ``read`` reads from the source to values (H, W), by a table.
 
-    Args:
-        image: Its image, which must have the same size.
-        source, output: Its file, and the file to write.
-        table: Label of each value that may occur.
-        read: Reads the source to values (H, W).
-
-    Raises:
-        ValueError: It is missing, damaged, of another size, or holds an unknown class.
+    A ValueError where it is missing, damaged, of another size than its image, or holds an unknown
+    class.
     """
     try:
         values = read(source)
@@ -144,13 +138,80 @@ def convert_label(
 
 
 def read_list(paths: Sequence[Path]) -> list[str]:
-    """Names, one a line, from the first of the text files that is there.
-
-    Raises:
-        PrepareError: There is none, or it is empty.
-    """
+    """Names, one a line, from the first of the text files that is there; else a PrepareError."""
     path = next(filter(Path.is_file, paths), paths[0])
     names = path.read_text(encoding='utf-8').split() if path.is_file() else []
     if not names:
         raise PrepareError(f'the list of images {path} is missing or empty; unpack it again')
     return names
+
+
+class Task(NamedTuple):
+    """One conversion: the files that it makes, each in one step, and what makes them.
+
+    The function raises ValueError for bad input, PrepareError to stop everything.
+    """
+
+    outputs: tuple[Path, ...]
+    function: Callable[[], None]
+
+    def is_done(self) -> bool:
+        """Whether all outputs are there."""
+        return all(path.is_file() for path in self.outputs)
+
+
+def run_tasks(tasks: Sequence[Task], workers: int, update: Update) -> None:
+    """Run the tasks that are not done; with one worker in this process.
+
+    A PrepareError tells of bad input (the others were converted), or of a full disk.
+    """
+    pending = [task for task in tasks if not task.is_done()]
+    update(advance=len(tasks) - len(pending))
+    problems = []
+    for problem in map_parallel(_attempt, pending, workers):
+        update(advance=1)
+        problems += [f'  {problem}'] if problem else []
+    if problems:
+        raise PrepareError(
+            f'{len(problems)} of {len(tasks)} could not be converted:\n'
+            + first_few(sorted(problems), 10, '\n', '\n  and {} more')
+            + '\nThe others are done. Mend these and start the same command again.'
+        )
+
+
+def map_parallel(
+    function: Callable[[Any], Any], items: Sequence[Any], workers: int
+) -> Iterator[Any]:
+    """Results of a module's function, in the items' order, over processes; with one in this one.
+
+    A process that was killed is a PrepareError.
+    """
+    if workers <= 1 or len(items) < 2:
+        yield from map(function, items)
+        return
+    chunk = max(1, min(16, len(items) // (4 * workers)))
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)  # a process that is forked beside OpenCV's threads can wait for ever
+    try:
+        answer = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+        with ProcessPoolExecutor(workers, initializer=signal.signal, initargs=answer) as pool:
+            try:
+                yield from pool.map(function, items, chunksize=chunk)
+            finally:
+                pool.shutdown(cancel_futures=True)
+    except BrokenProcessPool as error:
+        raise PrepareError(
+            'a process was killed, probably for want of memory. Start the same command again '
+            f'with fewer --workers (now {workers}): it goes on from here.'
+        ) from error
+    finally:
+        cv2.setNumThreads(threads)
+
+
+def _attempt(task: Task) -> str | None:
+    """Run one task; bad input gives its message."""
+    try:
+        task.function()
+    except (ValueError, OSError) as error:
+        return str(error)
+    return None

@@ -2,32 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
+from importlib.resources import files
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import rich.progress as bars
 from rich.console import Console
 
-from infoclip_mmseg.datasets.benchmarks import Benchmark, Layout
+from infoclip_mmseg.datasets.benchmarks import BENCHMARKS, COCO_SPLITS, Benchmark, Layout
+from infoclip_mmseg.datasets.checks import check_image_file
+from infoclip_mmseg.datasets.prepare import ade847, conversions
 from infoclip_mmseg.datasets.prepare.archives import Source, fetch, unpack
 from infoclip_mmseg.datasets.prepare.label_files import (
     PrepareError,
+    Task,
     Update,
     check_same_size,
+    map_parallel,
     read_indices,
     read_list,
+    run_tasks,
 )
-from infoclip_mmseg.datasets.prepare.parallel import map_parallel, run_tasks
-from infoclip_mmseg.datasets.prepare.recipes import Recipe
-from infoclip_mmseg.datasets.transforms import check_image_file
 from infoclip_mmseg.utils.files import first_few
 
-SHOWN = 3
-"""Files that a verdict names."""
+FindTasks = Callable[[Path], list[Task]]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a data set, by its name on the command line, is prepared, and what has to be fetched.
+
+    ``find_tasks`` gives the conversions below a data root; None where nothing is converted.
+    """
+
+    name: str
+    parts: tuple[Benchmark, ...]
+    sources: tuple[Source, ...]
+    find_tasks: FindTasks | None = None
+
+    def is_complete(self, root: Path) -> bool:
+        """Whether one layout of each part has some image and as many label maps as needed."""
+        return all(
+            any(
+                layout.image_names(root) and len(layout.label_names(root)) >= part.num_images
+                for layout in part.accepted
+            )
+            for part in self.parts
+        )
+
+
+_FILE = files('infoclip_mmseg.datasets.prepare') / 'sources.json'
+_RECORDS = json.loads(_FILE.read_text(encoding='utf-8'))
+_COCO_STUFF = ('coco_train coco_val coco_labels', conversions.find_coco_stuff_tasks)
+_BENCHMARKS: dict[str, tuple[str, FindTasks | None]] = {
+    'ade150': ('ade_challenge', None),
+    'ade847': ('ade_full', ade847.find_tasks),
+    'pc459': ('voc2010 context_mat context_list', conversions.find_pc459_tasks),
+    'pc59': ('voc2010 context_json context_list', conversions.find_pc59_tasks),
+    'voc20': ('voc2012', partial(conversions.find_voc_tasks, 'voc20')),
+    'voc20b': ('voc2012', partial(conversions.find_voc_tasks, 'voc20b')),
+}
+
+
+def _recipe(name: str, parts: tuple[Benchmark, ...], sources: str, tasks: Any) -> Recipe:
+    return Recipe(name, parts, tuple(Source(**_RECORDS[key]) for key in sources.split()), tasks)
+
+
+RECIPES: dict[str, Recipe] = {
+    'coco-stuff': _recipe('coco-stuff', COCO_SPLITS, *_COCO_STUFF),
+    **{key: _recipe(key, (BENCHMARKS[key],), *rest) for key, rest in _BENCHMARKS.items()},
+}
 
 
 @contextmanager
@@ -45,11 +95,9 @@ def progress_bar(console: Console, what: str, in_bytes: bool = False) -> Iterato
 def prepare(recipe: Recipe, root: Path, download: bool, workers: int, console: Console) -> None:
     """Bring a data set below a data root into the layout that the configs read.
 
-    With `download` what is missing is fetched; conversion runs in `workers` processes.
-
-    Raises:
-        PrepareError: Something has to be fetched (the message says what and from where), a file is
-            damaged or of another release, or the disk is full.
+    With `download` what is missing is fetched; conversion runs in `workers` processes. A
+    PrepareError tells what has to be fetched and from where, of a file that is damaged or of
+    another release, or of a full disk.
     """
     say = partial(console.out, highlight=False)
     if recipe.is_complete(root):
@@ -70,12 +118,7 @@ def prepare(recipe: Recipe, root: Path, download: bool, workers: int, console: C
 
 
 def provide_sources(recipe: Recipe, root: Path, download: bool, console: Console) -> None:
-    """Fetch (if asked to) and unpack what a data set is made from.
-
-    Raises:
-        PrepareError: Something is neither there nor can be fetched, an archive is damaged, or the
-            disk is full.
-    """
+    """Fetch (if asked to) and unpack what a data set is made from; see :func:`prepare`."""
     missing = []
     for source in recipe.sources:
         archive = source.find(root)
@@ -127,12 +170,9 @@ def check(recipe: Recipe, root: Path, workers: int, console: Console) -> list[Ve
 
 
 def check_data_set(data_set: Benchmark, root: Path, workers: int, update: Update) -> list[Verdict]:
-    """Check a data set's images and label maps; each label map is decoded.
+    """Verdicts on a data set's count, pairs, sizes and label values; each label map is decoded.
 
     Of the accepted layouts the first whose label maps are there is checked.
-
-    Returns:
-        Verdicts on count, pairs, sizes and label values.
     """
     key, count, layouts = data_set.key, data_set.num_images, data_set.accepted
     layout = next((one for one in layouts if one.label_names(root)), layouts[0])
@@ -160,11 +200,7 @@ def check_data_set(data_set: Benchmark, root: Path, workers: int, update: Update
 
 
 def expected_names(layout: Layout, root: Path) -> list[str]:
-    """Names of the images that need a label map.
-
-    Raises:
-        PrepareError: The list of them, of which there is one only, is missing.
-    """
+    """Names of the images that need a label map; a PrepareError if their only list is missing."""
     lists = layout.listing_files(root)
     if len(lists) == 1 or any(path.is_file() for path in lists):
         return read_list(lists)
@@ -200,5 +236,5 @@ def _pair_up(layout: Layout, root: Path, names: list[str]) -> tuple[list[str], l
 def _judge(key: str, good: str, bad: str, problems: list[str]) -> Verdict:
     if not problems:
         return Verdict(True, f'{key}: {good}')
-    shown = first_few(sorted(problems), SHOWN, '; ', '; and {} more')
+    shown = first_few(sorted(problems), 3, '; ', '; and {} more')
     return Verdict(False, f'{key}: {len(problems)} {bad}: {shown}')

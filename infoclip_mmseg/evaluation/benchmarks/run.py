@@ -28,19 +28,13 @@ from infoclip_mmseg.version import __version__
 
 FOLDER = 'benchmarks'
 """Folder of the results below the working folder."""
-SHOWN = 12
-"""Characters of a fingerprint in a file name."""
 
 
 class Plan(NamedTuple):
     """A benchmark that is there, checked and ready to be evaluated.
 
-    Attributes:
-        benchmark: Which.
-        dataloader: Config of the data loader.
-        evaluator: Config of the metric; the benchmark's key is its prefix.
-        images: Number of images.
-        data: Fingerprint of the files.
+    It has the configs of the data loader and of the metric, whose prefix is the benchmark's key,
+    the number of images, and a fingerprint of the files.
     """
 
     benchmark: Benchmark
@@ -58,10 +52,8 @@ def make_plans(
 ) -> tuple[list[Plan], list[str]]:
     """Find the benchmarks below a folder and check that all of their files are there.
 
-    `pipeline` and `template` as in :func:`make_dataloader_cfg`.
-
-    Returns:
-        Plans of those that are there, and for each of the others where it was looked for.
+    `pipeline` and `template` as in :func:`make_dataloader_cfg`. Returns plans of those that are
+    there, and for each of the others where it was looked for.
 
     Raises:
         FileNotFoundError: None of them is there; or one is, but label maps of some images are not.
@@ -97,11 +89,7 @@ def hash_listing(paths: Sequence[str | os.PathLike[str]]) -> str:
 
 
 def evaluation_pipeline(cfg: Config) -> list[dict]:
-    """The pipeline with which a config evaluates.
-
-    Raises:
-        ValueError: The config has neither a test nor a validation set.
-    """
+    """The pipeline with which a config evaluates; without test and validation set a ValueError."""
     for key in ('test_dataloader', 'val_dataloader'):
         dataset = (cfg.get(key) or {}).get('dataset')
         while dataset is not None and 'pipeline' not in dataset:
@@ -117,10 +105,8 @@ def evaluate_plan(runner: Runner, plan: Plan, fp16: bool = False) -> dict[str, f
     """Evaluate the runner's model on one benchmark.
 
     Hooks run as in any test, so that VocabularyHook hands the names over, which are encoded once.
-    The runner's own test loop is put back afterwards.
-
-    Returns:
-        Figures, with the benchmark's key as prefix: 'ade150/mIoU'.
+    The runner's own test loop is put back afterwards. The figures have the benchmark's key as
+    prefix: 'ade150/mIoU'.
     """
     usual_loop = runner._test_loop
     try:
@@ -163,7 +149,7 @@ def save_result(folder: Path, result: dict[str, Any]) -> Path:
 
 
 def _result_path(folder: Path, key: str, fingerprint: str) -> Path:
-    return folder / f'{key}_{fingerprint[:SHOWN]}.json'
+    return folder / f'{key}_{fingerprint[:12]}.json'
 
 
 def run_benchmarks(
@@ -176,18 +162,10 @@ def run_benchmarks(
 ) -> str:
     """Evaluate a checkpoint on all planned benchmarks that are not finished yet.
 
-    Each result goes to `work_dir/benchmarks` as soon as it is there. At the end `table1.md`,
-    `table1.csv` and `table1.json` are written beside them.
-
-    Args:
-        runner: Runner of the model; it loads its checkpoint here.
-        plans, absent: From :func:`make_plans`.
-        checkpoint: File of the weights; None where the model has pretrained ones.
-        name: Of the checkpoint in the table.
-        redo: Evaluate again what is finished.
-
-    Returns:
-        The table as Markdown.
+    Each result goes to `work_dir/benchmarks` as soon as it is there. At the end `table1.md`, which
+    is returned, `table1.csv` and `table1.json` are written beside them; `name` is the checkpoint's
+    in the table. The runner loads it here; it is None where the model has pretrained weights. Plans
+    and what is absent are :func:`make_plans`'s; `redo` evaluates again what is finished.
     """
     folder = Path(runner.work_dir, FOLDER)
     state: list[Any] = [None]
@@ -226,8 +204,7 @@ def _evaluate(
     """One result: figures without prefix, and where they come from."""
     benchmark, start = plan.benchmark, time.perf_counter()
     runner.logger.info(f'{benchmark.title}: {plan.images} images')
-    fp16 = bool(runner.cfg.test_cfg.get('fp16', False))
-    figures = evaluate_plan(runner, plan, fp16)
+    figures = evaluate_plan(runner, plan, bool(runner.cfg.test_cfg.get('fp16', False)))
     return dict(
         key=benchmark.key,
         title=benchmark.title,

@@ -18,10 +18,7 @@ PUBLISHED = {
     ('InfoCLIP', 'ViT-L/14'): (16.6, 24.6, 38.5, 63.5, 97.5, 83.1),
 }
 """mIoU in percent of method and backbone, from Table 1 of InfoCLIP (arXiv 2511.15967)."""
-CONVENTIONS = dict(
-    mIoU_present='absent classes left out',
-    mIoU='absent classes count 0',
-)
+CONVENTIONS = dict(mIoU_present='absent classes left out', mIoU='absent classes count 0')
 """Figure of a result and how it treats classes that the ground truth lacks."""
 MISSING, PARTIAL = '–', '*'
 
@@ -29,13 +26,9 @@ Results = Mapping[str, Mapping[str, Any]]
 
 
 class Row(NamedTuple):
-    """One row of the table.
+    """One row of the table: mIoU in percent by benchmark key, of a method or of a paper.
 
-    Attributes:
-        method: Name.
-        convention: How classes are treated that the ground truth lacks; '' where it is not known.
-        published: Whether the figures come from a paper.
-        values: mIoU in percent by benchmark key.
+    The convention tells how classes are treated that the ground truth lacks; '' if it is not known.
     """
 
     method: str
@@ -91,13 +84,7 @@ def make_tables(
     """The table of a checkpoint beside the published rows of its backbone, by file name.
 
     Markdown; CSV with one column a benchmark key, empty where there is no figure; JSON with all
-    figures of each data set and the notes.
-
-    Args:
-        name: Of the checkpoint.
-        model_name: Of its backbone, as open_clip's.
-        results: By benchmark key.
-        absent: What is not there, for the notes.
+    figures of each data set, by benchmark key, and the notes. ``model_name`` is open_clip's.
     """
     rows = [*make_rows(name, results), *published_rows(model_name)]
     notes = make_notes(results, absent)

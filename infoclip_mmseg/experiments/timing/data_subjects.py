@@ -69,7 +69,7 @@ def evaluation(bench: Bench) -> Call:
 
 def prepare(bench: Bench) -> Call:
     """The conversions of tools/prepare_data.py, by image."""
-    from infoclip_mmseg.datasets.prepare import parallel
+    from infoclip_mmseg.datasets.prepare import label_files
 
     count = bench.images = bench.setting.images
 
@@ -82,7 +82,7 @@ def prepare(bench: Bench) -> Call:
                     for number, image in enumerate(images)
                 ]
                 with bench.clock(name, count):
-                    parallel.run_tasks(tasks, bench.setting.workers, lambda **done: None)
+                    label_files.run_tasks(tasks, bench.setting.workers, lambda **done: None)
 
     return call
 
@@ -109,8 +109,7 @@ def _evaluate(dataset: Any, classes: int, bench: Bench) -> None:
 def _conversion(key: str, image: Path, labels: np.ndarray) -> Any:
     """Write the label map of an image as a data set does; gives the task that converts them."""
     from infoclip_mmseg.datasets.prepare import ade847, conversions
-    from infoclip_mmseg.datasets.prepare.label_files import convert_label
-    from infoclip_mmseg.datasets.prepare.parallel import Task
+    from infoclip_mmseg.datasets.prepare.label_files import Task, convert_label
 
     source = image.with_name(f'{image.stem}_seg.{"mat" if key == "pc459" else "png"}')
     output = image.parent / f'labels/{image.stem}.{"tif" if key in SIXTEEN_BITS else "png"}'

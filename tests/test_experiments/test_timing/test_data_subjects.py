@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from infoclip_mmseg.datasets.prepare import parallel
+from infoclip_mmseg.datasets.prepare import label_files
 from infoclip_mmseg.experiments.timing.bench import Bench, Setting
 from infoclip_mmseg.experiments.timing.data_subjects import CONVERSIONS, evaluation, prepare
 
@@ -29,14 +29,14 @@ def test_an_evaluation_is_timed_by_step_outside_of_the_model():
 @pytest.mark.parametrize('workers', [1, 2])
 def test_conversions_are_made_and_timed_by_image(monkeypatch, workers):
     made = []
-    convert = parallel.run_tasks
+    convert = label_files.run_tasks
 
     def watch(tasks, *options):
         assert not any(task.is_done() for task in tasks)
         convert(tasks, *options)
         made.append([task.is_done() for task in tasks])
 
-    monkeypatch.setattr(parallel, 'run_tasks', watch)
+    monkeypatch.setattr(label_files, 'run_tasks', watch)
     seconds = seconds_of(prepare, workers=workers)
     assert made == [[True, True]] * len(CONVERSIONS)
     assert list(seconds) == list(CONVERSIONS)

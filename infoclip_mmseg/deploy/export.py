@@ -1,4 +1,4 @@
-"""Exported programs and text embeddings as files: written, run, compared with the segmentor."""
+"""What is exported: a view of an image to the logits of every class; its files and their check."""
 
 from __future__ import annotations
 
@@ -10,12 +10,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from mmengine.utils import digit_version
+from torch import Tensor, nn
 
-from infoclip_mmseg.deploy.view import class_range
 from infoclip_mmseg.utils.tensors import resize
 from infoclip_mmseg.version import __version__
 
+# The TorchScript exporter of older versions fixes the batch size: it computes the sizes of
+# `unflatten` while it traces.
+MIN_TORCH = '2.9'
+# Most classes of a program whose text embeddings are an input, where the head picks some of them.
+MAX_CLASSES = 4096
 OPSET = 18
 METADATA_FILE = 'metadata.json'
 # A protobuf file holds at most 2 GiB; what does not fit goes beside it.
@@ -26,24 +31,110 @@ MIN_EQUAL = 0.999
 Run = Callable[[Tensor, Tensor | None], Tensor]
 
 
-def describe(model: Any, config: str, bake: bool) -> dict[str, Any]:
-    """Metadata that goes into an exported file.
+class ExportedView(nn.Module):
+    """The segmentor's mode 'whole', without text tower, resizing and training parts.
 
-    Args:
-        model: The segmentor, with its vocabulary.
-        config: Name of its config.
-        bake: Whether the text embeddings are held in the file.
-
-    Returns:
-        ``config``, ``classes``, ``palette`` (RGB, 0..255), ``input_size`` (height and width in
-        pixels), ``mean``, ``std`` (of 0..255; already applied inside), ``threshold`` (probability
-        above which a pixel is of a single class), ``text`` ('baked' or 'input'), ``min_classes``,
-        ``max_classes``, ``infoclip_mmseg`` (version).
+    Its modules are shared, not copied. Text embeddings (T, P, C) are held as a constant; None takes
+    them as an input.
     """
-    meta = model.dataset_meta
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+    text_embeddings: Tensor | None
+
+    def __init__(self, model: Any, text: Tensor | None = None) -> None:
+        super().__init__()
+        self.visual = model.backbone.clip.visual
+        self.decode_head = model.decode_head
+        self.guidance = model.guidance
+        # The segmentor is no submodule: its text tower is none of the program's weights.
+        self._extract = (model.extract_feat,)
+        # Names that no traced operation gets: onnxscript gives folded constants the names of those.
+        self.register_buffer('pixel_mean', model.data_preprocessor.mean.detach().float())
+        self.register_buffer('pixel_std', model.data_preprocessor.std.detach().float())
+        self.register_buffer('text_embeddings', None if text is None else text.detach())
+        self.eval()
+
+    def forward(self, images: Tensor, text: Tensor | None = None) -> Tensor:
+        """Logits (B, T, 4H, 4W) on the grid (H, W) of patches.
+
+        Images are RGB (B, 3, *input_size), 0..255, float32; the text, where it is not held,
+        L2-normalised embeddings (T, P, C).
+        """
+        features = self._extract[0]((images - self.pixel_mean) / self.pixel_std)
+        return self.decode_head(features, self.text_embeddings if text is None else text)
+
+
+def class_range(num_classes: int, pad_len: int) -> tuple[int, int]:
+    """Least and largest T of a program that is traced with ``num_classes`` text embeddings.
+
+    The head does other things with less than ``pad_len`` classes (pads), just as many, and more
+    (picks), and a trace holds one of these.
+    """
+    if not pad_len:
+        return 1, MAX_CLASSES
+    if num_classes == pad_len:
+        return pad_len, pad_len
+    return (1, pad_len - 1) if num_classes < pad_len else (pad_len + 1, MAX_CLASSES)
+
+
+def export_program(model: Any, text: Tensor, bake: bool = True) -> torch.export.ExportedProgram:
+    """Trace a segmentor, on a CPU in float32, with ``torch.export``; its batch size stays free.
+
+    Text embeddings (T, P, C) are held as a constant (``bake``), or are the second input, with T
+    free within :func:`class_range`.
+
+    Raises:
+        ImportError: This PyTorch cannot; see ``MIN_TORCH``.
+        ValueError: No ``input_size``, several words a class, or too many that are not held.
+    """
+    if digit_version(torch.__version__) < digit_version(MIN_TORCH):
+        raise ImportError(
+            f'exporting needs PyTorch {MIN_TORCH} or newer, this is {torch.__version__}. '
+            'Checkpoints can be exported in another environment than they were trained in'
+        )
+    if model.input_size is None:
+        raise ValueError('an export has a fixed input size: set model.input_size')
+    if len(text) != len(model.dataset_meta['classes']):
+        raise ValueError(
+            f'there are {len(text)} words for {len(model.dataset_meta["classes"])} classes: an '
+            "export has one embedding a class, set model.synonyms to 'first' or 'average'"
+        )
+    if not bake and len(text) > MAX_CLASSES:
+        raise ValueError(f'text as an input: at most {MAX_CLASSES} classes, got {len(text)}')
+    batch = torch.export.Dim('batch', min=1)
+    images = torch.zeros(2, 3, *model.input_size)
+    view = ExportedView(model, text if bake else None)
+    inputs: tuple[Tensor, ...] = (images,)
+    shapes: tuple[dict, ...] = ({0: batch},)
+    if not bake:
+        low, high = class_range(len(text), model.decode_head.pad_len)
+        free = high > low
+        # A size of 1 in the example would be taken for a constant.
+        text = text.repeat(2, 1, 1) if free and len(text) == 1 < high - 1 else text
+        inputs += (text.detach(),)
+        shapes += ({0: torch.export.Dim('classes', min=low, max=high)} if free else {},)
+    head = model.decode_head
+    previous, head.class_chunk = head.class_chunk, 0  # so that a trace holds each layer once
+    try:
+        with torch.no_grad():
+            # Run once before: cached tensors must be real ones, not those of the trace.
+            view(images[:1], *inputs[1:])
+            return torch.export.export(view, inputs, dynamic_shapes=shapes, strict=False)
+    finally:
+        head.class_chunk = previous
+
+
+def describe(model: Any, config: str, bake: bool) -> dict[str, Any]:
+    """Metadata that goes into an exported file of a segmentor and the name of its config.
+
+    With ``bake`` the file holds the text embeddings. The palette is RGB, 0..255; ``input_size``
+    height and width in pixels; ``mean`` and ``std`` (of 0..255) are already applied inside;
+    ``threshold`` is the probability above which a pixel is of a single class.
+    """
+    meta, preprocessor = model.dataset_meta, model.data_preprocessor
     num_classes = len(meta['classes'])
     low, high = class_range(num_classes, model.decode_head.pad_len)
-    preprocessor = model.data_preprocessor
     return dict(
         config=config,
         classes=list(meta['classes']),
@@ -93,10 +184,8 @@ def save_text(path: Path, text: Tensor, metadata: dict[str, Any]) -> None:
 class Agreement(NamedTuple):
     """How far an exported file agrees with PyTorch on some images.
 
-    Attributes:
-        difference: Largest absolute difference of two logits.
-        equal: Share of the pixels, at the size of the images, whose label is the same.
-        seconds, seconds_torch: Of the exported file and of the segmentor, for an image.
+    Largest absolute difference of two logits; share of the pixels, at the size of the images, whose
+    label is the same; seconds for an image of the exported file and of the segmentor.
     """
 
     difference: float
@@ -134,11 +223,7 @@ def run_export(path: Path) -> Run:
 
 @torch.no_grad()
 def check_export(
-    path: Path,
-    model: Any,
-    images: Sequence[np.ndarray],
-    text: Tensor | None,
-    batch_size: int = 1,
+    path: Path, model: Any, images: Sequence[np.ndarray], text: Tensor | None, batch_size: int = 1
 ) -> Agreement:
     """Run a file, .onnx or .pt2, and the segmentor with its vocabulary on images and compare.
 
