@@ -35,10 +35,7 @@ class Branch:
     """
 
     def __init__(
-        self,
-        dense: Tensor,
-        text: Tensor,
-        relate: Callable[[Tensor, Tensor], Tensor] | None = None,
+        self, dense: Tensor, text: Tensor, relate: Callable[[Tensor, Tensor], Tensor] | None = None
     ) -> None:
         fits = dense.dim() == 4 and text.dim() in (2, 3) and dense.shape[1] == text.shape[-1]
         if not fits or (text.dim() == 3 and len(text) != len(dense)):

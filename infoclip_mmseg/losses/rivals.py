@@ -187,10 +187,7 @@ class RepresentationCompensationLoss(DistillationLoss):
     default_name, compares = 'loss_rc', 'dense'
 
     def __init__(
-        self,
-        loss_weight: float = 0.1,
-        scales: Sequence[int] = SCALES,
-        loss_name: str | None = None,
+        self, loss_weight: float = 0.1, scales: Sequence[int] = SCALES, loss_name: str | None = None
     ) -> None:
         super().__init__(loss_weight, loss_name)
         self.scales = tuple(scales)

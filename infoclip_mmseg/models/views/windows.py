@@ -156,10 +156,7 @@ def region_of(view: View, layout: Layout) -> tuple[slice, slice]:
 
 
 def view_logits(
-    images: Tensor,
-    decode: Callable[[Tensor], ClassLogits],
-    layout: Layout,
-    view_batch_size: int,
+    images: Tensor, decode: Callable[[Tensor], ClassLogits], layout: Layout, view_batch_size: int
 ) -> Iterator[ViewLogits]:
     """Logits of the views of each image, as soon as it is finished.
 
