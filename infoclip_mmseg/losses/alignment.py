@@ -42,25 +42,14 @@ def gather_samples(*features: Tensor) -> tuple[Tensor, ...]:
 
     Returns:
         The matrices (B, d_i) of all samples in rank order, B the sum of b over ranks. Without a
-        process group, or with one rank, the input as it is.
-
-    Raises:
-        ValueError: The widths d_i differ between ranks (raised on all of them).
+        process group, or with one rank, the input as it is. Widths d_i that differ between ranks
+        are a ValueError on all of them.
     """
     world_size = get_world_size()
     if world_size == 1:
         return features
     widths = [feature.shape[1] for feature in features]
     local = torch.cat(features, dim=1)
-    sizes = _batch_sizes(local, widths)
-    padded = F.pad(local.detach(), (0, 0, 0, max(sizes) - len(local)))
-    rows = [rows[:size] for rows, size in zip(all_gather(padded), sizes)]
-    rows[get_rank()] = local + (world_size - 1) * (local - local.detach())
-    return torch.split(torch.cat(rows), widths, dim=1)
-
-
-def _batch_sizes(local: Tensor, widths: list[int]) -> list[int]:
-    """Local batch size of every rank; checks that the widths are equal on all of them."""
     shape = torch.tensor([len(local), *widths], device=local.device)
     shapes = torch.stack(all_gather(shape)).tolist()
     for rank, (_, *others) in enumerate(shapes):
@@ -70,7 +59,11 @@ def _batch_sizes(local: Tensor, widths: list[int]) -> list[int]:
                 f'{shapes[0][1:]} on rank 0; batch-wise losses need the same feature grid and '
                 'the same number of classes on every rank'
             )
-    return [size for size, *_ in shapes]
+    sizes = [size for size, *_ in shapes]
+    padded = F.pad(local.detach(), (0, 0, 0, max(sizes) - len(local)))
+    rows = [rows[:size] for rows, size in zip(all_gather(padded), sizes)]
+    rows[get_rank()] = local + (world_size - 1) * (local - local.detach())
+    return torch.split(torch.cat(rows), widths, dim=1)
 
 
 @functools.cache
@@ -129,10 +122,11 @@ def _check_bottleneck_shapes(relation: Tensor, image: Tensor, text: Tensor) -> N
 def info_bottleneck(
     relation: Tensor, image: Tensor, text: Tensor, alpha: float = 2.0, samples: str = 'batch'
 ) -> Tensor:
-    """Compression loss of the relation map: H(R) - H(V, L, R) (Eq. 9).
+    """Compression loss of the relation map: H(R) - H(V, L, R) (Eq. 9); a scalar, bits, at most 0.
 
     This is I(V, L; R) without the constant H(V, L). A text that all samples share has a Gram
-    matrix of equal entries, which is neutral in the joint entropy.
+    matrix of equal entries, which is neutral in the joint entropy. Shapes and options that do not
+    fit are a ValueError.
 
     Args:
         relation: Relation map R of the teacher (B, N, T).
@@ -141,12 +135,6 @@ def info_bottleneck(
         alpha: Order of the entropy, positive.
         samples: 'batch': features are flattened by image and compared over the images of all
             ranks. 'token': positions are compared within each image, mean over the local images.
-
-    Returns:
-        Scalar, bits, at most 0.
-
-    Raises:
-        ValueError: Shapes do not fit together, or an option is unknown.
     """
     _check_options(alpha, samples)
     _check_bottleneck_shapes(relation, image, text)
@@ -167,13 +155,7 @@ def mutual_information_transfer(
 ) -> Tensor:
     """Transfer loss between relation maps (B, N, T) of teacher and student: -I(R_T; R_S) (Eq. 11).
 
-    Options as in :func:`info_bottleneck`.
-
-    Returns:
-        Scalar, bits, at most 0.
-
-    Raises:
-        ValueError: Shapes do not fit together, or an option is unknown.
+    Options, unit and errors as in :func:`info_bottleneck`.
     """
     _check_options(alpha, samples)
     if teacher.dim() != 3 or teacher.shape != student.shape:
@@ -191,6 +173,8 @@ def mutual_information_transfer(
 class _AlignmentLoss(DistillationLoss):
     """Options that the alignment losses share; see :class:`InfoBottleneckLoss`."""
 
+    shown = ('loss_weight', 'alpha', 'samples')
+
     def __init__(
         self,
         loss_weight: float = 1.0,
@@ -200,12 +184,7 @@ class _AlignmentLoss(DistillationLoss):
     ) -> None:
         super().__init__(loss_weight, loss_name)
         _check_options(alpha, samples)
-        self.alpha = alpha
-        self.samples = samples
-
-    def extra_repr(self) -> str:
-        """Options, shown when the model is printed."""
-        return f'loss_weight={self.loss_weight}, alpha={self.alpha}, samples={self.samples!r}'
+        self.alpha, self.samples = alpha, samples
 
 
 @MODELS.register_module()
@@ -221,9 +200,6 @@ class InfoBottleneckLoss(_AlignmentLoss):
         samples: 'batch' (Gram matrices over the images of the global batch, as published) or
             'token' (over the N positions of each image, mean over images).
         loss_name: Key of the loss, by default 'loss_ib'.
-
-    Raises:
-        ValueError: ``alpha`` is not positive, or ``samples`` is unknown.
     """
 
     default_name = 'loss_ib'

@@ -61,10 +61,8 @@ def gram_matrix(features: Tensor) -> Tensor:
 def joint_gram(*grams: Tensor) -> Tensor:
     """Gram matrix (..., n, n) of several variables seen together.
 
-    It is the Hadamard product of their Gram matrices (..., n, n), divided by its trace.
-
-    Raises:
-        ValueError: No matrix is given, or the matrices are of different numbers of samples.
+    It is the Hadamard product of their Gram matrices (..., n, n), divided by its trace. None, and
+    matrices of different numbers of samples, are a ValueError.
     """
     product = _hadamard(*grams)
     return product / _trace(product)[..., None, None]
@@ -98,13 +96,10 @@ def renyi_entropy(gram: Tensor, alpha: float = 2.0) -> Tensor:
 
     Args:
         gram: (..., n, n), symmetric, positive semi-definite, trace 1.
-        alpha: Order of the entropy, positive.
+        alpha: Order of the entropy, positive and finite; another is a ValueError.
 
     Returns:
         (...), bits, from 0 (all samples equal) to log2(n) (all samples orthogonal).
-
-    Raises:
-        ValueError: ``alpha`` is not positive and finite.
     """
     check_alpha(alpha)
     with torch.autocast(device_type=gram.device.type, enabled=False):
@@ -132,11 +127,7 @@ def _spectral_entropy(eigenvalues: Tensor, alpha: float, gram: Tensor) -> Tensor
 
 
 def joint_entropy(*grams: Tensor, alpha: float = 2.0) -> Tensor:
-    """Joint entropy (...), bits, of variables with Gram matrices (..., n, n).
-
-    Raises:
-        ValueError: As :func:`joint_gram` and :func:`renyi_entropy`.
-    """
+    """Joint entropy (...), bits, of variables with Gram matrices (..., n, n)."""
     if alpha == 2:
         # The entropy of G / tr(G) without dividing all of G.
         with torch.autocast(device_type=grams[0].device.type if grams else 'cpu', enabled=False):
@@ -148,13 +139,8 @@ def joint_entropy(*grams: Tensor, alpha: float = 2.0) -> Tensor:
 def mutual_information(x: Grams, y: Grams, alpha: float = 2.0) -> Tensor:
     """Mutual information I(x; y) = H(x) + H(y) - H(x, y), (...), bits.
 
-    Args:
-        x, y: Gram matrices (..., n, n) over the same n samples, or tuples of them taken as one
-            joint variable.
-        alpha: Order of the entropy, positive.
-
-    Raises:
-        ValueError: As :func:`joint_gram` and :func:`renyi_entropy`.
+    ``x`` and ``y`` are Gram matrices (..., n, n) over the same n samples, or tuples of them taken
+    as one joint variable. Errors are those of :func:`joint_gram` and :func:`renyi_entropy`.
     """
     xs = (x,) if isinstance(x, Tensor) else tuple(x)
     ys = (y,) if isinstance(y, Tensor) else tuple(y)
