@@ -61,8 +61,8 @@ def gram_matrix(features: Tensor) -> Tensor:
 def joint_gram(*grams: Tensor) -> Tensor:
     """Gram matrix (..., n, n) of several variables seen together.
 
-    It is the Hadamard product of their Gram matrices (..., n, n), divided by its trace. None, and
-    matrices of different numbers of samples, are a ValueError.
+    It is the Hadamard product of their Gram matrices (..., n, n), divided by its trace. No matrix,
+    and matrices of different numbers of samples, are a ValueError.
     """
     product = _hadamard(*grams)
     return product / _trace(product)[..., None, None]

@@ -26,8 +26,9 @@ class ViTTower:
     Args:
         visual: The tower, whose blocks have split attention.
         dense_mode: A key of ``DENSE_MODES``: how the last block is read.
-        out_blocks: See :class:`~infoclip_mmseg.models.CLIPDualEncoder`. What there is not of both
-            is a ValueError.
+        out_blocks: See :class:`~infoclip_mmseg.models.CLIPDualEncoder`.
+
+    An unknown mode or block is a ValueError.
     """
 
     def __init__(

@@ -76,10 +76,6 @@ class CATSegHead(OpenVocabHead):
         ignore_index, threshold, init_cfg: See :class:`OpenVocabHead`.
         sizes: Shorthand for fields of ``aggregation`` and ``upsampling``, such as
             ``hidden_dim=128``. Where both give a field, ``aggregation`` and ``upsampling`` win.
-
-    Raises:
-        TypeError: An argument or a size that there is not.
-        ValueError: From :meth:`forward`, when the features do not fit these sizes.
     """
 
     def __init__(
@@ -100,12 +96,9 @@ class CATSegHead(OpenVocabHead):
         **sizes: Any,
     ) -> None:
         super().__init__(ignore_index, threshold, init_cfg)
-        self.embed_dim = embed_dim
+        self.embed_dim, self.num_prompts, self.pad_len = embed_dim, num_prompts, pad_len
         self.guided_by_clip = guidance_channels is None
-        self.num_prompts = num_prompts
-        self.pad_len = pad_len
-        self.class_chunk = class_chunk
-        self.with_cp = with_cp
+        self.class_chunk, self.with_cp = class_chunk, with_cp
         self.loss_decode = _build_losses(loss_decode or dict(type='CATSegBCELoss'))
 
         aggregation_sizes = _take_sizes(AggregationSizes, aggregation, sizes)

@@ -17,17 +17,11 @@ from infoclip_mmseg.models.layers.cpu_backward.support import ConvState
 
 
 class UpsamplingSizes(NamedTuple):
-    """Sizes of the two upsampling stages, as keys of CATSegHead.
+    """Sizes of the two upsampling stages, as keys of CATSegHead."""
 
-    Attributes:
-        decoder_dims: Output channels, multiples of 16.
-        decoder_guidance_dims: Channels of the two upsampled block maps.
-        decoder_guidance_proj_dims: Channels of their projections.
-    """
-
-    decoder_dims: Sequence[int] = (64, 32)
-    decoder_guidance_dims: Sequence[int] = (256, 128)
-    decoder_guidance_proj_dims: Sequence[int] = (32, 16)
+    decoder_dims: Sequence[int] = (64, 32)  # output channels, multiples of 16
+    decoder_guidance_dims: Sequence[int] = (256, 128)  # channels of the upsampled block maps
+    decoder_guidance_proj_dims: Sequence[int] = (32, 16)  # channels of their projections
 
 
 class GuidedUpsampling(nn.Module):

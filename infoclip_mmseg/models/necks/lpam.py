@@ -53,9 +53,6 @@ class LPAM(BaseModule):
         residual: 'cosine', or 'dot' for the dot product of the layer-normed embeddings,
             LN_v(V) LN_l(L)^T, in place of the cosine.
         init_cfg: Initialisation of MMEngine; by default that of PyTorch's layers is kept.
-
-    Raises:
-        ValueError: ``embed_dim`` is missing or ``residual`` is unknown.
     """
 
     def __init__(
@@ -72,8 +69,7 @@ class LPAM(BaseModule):
             )
         if residual not in ('cosine', 'dot'):
             raise ValueError(f"residual is {residual!r}, but must be 'cosine' or 'dot'")
-        self.embed_dim = embed_dim
-        self.residual = residual
+        self.embed_dim, self.residual = embed_dim, residual
         self.image_norm = nn.LayerNorm(embed_dim)
         self.text_norm = nn.LayerNorm(embed_dim)
         self.query_proj = nn.Linear(embed_dim, embed_dim)
@@ -84,10 +80,8 @@ class LPAM(BaseModule):
 
         Args:
             image: Dense image embeddings, (B, N, d) or (B, d, H, W), flattened row by row.
-            text: Text embeddings, (T, d) shared by the batch or (B, T, d) by image.
-
-        Raises:
-            ValueError: Shapes do not fit together.
+            text: Text embeddings, (T, d) shared by the batch or (B, T, d) by image. What does not
+                fit is a ValueError.
         """
         if image.dim() == 4:
             image = image.flatten(2).transpose(1, 2)

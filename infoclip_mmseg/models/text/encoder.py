@@ -49,10 +49,8 @@ class TextEncoder:
     ) -> None:
         if batch_size < 1:
             raise ValueError(f'text_batch_size must be at least 1, got {batch_size}')
-        self.clip = clip
-        self.model_name = model_name
-        self.batch_size = batch_size
-        self.cache_dir = cache_dir
+        self.clip, self.model_name = clip, model_name
+        self.batch_size, self.cache_dir = batch_size, cache_dir
         self._tokenizer: Tokenizer | None = None
         self._tokens: dict[tuple[str, ...], Tensor] = {}
         self._embeddings: dict[tuple, Tensor] = {}

@@ -20,36 +20,24 @@ MODES = ('slide', 'windows', 'whole')
 
 
 class View(NamedTuple):
-    """One view of an image.
+    """One view of an image; the weights of all views sum to 1 at each pixel."""
 
-    Attributes:
-        corner: (top, left) of a window; None for the whole image.
-        weight: What it counts in the average over the views: a number, or one for each pixel of
-            the window (h, w). The weights of all views sum to 1 at each pixel.
-    """
-
-    corner: tuple[int, int] | None
-    weight: Tensor | float
+    corner: tuple[int, int] | None  # (top, left) of a window; None for the whole image
+    weight: Tensor | float  # in the average over views: of each pixel of the window (h, w), or all
 
 
 class Layout(NamedTuple):
     """The views of an image.
 
-    Attributes:
-        size: Height and width of the image, and of the class maps; None leaves images as they are
-            and class maps at the head's resolution.
-        window: Height and width of a view; None with ``size``.
-        views: The views.
-        padding: Rows above and below and columns to the left and right by which windows are padded
-            with zeros to multiples of the patch: (top, bottom, left, right).
-        resizes_logits: Whether a view's logits are brought to the size of the window, as CAT-Seg
-            does, or its scores.
+    Windows are padded with zeros to multiples of the patch. A view's logits are brought to the size
+    of the window (``resizes_logits``), as CAT-Seg does, or its scores. Without ``size`` and
+    ``window`` images stay as they are, and class maps at the head's resolution.
     """
 
-    size: Size | None
-    window: Size | None
+    size: Size | None  # height and width of the image, and of the class maps
+    window: Size | None  # height and width of a view
     views: list[View]
-    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)  # rows and columns: top, bottom, left, right
     resizes_logits: bool = False
 
     @property
@@ -61,13 +49,10 @@ class Layout(NamedTuple):
 
 
 class ViewLogits(NamedTuple):
-    """Logits of the views of one image.
+    """Logits (V, k, h', w') of the views of one image.
 
-    Attributes:
-        logits: (V, k, h', w').
-        classes: Their classes (V, k), ascending, or None where all were decoded: the T classes, or
-            all words where each has logits of its own.
-        layout: Where the views lie.
+    Their classes are (V, k), ascending, or None where all were decoded: the T classes, or all words
+    where each has logits of its own.
     """
 
     logits: Tensor
@@ -174,15 +159,14 @@ def view_logits(
     done: list[tuple[Tensor, Tensor | None]] = []
     for start in range(0, len(views), view_batch_size):
         batch = views[start : start + view_batch_size]
-        crops = torch.stack(
-            [
-                whole[i] if v.corner is None else working[(i, slice(None), *region_of(v, layout))]
-                for i, v in batch
-            ]
-        )
+        crops = [
+            whole[i] if v.corner is None else working[(i, slice(None), *region_of(v, layout))]
+            for i, v in batch
+        ]
+        stack = torch.stack(crops)
         if any(layout.padding):
-            crops = F.pad(crops, (left, right, top, bottom))
-        logits, classes = decode(crops)
+            stack = F.pad(stack, (left, right, top, bottom))
+        logits, classes = decode(stack)
         done += zip(logits, [None] * len(batch) if classes is None else classes)
         while len(done) >= len(layout.views):
             finished = [*zip(*done[: len(layout.views)])]
