@@ -89,9 +89,6 @@ def build_prompts(
         synonyms: ``'first'`` uses the first synonym of a class (CAT-Seg), ``'average'`` averages
             the embeddings of all of them for each template, ``'max'`` gives each its own embedding,
             for a head that takes the best one of a class (:class:`ZeroShotHead`).
-
-    Raises:
-        TypeError, ValueError: See :func:`check_names` and :func:`check_templates`.
     """
     names, templates = check_names(names), check_templates(templates)
     if synonyms not in SYNONYM_MODES:

@@ -86,12 +86,9 @@ def whole_layout() -> Layout:
 def slide_layout(images: Tensor, size: Size, window: Size, overlap: float) -> Layout:
     """Windows over the resized image, and the whole image as one of them (CAT-Seg, section 4.2).
 
-    Half of a pixel's weight is that of the whole image, the other half the windows share.
-
-    Args:
-        images: Images, which tell the device.
-        size, window: Working size and that of a window in pixels, which is cut where larger.
-        overlap: Least share of a window that is covered by the next one, 0 <= overlap < 1.
+    Half of a pixel's weight is that of the whole image, the other half the windows share. A window
+    is cut where it is larger than the working ``size``; ``overlap`` is the least share of it that
+    is covered by the next one, 0 <= overlap < 1.
     """
     window = min(window[0], size[0]), min(window[1], size[1])
     stride = (max(1, int(window[0] * (1 - overlap))), max(1, int(window[1] * (1 - overlap))))
@@ -101,13 +98,10 @@ def slide_layout(images: Tensor, size: Size, window: Size, overlap: float) -> La
 
 
 def windows_layout(images: Tensor, window: Size, stride: Size, patch: Size) -> Layout:
-    """Windows over images at their own size, all of the same weight.
+    """Windows over images (B, 3, h, w) at their own size, all of the same weight.
 
-    Args:
-        images: (B, 3, h, w).
-        window, stride: Height and width, steps down and to the right; windows are cut to images.
-        patch: Height and width of a patch in pixels. Windows that are no multiples of it are
-            padded, evenly on both sides; what is said of the padding is cut off.
+    Windows are cut to the images. Those that are no multiples of the patch are padded, evenly on
+    both sides; what is said of the padding is cut off.
     """
     size = (images.shape[-2], images.shape[-1])
     window = min(window[0], size[0]), min(window[1], size[1])
