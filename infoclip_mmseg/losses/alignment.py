@@ -106,19 +106,6 @@ def _token_entropies(x: Tensor, y: Tensor) -> list[tuple[Tensor, Tensor, Tensor]
         ]
 
 
-def _check_bottleneck_shapes(relation: Tensor, image: Tensor, text: Tensor) -> None:
-    fits = relation.dim() == image.dim() == 3 and relation.shape[:2] == image.shape[:2]
-    if fits:
-        expected = (len(relation), relation.shape[2], image.shape[2])
-        fits = text.shape in (expected, expected[1:])
-    if not fits:
-        raise ValueError(
-            'relation must be (B, N, T), image (B, N, C) and text (T, C) or (B, T, C) with the '
-            f'same B, N, T and C, but they are {tuple(relation.shape)}, {tuple(image.shape)} and '
-            f'{tuple(text.shape)}'
-        )
-
-
 def info_bottleneck(
     relation: Tensor, image: Tensor, text: Tensor, alpha: float = 2.0, samples: str = 'batch'
 ) -> Tensor:
@@ -137,7 +124,14 @@ def info_bottleneck(
             ranks. 'token': positions are compared within each image, mean over the local images.
     """
     _check_options(alpha, samples)
-    _check_bottleneck_shapes(relation, image, text)
+    fits = relation.dim() == image.dim() == 3 and relation.shape[:2] == image.shape[:2]
+    shared = (*relation.shape[-1:], *image.shape[-1:])
+    if not fits or text.shape not in (shared, (*relation.shape[:1], *shared)):
+        raise ValueError(
+            'relation must be (B, N, T), image (B, N, C) and text (T, C) or (B, T, C) with the '
+            f'same B, N, T and C, but they are {tuple(relation.shape)}, {tuple(image.shape)} and '
+            f'{tuple(text.shape)}'
+        )
     if samples == 'token':
         # All positions have the same text, which is neutral.
         if alpha == 2 and pair_energy.pays(relation, image):

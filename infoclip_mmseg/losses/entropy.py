@@ -36,17 +36,11 @@ def normalise_rows(features: Tensor) -> Tensor:
 
 
 def gram_matrix(features: Tensor) -> Tensor:
-    """Gram matrix of L2-normalised features, divided by its trace.
+    """Gram matrix (..., n, n) of L2-normalised features (..., n, d), divided by its trace.
 
     The diagonal is set to the constant 1 before the division by the trace n: a single sample then
     has exactly zero gradient instead of rounding noise, and a row of zeros counts as orthogonal to
     every other row instead of giving NaN.
-
-    Args:
-        features: (..., n, d), one row a sample.
-
-    Returns:
-        (..., n, n), symmetric, positive semi-definite, trace 1, float32 (or float64).
     """
     with torch.autocast(device_type=features.device.type, enabled=False):
         rows = normalise_rows(features)
@@ -87,19 +81,13 @@ def _hadamard(*grams: Tensor) -> Tensor:
 
 
 def renyi_entropy(gram: Tensor, alpha: float = 2.0) -> Tensor:
-    """Matrix-based Renyi entropy.
+    """Matrix-based Renyi entropy (...), bits, of Gram matrices (..., n, n) of trace 1.
 
-    At alpha = 2 it is minus log2 of the squared Frobenius norm. Any other order is computed from
-    the eigenvalues in float64, since 1 / (1 - alpha) magnifies rounding; alpha = 1 gives its limit,
-    the von Neumann (Shannon) entropy of the eigenvalues. Eigenvalues that are rounding noise of the
-    matrix count as zero and get no gradient.
-
-    Args:
-        gram: (..., n, n), symmetric, positive semi-definite, trace 1.
-        alpha: Order of the entropy, positive and finite; another is a ValueError.
-
-    Returns:
-        (...), bits, from 0 (all samples equal) to log2(n) (all samples orthogonal).
+    It is from 0 (all samples equal) to log2(n) (all orthogonal). At alpha = 2 it is minus log2 of
+    the squared Frobenius norm. Any other order is computed from the eigenvalues in float64, since
+    1 / (1 - alpha) magnifies rounding; alpha = 1 gives its limit, the von Neumann (Shannon) entropy
+    of the eigenvalues. Eigenvalues that are rounding noise of the matrix count as zero and get no
+    gradient. An order that is not positive and finite is a ValueError.
     """
     check_alpha(alpha)
     with torch.autocast(device_type=gram.device.type, enabled=False):

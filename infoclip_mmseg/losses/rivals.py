@@ -44,17 +44,12 @@ def _check_temperature(temperature: float) -> None:
 
 
 def class_kl(teacher: Tensor, student: Tensor, temperature: float = 1.0) -> Tensor:
-    """Kullback-Leibler divergence of the student's class distributions from the teacher's.
+    """Kullback-Leibler divergence of the student's class distributions from the teacher's, nats.
 
-    At every position, softmax(R_T / temperature) is compared with softmax(R_S / temperature) over
-    the classes; the mean is over positions and images. There is no factor temperature^2.
-
-    Args:
-        teacher, student: Relation maps (B, N, T), such as cosines; other shapes are a ValueError.
-        temperature: Divides the relation maps, positive.
-
-    Returns:
-        Scalar, nats, at least 0; 0 where both are equal.
+    At every position of the relation maps (B, N, T), such as cosines, softmax(R_T / temperature) is
+    compared with softmax(R_S / temperature) over the classes; the mean is over positions and
+    images. There is no factor temperature^2. Shapes that do not fit, and a temperature that is not
+    positive, are a ValueError.
     """
     _check_temperature(temperature)
     teacher, student = _target_and_student(teacher, student, 3, 'relation maps (B, N, T)')

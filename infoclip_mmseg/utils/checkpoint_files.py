@@ -124,11 +124,16 @@ def _load_safetensors(path: Path, map_location: Device) -> dict[str, Any]:
         _raise_unreadable(path, error)
 
 
+def is_torchscript(path: Path) -> bool:
+    """Whether a file is a TorchScript program."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith('/constants.pkl') for name in archive.namelist())
+
+
 def _refuse_other_archives(path: Path) -> None:
-    is_script = False
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            is_script = any(name.endswith('/constants.pkl') for name in archive.namelist())
+    is_script = is_torchscript(path)
     if is_script or tarfile.is_tarfile(path):
         kind = 'TorchScript program' if is_script else 'tar archive'
         raise CheckpointError(

@@ -40,15 +40,12 @@ def read_image(
     """Read a picture as people see it: turned as its EXIF entry says, in 8 bits, RGB.
 
     Size and format are read from the header before anything is decoded. Of a file with several
-    pictures the first is read.
+    pictures the first is read. The result is (h, w, 3), 0..255.
 
     Args:
         source: Path of a local file, or the file's bytes.
         max_pixels: Largest height times width that is decoded.
         name: What errors call it; None takes the path.
-
-    Returns:
-        (h, w, 3), 0..255.
 
     Raises:
         FileNotFoundError: There is no such file.

@@ -90,8 +90,7 @@ class CheckpointMatchHook(Hook):
     """
 
     def __init__(self, complete: bool = True, optional: tuple[str, ...] = ()) -> None:
-        self.complete = complete
-        self.optional = tuple(optional)
+        self.complete, self.optional = complete, tuple(optional)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Check a checkpoint before its weights go into the model."""

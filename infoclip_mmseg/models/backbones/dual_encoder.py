@@ -53,14 +53,9 @@ class CLIPDualEncoder(BaseModule):
         with_cp: Recompute activations of each block in the backward pass.
         init_cfg: See ``mmengine.model.BaseModule``.
 
-    Attributes:
-        clip: The open_clip model, which holds all the weights.
-        image_tower: Reads ``clip.visual``.
-        text_encoder: Reads the rest of ``clip``, and keeps the embeddings that it made.
-        trainable_names: Names of the CLIP parameters that are trained.
-        embed_dim: C of the joint embedding space.
-        image_width: Channels of the image tower's block maps.
-        patch_size: Height and width of a patch in pixels.
+    ``clip``, the open_clip model, holds all the weights, ``trainable_names`` names those that
+    train; ``image_tower`` and ``text_encoder`` read them. ``embed_dim`` is C of the joint space,
+    ``image_width`` the channels of the block maps; ``patch_size`` is (h, w) in pixels.
     """
 
     def __init__(

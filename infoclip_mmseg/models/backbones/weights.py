@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -15,7 +14,7 @@ from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 
 from infoclip_mmseg.models.backbones.layouts import LAYOUTS, looks_like, split_qkv, without_prefixes
-from infoclip_mmseg.utils.checkpoint_files import load_checkpoint_file
+from infoclip_mmseg.utils.checkpoint_files import is_torchscript, load_checkpoint_file
 
 FILE_SUFFIXES = ('.pt', '.pth', '.bin', '.safetensors')
 # Entries of OpenAI's TorchScript archives that are not weights.
@@ -129,7 +128,7 @@ def _check_config_beside(model_name: str, path: Path, quick_gelu: bool) -> None:
 
 def read_clip_state(path: Path) -> tuple[dict[str, Tensor], bool]:
     """State dict of a CLIP file, and whether it is one of OpenAI's TorchScript archives."""
-    if path.suffix == '.pt' and _is_torchscript(path):
+    if path.suffix == '.pt' and is_torchscript(path):
         state = dict(torch.jit.load(str(path), map_location='cpu').state_dict())
         from_openai = all(key in state for key in _OPENAI_EXTRAS)
     else:
@@ -161,13 +160,6 @@ def expand_token_table(state: dict[str, Tensor], vocabulary_size: int) -> dict[s
     table = kept.float().mean(dim=0).to(kept.dtype).repeat(vocabulary_size, 1)
     table[rows] = kept
     return {**state, TOKEN_TABLE: table}
-
-
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith('constants.pkl') for name in archive.namelist())
 
 
 def _check_fit(model: nn.Module, model_name: str, state: dict[str, Tensor], path: Path) -> None:

@@ -101,12 +101,9 @@ class Distiller:
         losses: From :func:`~infoclip_mmseg.losses.build_losses`.
         neck: Relates positions to classes, such as :class:`LPAM`, shared by teacher and student;
             None takes plain cosines.
-
-    Attributes:
-        teacher: None outside of training.
     """
 
-    teacher: FrozenTeacher | None
+    teacher: FrozenTeacher | None  # None outside of training
 
     def __init__(
         self,

@@ -41,17 +41,14 @@ def cost_volume(image: Tensor, text: Tensor) -> Tensor:
 def top_cost_volume(
     image: Tensor, text: Tensor, limit: int
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Cost volume of the classes that each image is most similar to.
+    """Cost volume (B, k, P, H, W) of the classes that each image is most similar to.
 
     The volume of all classes is never held: similarities of a large vocabulary are looked at a
     chunk at a time, without gradients, and the volume is computed for those that are kept.
 
     Of (B, C, H, W) image and (T, P, C) text embeddings ``limit`` classes are kept, those with the
-    highest maximal similarity; 0 keeps all.
-
-    Returns:
-        Cost volume (B, k, P, H, W), text embeddings (B or 1, k, P, C), and the classes (B, k) or
-        None where all were kept.
+    highest maximal similarity; 0 keeps all. Returned are also their text embeddings (B or 1, k, P,
+    C) and the classes (B, k), or None where all were kept.
     """
     if not 0 < limit < text.shape[0]:
         return cost_volume(image, text), text[None], None

@@ -79,11 +79,8 @@ class _AddGuided(Function):
 class ConvStep:
     """Norm and ReLU of class maps (B*T, C, H, W), where there is a norm, then a convolution.
 
-    Attributes:
-        norm: The norm, or None.
-        conv: The convolution, or where there is guidance the weight (C, C', 4, 4) of a transposed
-            one with stride 2.
-        guided: What guidance adds to every class map, (B, 1, C', 2H, 2W).
+    With guidance, (B, 1, C', 2H, 2W), which is added to every class map, ``conv`` is the weight
+    (C, C', 4, 4) of a transposed one with stride 2.
     """
 
     norm: nn.GroupNorm | None

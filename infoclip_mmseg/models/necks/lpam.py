@@ -20,7 +20,7 @@ from infoclip_mmseg.utils.tensors import at_least_float32
 def relation_map(
     query: Tensor, key: Tensor, image: Tensor, text: Tensor, cosine: bool = True
 ) -> Tensor:
-    """Relation of every position to every class: ``query key^T / sqrt(d)`` plus a residual.
+    """Relation (B, N, T) of positions to classes: ``query key^T / sqrt(d)`` plus a residual.
 
     Computed in float32 outside autocast (float64 stays float64), so that half precision neither
     overflows in the norms nor coarsens the relation.
@@ -29,9 +29,6 @@ def relation_map(
         query, key: Projected image (B, N, d) and text embeddings (T, d) or (B, T, d).
         image, text: Those of the residual, of the same shapes.
         cosine: The residual is the cosine of ``image`` and ``text``; else their dot product.
-
-    Returns:
-        (B, N, T), no unit, float32 (or float64).
     """
     with torch.autocast(device_type=query.device.type, enabled=False):
         query, key = at_least_float32(query), at_least_float32(key)

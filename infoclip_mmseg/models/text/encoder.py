@@ -36,12 +36,9 @@ class TextEncoder:
     Embeddings are kept where the tower cannot change under them: in evaluation, or when it is
     frozen; the vocabulary encoded last in memory, all of them in ``cache_dir``, if there is one.
 
-    Args:
-        clip: open_clip model with split attention.
-        model_name: What it was built from, which tells the tokenizer.
-        batch_size: Prompts that go through the tower together where no gradients are needed.
-        cache_dir: Folder in which embeddings are kept between runs, each file keyed by the tower's
-            weights and the prompts; None keeps them in memory only.
+    ``model_name``, what the open_clip model with split attention was built from, tells the
+    tokenizer; ``batch_size`` and ``cache_dir`` are ``text_batch_size`` and ``text_cache_dir`` of
+    :class:`~infoclip_mmseg.models.CLIPDualEncoder`.
     """
 
     def __init__(
