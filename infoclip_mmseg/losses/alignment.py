@@ -37,13 +37,9 @@ def gather_samples(*features: Tensor) -> tuple[Tensor, ...]:
     With s = W that is exactly dl/dtheta of one process with the whole batch, whatever the share of
     each rank, and backward needs no communication.
 
-    Args:
-        *features: Matrices (b, d_i) of the same b local samples; b may differ between ranks.
-
-    Returns:
-        The matrices (B, d_i) of all samples in rank order, B the sum of b over ranks. Without a
-        process group, or with one rank, the input as it is. Widths d_i that differ between ranks
-        are a ValueError on all of them.
+    Matrices (b, d_i) of the same b local samples, a number that may differ between ranks, become
+    those (B, d_i) of all samples in rank order. Without a process group, or with one rank, they are
+    the input as it is. Widths d_i that differ between ranks are a ValueError on all of them.
     """
     world_size = get_world_size()
     if world_size == 1:
@@ -190,9 +186,8 @@ class InfoBottleneckLoss(_AlignmentLoss):
 
     Args:
         loss_weight: Factor of the loss.
-        alpha: Order of the Renyi entropy, positive; 2 needs no eigenvalues.
-        samples: 'batch' (Gram matrices over the images of the global batch, as published) or
-            'token' (over the N positions of each image, mean over images).
+        alpha, samples: See :func:`info_bottleneck`; order 2 needs no eigenvalues, and 'batch' is as
+            published.
         loss_name: Key of the loss, by default 'loss_ib'.
     """
 

@@ -75,12 +75,10 @@ class OpenVocabHead(BaseModule):
         return logits.float().sigmoid()
 
     def probabilities(self, scores: Tensor, word_counts: Sequence[int] = ()) -> Tensor:
-        """Probabilities (B, T, h, w) of averaged scores.
+        """Probabilities (B, T, h, w) of averaged scores (B, k, h, w), of some classes.
 
-        Args:
-            scores: (B, k, h, w), of some classes; with ``whole_vocabulary`` of all words, those of
-                a class one after another.
-            word_counts: Words of each of the T classes; empty where each word is a class.
+        With ``whole_vocabulary`` they are of all words, those of a class one after another, and
+        ``word_counts`` has the words of each of the T classes; empty where each word is a class.
         """
         return scores
 

@@ -25,10 +25,9 @@ def relation_map(
     Computed in float32 outside autocast (float64 stays float64), so that half precision neither
     overflows in the norms nor coarsens the relation.
 
-    Args:
-        query, key: Projected image (B, N, d) and text embeddings (T, d) or (B, T, d).
-        image, text: Those of the residual, of the same shapes.
-        cosine: The residual is the cosine of ``image`` and ``text``; else their dot product.
+    ``query`` (B, N, d) and ``key``, (T, d) or (B, T, d), are the projected image and text
+    embeddings, ``image`` and ``text`` those of the residual, of the same shapes. The residual is
+    their cosine or, without ``cosine``, their dot product.
     """
     with torch.autocast(device_type=query.device.type, enabled=False):
         query, key = at_least_float32(query), at_least_float32(key)

@@ -173,9 +173,7 @@ class OpenVocabSegmentor(VocabularyOwner, Student, BaseSegmentor):
         # Teacher: the losses that hold the student to it; one embedding a class.
         if self.distiller.needs_teacher:
             images, words = self._at_input_size(inputs), text.mean(dim=1)
-            losses.update(
-                self.distiller.alignment_loss(images, self.prompts, features.dense, words)
-            )
+            losses |= self.distiller.alignment_loss(images, self.prompts, features.dense, words)
         return losses
 
     # Inference ------------------------------------------------------------------------------

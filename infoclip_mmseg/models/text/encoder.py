@@ -170,9 +170,7 @@ def encode_in_batches(
         if now - last >= LOG_SECONDS or (last > start and done == total):
             last, rate = now, done / max(now - start, 1e-9)
             eta = timedelta(seconds=round((total - done) / rate))
-            print_log(
-                f'text: {done} of {total} prompts encoded, {rate:.0f} a second, eta {eta}',
-                logger='current',
-            )
+            rates = f'{rate:.0f} a second, eta {eta}'
+            print_log(f'text: {done} of {total} prompts encoded, {rates}', 'current')
     encoded = torch.cat(parts)
     return encoded if total == len(texts) else encoded[index.to(encoded.device)]

@@ -137,13 +137,10 @@ def region_of(view: View, layout: Layout) -> tuple[slice, slice]:
 def view_logits(
     images: Tensor, decode: Callable[[Tensor], ClassLogits], layout: Layout, view_batch_size: int
 ) -> Iterator[ViewLogits]:
-    """Logits of the views of each image, as soon as it is finished.
+    """Logits of the views of each of the images (B, 3, h, w), as soon as it is finished.
 
-    Args:
-        images: Images (B, 3, h, w).
-        decode: Views (b, 3, ...) to logits (b, k, h', w') and their classes (b, k) or None.
-        layout: Where the views lie.
-        view_batch_size: Views, of one or of several images, that go through the model together.
+    ``decode`` makes of views (b, 3, ...) logits (b, k, h', w') and their classes (b, k) or None;
+    ``view_batch_size`` views, of one or of several images, go through the model together.
     """
     whole, working = images, images
     if layout.size is not None and layout.window is not None:
