@@ -15,16 +15,8 @@ from mmengine.logging import print_log
 from mmseg.registry import MODELS
 from torch import Tensor
 
-from infoclip_mmseg.losses import pair_energy
+from infoclip_mmseg.losses import entropy, pair_energy
 from infoclip_mmseg.losses.base import Branch, DistillationLoss
-from infoclip_mmseg.losses.entropy import (
-    check_alpha,
-    gram_matrix,
-    joint_entropy,
-    mutual_information,
-    normalise_rows,
-    renyi_entropy,
-)
 from infoclip_mmseg.utils.tensors import at_least_float32
 
 
@@ -74,7 +66,7 @@ def _warn_single_sample() -> None:
 
 
 def _check_options(alpha: float, samples: str) -> None:
-    check_alpha(alpha)
+    entropy.check_alpha(alpha)
     if samples not in ('batch', 'token'):
         raise ValueError(f"samples is {samples!r}, but must be 'batch' or 'token'")
 
@@ -85,17 +77,17 @@ def _sample_grams(*features: Tensor, samples: str) -> list[Tensor]:
     (B, B) over the images of all ranks for 'batch', (B, N, N) over the positions for 'token'.
     """
     if samples == 'token':
-        return [gram_matrix(feature) for feature in features]
+        return [entropy.gram_matrix(feature) for feature in features]
     rows = gather_samples(*(at_least_float32(feature).flatten(1) for feature in features))
     if len(rows[0]) == 1:
         _warn_single_sample()
-    return [gram_matrix(row) for row in rows]
+    return [entropy.gram_matrix(row) for row in rows]
 
 
 def _token_entropies(x: Tensor, y: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
     """H(x), H(y) and H(x, y) at alpha = 2 over the positions of each image (B, N, ...)."""
     with torch.autocast(device_type=x.device.type, enabled=False):
-        pairs = zip(normalise_rows(x), normalise_rows(y))
+        pairs = zip(entropy.normalise_rows(x), entropy.normalise_rows(y))
         return [
             (pair_energy.entropy(a), pair_energy.entropy(b), pair_energy.joint_entropy(a, b))
             for a, b in pairs
@@ -137,7 +129,8 @@ def info_bottleneck(
     else:
         text = text.expand(relation.shape[0], -1, -1)
         grams = _sample_grams(relation, image, text, samples=samples)
-    return (renyi_entropy(grams[0], alpha) - joint_entropy(*grams, alpha=alpha)).mean()
+    relation_entropy = entropy.renyi_entropy(grams[0], alpha)
+    return (relation_entropy - entropy.joint_entropy(*grams, alpha=alpha)).mean()
 
 
 def mutual_information_transfer(
@@ -157,7 +150,7 @@ def mutual_information_transfer(
         entropies = [h_t + h_s - h_both for h_t, h_s, h_both in _token_entropies(teacher, student)]
         return -torch.stack(entropies).mean()
     teacher_gram, student_gram = _sample_grams(teacher, student, samples=samples)
-    return -mutual_information(teacher_gram, student_gram, alpha).mean()
+    return -entropy.mutual_information(teacher_gram, student_gram, alpha).mean()
 
 
 class _AlignmentLoss(DistillationLoss):
