@@ -171,6 +171,6 @@ def encode_in_batches(
             last, rate = now, done / max(now - start, 1e-9)
             eta = timedelta(seconds=round((total - done) / rate))
             rates = f'{rate:.0f} a second, eta {eta}'
-            print_log(f'text: {done} of {total} prompts encoded, {rates}', 'current')
+            print_log(f'text: {done} of {total} prompts encoded, {rates}', logger='current')
     encoded = torch.cat(parts)
     return encoded if total == len(texts) else encoded[index.to(encoded.device)]
