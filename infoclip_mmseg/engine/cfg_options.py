@@ -45,11 +45,8 @@ class CfgOptions(DictAction):
 def parse_value(text: str) -> Any:
     """Value of an option: number, truth value, None, string, or a list or tuple of these.
 
-    Args:
-        text: '1', 'true', 'two words', 'a,b', '[a, b]', '(1, [2, 3])', "'a, b'".
-
-    Raises:
-        ValueError: A list whose brackets do not match.
+    Such as '1', 'true', 'two words', 'a,b', '[a, b]', '(1, [2, 3])', "'a, b'"; a list whose
+    brackets do not match is a ValueError.
     """
     text = text.strip()
     if _is_quoted(text):

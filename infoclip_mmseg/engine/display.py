@@ -52,13 +52,8 @@ def _move_loggers(file: TextIO, stream: TextIO) -> None:
 
 def make_progress(console: Console) -> Progress:
     """A progress bar for each step of a program, with the time that is left."""
-    return Progress(
-        TextColumn('{task.description}'),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(elapsed_when_finished=True),
-        console=console,
-    )
+    columns = (TextColumn('{task.description}'), BarColumn(bar_width=24), MofNCompleteColumn())
+    return Progress(*columns, TimeRemainingColumn(elapsed_when_finished=True), console=console)
 
 
 class ProgressHook(Hook):

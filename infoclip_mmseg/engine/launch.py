@@ -78,11 +78,8 @@ def enable_amp(cfg: Config, dtype: str = 'auto') -> None:
         raise ValueError('fp16 needs a CUDA device and there is none; use bf16 or auto')
     wrapper = cfg.optim_wrapper
     if wrapper.type in ('AmpOptimWrapper', 'BFloat16OptimWrapper'):
-        print_log(
-            f'the config already sets optim_wrapper.type={wrapper.type!r}; it is left as it is',
-            logger='current',
-            level=logging.WARNING,
-        )
+        text = f'the config already sets optim_wrapper.type={wrapper.type!r}; it is left as it is'
+        print_log(text, 'current', logging.WARNING)
     elif wrapper.type != 'OptimWrapper':
         raise ValueError(
             f"mixed precision needs optim_wrapper.type='OptimWrapper', got {wrapper.type!r}"
@@ -108,15 +105,9 @@ def start_on_cpu(cfg: Config) -> None:
     # PyTorch 2.1 takes no timeout=None.
     options: dict[str, Any] = {} if timeout is None else dict(timeout=timedelta(seconds=timeout))
     distributed.init_process_group('gloo', **options)
-    cfg.setdefault(
-        'model_wrapper_cfg',
-        dict(
-            type='MMDistributedDataParallel',
-            device_ids=None,
-            broadcast_buffers=False,
-            find_unused_parameters=cfg.get('find_unused_parameters', False),
-        ),
-    )
+    wrapper = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
+    unused = cfg.get('find_unused_parameters', False)
+    cfg.setdefault('model_wrapper_cfg', {**wrapper, 'find_unused_parameters': unused})
 
 
 def leave_together() -> None:

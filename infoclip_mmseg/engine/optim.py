@@ -22,12 +22,7 @@ GROUPS = {'clip': 'backbone', 'head': 'decode_head', 'lpam': 'neck'}
 """Group name to parameter-name prefix; what no prefix covers is the group 'other'."""
 SCOPES = ('all', 'group')
 Scope = str | Sequence[Sequence[str]]
-NORM_LAYERS = (
-    nn.LayerNorm,
-    nn.GroupNorm,
-    nn.modules.batchnorm._BatchNorm,
-    nn.modules.instancenorm._InstanceNorm,
-)
+NORM_LAYERS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)
 
 
 def group_of(name: str, groups: Mapping[str, str]) -> str:
@@ -102,10 +97,9 @@ class GroupedClip:
 
     @torch.no_grad()
     def __call__(self, params: Iterable[Tensor], max_norm: float, norm_type: float = 2.0) -> Tensor:
-        """Clip the gradients in place to ``max_norm``; `inf` clips nothing.
+        """Clip the gradients, one or more, in place to ``max_norm``; `inf` clips nothing.
 
-        Returns:
-            The norm over all gradients, one or more, before clipping, a scalar tensor.
+        Returns the norm over all of them before clipping, a scalar tensor.
         """
         gradients: dict[str, list[Tensor]] = {}
         for param in params:
@@ -148,10 +142,6 @@ class GroupedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         optim_wrapper_cfg: As in MMEngine. `clip_grad` may hold `max_norm`, `norm_type` and `scope`
             ('all', 'group', or lists of groups, see :class:`GroupedClip`).
         paramwise_cfg: As in MMEngine, plus `groups`: group name to parameter-name prefix.
-
-    Raises:
-        ValueError: Unknown scope, `clip_grad` without `max_norm` or clipping by value, no trainable
-            parameter in the model.
     """
 
     def __init__(

@@ -110,9 +110,6 @@ class FullyShardedStrategy(DDPStrategy):
         shard_size: See :func:`shard_model`. On several machines with slow links between them, the
             number of GPUs in each.
         **kwargs: See ``mmengine._strategy.DDPStrategy``.
-
-    Raises:
-        ValueError: The run was not started by a launcher.
     """
 
     def __init__(self, *, shard_size: int | None = None, **kwargs: Any) -> None:

@@ -15,16 +15,8 @@ from mmengine.logging import print_log
 from mmseg.registry import MODELS
 from torch import Tensor
 
-from infoclip_mmseg.losses import pair_energy
+from infoclip_mmseg.losses import entropy, pair_energy
 from infoclip_mmseg.losses.base import Branch, DistillationLoss
-from infoclip_mmseg.losses.entropy import (
-    check_alpha,
-    gram_matrix,
-    joint_entropy,
-    mutual_information,
-    normalise_rows,
-    renyi_entropy,
-)
 from infoclip_mmseg.utils.tensors import at_least_float32
 
 
@@ -37,30 +29,15 @@ def gather_samples(*features: Tensor) -> tuple[Tensor, ...]:
     With s = W that is exactly dl/dtheta of one process with the whole batch, whatever the share of
     each rank, and backward needs no communication.
 
-    Args:
-        *features: Matrices (b, d_i) of the same b local samples; b may differ between ranks.
-
-    Returns:
-        The matrices (B, d_i) of all samples in rank order, B the sum of b over ranks. Without a
-        process group, or with one rank, the input as it is.
-
-    Raises:
-        ValueError: The widths d_i differ between ranks (raised on all of them).
+    Matrices (b, d_i) of the same b local samples, a number that may differ between ranks, become
+    those (B, d_i) of all samples in rank order. Without a process group, or with one rank, they are
+    the input as it is. Widths d_i that differ between ranks are a ValueError on all of them.
     """
     world_size = get_world_size()
     if world_size == 1:
         return features
     widths = [feature.shape[1] for feature in features]
     local = torch.cat(features, dim=1)
-    sizes = _batch_sizes(local, widths)
-    padded = F.pad(local.detach(), (0, 0, 0, max(sizes) - len(local)))
-    rows = [rows[:size] for rows, size in zip(all_gather(padded), sizes)]
-    rows[get_rank()] = local + (world_size - 1) * (local - local.detach())
-    return torch.split(torch.cat(rows), widths, dim=1)
-
-
-def _batch_sizes(local: Tensor, widths: list[int]) -> list[int]:
-    """Local batch size of every rank; checks that the widths are equal on all of them."""
     shape = torch.tensor([len(local), *widths], device=local.device)
     shapes = torch.stack(all_gather(shape)).tolist()
     for rank, (_, *others) in enumerate(shapes):
@@ -70,7 +47,11 @@ def _batch_sizes(local: Tensor, widths: list[int]) -> list[int]:
                 f'{shapes[0][1:]} on rank 0; batch-wise losses need the same feature grid and '
                 'the same number of classes on every rank'
             )
-    return [size for size, *_ in shapes]
+    sizes = [size for size, *_ in shapes]
+    padded = F.pad(local.detach(), (0, 0, 0, max(sizes) - len(local)))
+    rows = [rows[:size] for rows, size in zip(all_gather(padded), sizes)]
+    rows[get_rank()] = local + (world_size - 1) * (local - local.detach())
+    return torch.split(torch.cat(rows), widths, dim=1)
 
 
 @functools.cache
@@ -85,7 +66,7 @@ def _warn_single_sample() -> None:
 
 
 def _check_options(alpha: float, samples: str) -> None:
-    check_alpha(alpha)
+    entropy.check_alpha(alpha)
     if samples not in ('batch', 'token'):
         raise ValueError(f"samples is {samples!r}, but must be 'batch' or 'token'")
 
@@ -96,43 +77,31 @@ def _sample_grams(*features: Tensor, samples: str) -> list[Tensor]:
     (B, B) over the images of all ranks for 'batch', (B, N, N) over the positions for 'token'.
     """
     if samples == 'token':
-        return [gram_matrix(feature) for feature in features]
+        return [entropy.gram_matrix(feature) for feature in features]
     rows = gather_samples(*(at_least_float32(feature).flatten(1) for feature in features))
     if len(rows[0]) == 1:
         _warn_single_sample()
-    return [gram_matrix(row) for row in rows]
+    return [entropy.gram_matrix(row) for row in rows]
 
 
 def _token_entropies(x: Tensor, y: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
     """H(x), H(y) and H(x, y) at alpha = 2 over the positions of each image (B, N, ...)."""
     with torch.autocast(device_type=x.device.type, enabled=False):
-        pairs = zip(normalise_rows(x), normalise_rows(y))
+        pairs = zip(entropy.normalise_rows(x), entropy.normalise_rows(y))
         return [
             (pair_energy.entropy(a), pair_energy.entropy(b), pair_energy.joint_entropy(a, b))
             for a, b in pairs
         ]
 
 
-def _check_bottleneck_shapes(relation: Tensor, image: Tensor, text: Tensor) -> None:
-    fits = relation.dim() == image.dim() == 3 and relation.shape[:2] == image.shape[:2]
-    if fits:
-        expected = (len(relation), relation.shape[2], image.shape[2])
-        fits = text.shape in (expected, expected[1:])
-    if not fits:
-        raise ValueError(
-            'relation must be (B, N, T), image (B, N, C) and text (T, C) or (B, T, C) with the '
-            f'same B, N, T and C, but they are {tuple(relation.shape)}, {tuple(image.shape)} and '
-            f'{tuple(text.shape)}'
-        )
-
-
 def info_bottleneck(
     relation: Tensor, image: Tensor, text: Tensor, alpha: float = 2.0, samples: str = 'batch'
 ) -> Tensor:
-    """Compression loss of the relation map: H(R) - H(V, L, R) (Eq. 9).
+    """Compression loss of the relation map: H(R) - H(V, L, R) (Eq. 9); a scalar, bits, at most 0.
 
     This is I(V, L; R) without the constant H(V, L). A text that all samples share has a Gram
-    matrix of equal entries, which is neutral in the joint entropy.
+    matrix of equal entries, which is neutral in the joint entropy. Shapes and options that do not
+    fit are a ValueError.
 
     Args:
         relation: Relation map R of the teacher (B, N, T).
@@ -141,15 +110,16 @@ def info_bottleneck(
         alpha: Order of the entropy, positive.
         samples: 'batch': features are flattened by image and compared over the images of all
             ranks. 'token': positions are compared within each image, mean over the local images.
-
-    Returns:
-        Scalar, bits, at most 0.
-
-    Raises:
-        ValueError: Shapes do not fit together, or an option is unknown.
     """
     _check_options(alpha, samples)
-    _check_bottleneck_shapes(relation, image, text)
+    fits = relation.dim() == image.dim() == 3 and relation.shape[:2] == image.shape[:2]
+    shared = (*relation.shape[-1:], *image.shape[-1:])
+    if not fits or text.shape not in (shared, (*relation.shape[:1], *shared)):
+        raise ValueError(
+            'relation must be (B, N, T), image (B, N, C) and text (T, C) or (B, T, C) with the '
+            f'same B, N, T and C, but they are {tuple(relation.shape)}, {tuple(image.shape)} and '
+            f'{tuple(text.shape)}'
+        )
     if samples == 'token':
         # All positions have the same text, which is neutral.
         if alpha == 2 and pair_energy.pays(relation, image):
@@ -159,7 +129,8 @@ def info_bottleneck(
     else:
         text = text.expand(relation.shape[0], -1, -1)
         grams = _sample_grams(relation, image, text, samples=samples)
-    return (renyi_entropy(grams[0], alpha) - joint_entropy(*grams, alpha=alpha)).mean()
+    relation_entropy = entropy.renyi_entropy(grams[0], alpha)
+    return (relation_entropy - entropy.joint_entropy(*grams, alpha=alpha)).mean()
 
 
 def mutual_information_transfer(
@@ -167,13 +138,7 @@ def mutual_information_transfer(
 ) -> Tensor:
     """Transfer loss between relation maps (B, N, T) of teacher and student: -I(R_T; R_S) (Eq. 11).
 
-    Options as in :func:`info_bottleneck`.
-
-    Returns:
-        Scalar, bits, at most 0.
-
-    Raises:
-        ValueError: Shapes do not fit together, or an option is unknown.
+    Options, unit and errors as in :func:`info_bottleneck`.
     """
     _check_options(alpha, samples)
     if teacher.dim() != 3 or teacher.shape != student.shape:
@@ -185,11 +150,13 @@ def mutual_information_transfer(
         entropies = [h_t + h_s - h_both for h_t, h_s, h_both in _token_entropies(teacher, student)]
         return -torch.stack(entropies).mean()
     teacher_gram, student_gram = _sample_grams(teacher, student, samples=samples)
-    return -mutual_information(teacher_gram, student_gram, alpha).mean()
+    return -entropy.mutual_information(teacher_gram, student_gram, alpha).mean()
 
 
 class _AlignmentLoss(DistillationLoss):
     """Options that the alignment losses share; see :class:`InfoBottleneckLoss`."""
+
+    shown = ('loss_weight', 'alpha', 'samples')
 
     def __init__(
         self,
@@ -200,12 +167,7 @@ class _AlignmentLoss(DistillationLoss):
     ) -> None:
         super().__init__(loss_weight, loss_name)
         _check_options(alpha, samples)
-        self.alpha = alpha
-        self.samples = samples
-
-    def extra_repr(self) -> str:
-        """Options, shown when the model is printed."""
-        return f'loss_weight={self.loss_weight}, alpha={self.alpha}, samples={self.samples!r}'
+        self.alpha, self.samples = alpha, samples
 
 
 @MODELS.register_module()
@@ -217,13 +179,9 @@ class InfoBottleneckLoss(_AlignmentLoss):
 
     Args:
         loss_weight: Factor of the loss.
-        alpha: Order of the Renyi entropy, positive; 2 needs no eigenvalues.
-        samples: 'batch' (Gram matrices over the images of the global batch, as published) or
-            'token' (over the N positions of each image, mean over images).
+        alpha, samples: See :func:`info_bottleneck`; order 2 needs no eigenvalues, and 'batch' is as
+            published.
         loss_name: Key of the loss, by default 'loss_ib'.
-
-    Raises:
-        ValueError: ``alpha`` is not positive, or ``samples`` is unknown.
     """
 
     default_name = 'loss_ib'

@@ -29,16 +29,10 @@ class Branch:
         text: Text embeddings, (T, C) shared by the batch or (B, T, C) by image.
         relate: Maps ``positions`` and ``text`` to a relation map, such as :class:`LPAM`; None
             takes the plain cosine cost volume.
-
-    Raises:
-        ValueError: Shapes do not fit together.
     """
 
     def __init__(
-        self,
-        dense: Tensor,
-        text: Tensor,
-        relate: Callable[[Tensor, Tensor], Tensor] | None = None,
+        self, dense: Tensor, text: Tensor, relate: Callable[[Tensor, Tensor], Tensor] | None = None
     ) -> None:
         fits = dense.dim() == 4 and text.dim() in (2, 3) and dense.shape[1] == text.shape[-1]
         if not fits or (text.dim() == 3 and len(text) != len(dense)):
@@ -47,8 +41,7 @@ class Branch:
                 f'but they are {tuple(dense.shape)} and {tuple(text.shape)}; of several prompts '
                 'of a class take the mean first'
             )
-        self.dense = dense
-        self.text = text
+        self.dense, self.text = dense, text
         self._relate = cosine_relation if relate is None else relate
 
     @cached_property
@@ -74,6 +67,8 @@ class DistillationLoss(nn.Module):
     default_name = 'loss_distill'
     compares: str | None = None
     """Attribute of both branches that ``forward`` takes, unless ``distill`` is overridden."""
+    shown: tuple[str, ...] = ('loss_weight', 'loss_name')
+    """Options that are shown when the model is printed."""
 
     def __init__(self, loss_weight: float = 1.0, loss_name: str | None = None) -> None:
         super().__init__()
@@ -87,16 +82,14 @@ class DistillationLoss(nn.Module):
         return self(getattr(teacher, self.compares), getattr(student, self.compares))
 
     def extra_repr(self) -> str:
-        """Options, shown when the model is printed."""
-        return f'loss_weight={self.loss_weight}, loss_name={self.loss_name!r}'
+        """The options ``shown``."""
+        return ', '.join(f'{name}={getattr(self, name)!r}' for name in self.shown)
 
 
 def build_losses(configs: Sequence[dict]) -> nn.ModuleList:
     """Build losses from configs of registered :class:`DistillationLoss` classes.
 
-    Raises:
-        TypeError: One is no distillation loss.
-        ValueError: Two have the same ``loss_name``.
+    Another class is a TypeError, the same ``loss_name`` twice a ValueError.
     """
     losses = nn.ModuleList(MODELS.build(config) for config in configs)
     for loss in losses:

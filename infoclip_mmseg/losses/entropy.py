@@ -36,17 +36,11 @@ def normalise_rows(features: Tensor) -> Tensor:
 
 
 def gram_matrix(features: Tensor) -> Tensor:
-    """Gram matrix of L2-normalised features, divided by its trace.
+    """Gram matrix (..., n, n) of L2-normalised features (..., n, d), divided by its trace.
 
     The diagonal is set to the constant 1 before the division by the trace n: a single sample then
     has exactly zero gradient instead of rounding noise, and a row of zeros counts as orthogonal to
     every other row instead of giving NaN.
-
-    Args:
-        features: (..., n, d), one row a sample.
-
-    Returns:
-        (..., n, n), symmetric, positive semi-definite, trace 1, float32 (or float64).
     """
     with torch.autocast(device_type=features.device.type, enabled=False):
         rows = normalise_rows(features)
@@ -61,10 +55,8 @@ def gram_matrix(features: Tensor) -> Tensor:
 def joint_gram(*grams: Tensor) -> Tensor:
     """Gram matrix (..., n, n) of several variables seen together.
 
-    It is the Hadamard product of their Gram matrices (..., n, n), divided by its trace.
-
-    Raises:
-        ValueError: No matrix is given, or the matrices are of different numbers of samples.
+    It is the Hadamard product of their Gram matrices (..., n, n), divided by its trace. No matrix,
+    and matrices of different numbers of samples, are a ValueError.
     """
     product = _hadamard(*grams)
     return product / _trace(product)[..., None, None]
@@ -89,22 +81,13 @@ def _hadamard(*grams: Tensor) -> Tensor:
 
 
 def renyi_entropy(gram: Tensor, alpha: float = 2.0) -> Tensor:
-    """Matrix-based Renyi entropy.
+    """Matrix-based Renyi entropy (...), bits, of Gram matrices (..., n, n) of trace 1.
 
-    At alpha = 2 it is minus log2 of the squared Frobenius norm. Any other order is computed from
-    the eigenvalues in float64, since 1 / (1 - alpha) magnifies rounding; alpha = 1 gives its limit,
-    the von Neumann (Shannon) entropy of the eigenvalues. Eigenvalues that are rounding noise of the
-    matrix count as zero and get no gradient.
-
-    Args:
-        gram: (..., n, n), symmetric, positive semi-definite, trace 1.
-        alpha: Order of the entropy, positive.
-
-    Returns:
-        (...), bits, from 0 (all samples equal) to log2(n) (all samples orthogonal).
-
-    Raises:
-        ValueError: ``alpha`` is not positive and finite.
+    It is from 0 (all samples equal) to log2(n) (all orthogonal). At alpha = 2 it is minus log2 of
+    the squared Frobenius norm. Any other order is computed from the eigenvalues in float64, since
+    1 / (1 - alpha) magnifies rounding; alpha = 1 gives its limit, the von Neumann (Shannon) entropy
+    of the eigenvalues. Eigenvalues that are rounding noise of the matrix count as zero and get no
+    gradient. An order that is not positive and finite is a ValueError.
     """
     check_alpha(alpha)
     with torch.autocast(device_type=gram.device.type, enabled=False):
@@ -132,11 +115,7 @@ def _spectral_entropy(eigenvalues: Tensor, alpha: float, gram: Tensor) -> Tensor
 
 
 def joint_entropy(*grams: Tensor, alpha: float = 2.0) -> Tensor:
-    """Joint entropy (...), bits, of variables with Gram matrices (..., n, n).
-
-    Raises:
-        ValueError: As :func:`joint_gram` and :func:`renyi_entropy`.
-    """
+    """Joint entropy (...), bits, of variables with Gram matrices (..., n, n)."""
     if alpha == 2:
         # The entropy of G / tr(G) without dividing all of G.
         with torch.autocast(device_type=grams[0].device.type if grams else 'cpu', enabled=False):
@@ -148,13 +127,8 @@ def joint_entropy(*grams: Tensor, alpha: float = 2.0) -> Tensor:
 def mutual_information(x: Grams, y: Grams, alpha: float = 2.0) -> Tensor:
     """Mutual information I(x; y) = H(x) + H(y) - H(x, y), (...), bits.
 
-    Args:
-        x, y: Gram matrices (..., n, n) over the same n samples, or tuples of them taken as one
-            joint variable.
-        alpha: Order of the entropy, positive.
-
-    Raises:
-        ValueError: As :func:`joint_gram` and :func:`renyi_entropy`.
+    ``x`` and ``y`` are Gram matrices (..., n, n) over the same n samples, or tuples of them taken
+    as one joint variable. Errors are those of :func:`joint_gram` and :func:`renyi_entropy`.
     """
     xs = (x,) if isinstance(x, Tensor) else tuple(x)
     ys = (y,) if isinstance(y, Tensor) else tuple(y)

@@ -44,20 +44,12 @@ def _check_temperature(temperature: float) -> None:
 
 
 def class_kl(teacher: Tensor, student: Tensor, temperature: float = 1.0) -> Tensor:
-    """Kullback-Leibler divergence of the student's class distributions from the teacher's.
+    """Kullback-Leibler divergence of the student's class distributions from the teacher's, nats.
 
-    At every position, softmax(R_T / temperature) is compared with softmax(R_S / temperature) over
-    the classes; the mean is over positions and images. There is no factor temperature^2.
-
-    Args:
-        teacher, student: Relation maps (B, N, T), such as cosines.
-        temperature: Divides the relation maps, positive.
-
-    Returns:
-        Scalar, nats, at least 0; 0 where both are equal.
-
-    Raises:
-        ValueError: Shapes do not fit together, or the temperature is not positive.
+    At every position of the relation maps (B, N, T), such as cosines, softmax(R_T / temperature) is
+    compared with softmax(R_S / temperature) over the classes; the mean is over positions and
+    images. There is no factor temperature^2. Shapes that do not fit, and a temperature that is not
+    positive, are a ValueError.
     """
     _check_temperature(temperature)
     teacher, student = _target_and_student(teacher, student, 3, 'relation maps (B, N, T)')
@@ -68,28 +60,19 @@ def class_kl(teacher: Tensor, student: Tensor, temperature: float = 1.0) -> Tens
 
 
 def embedding_smooth_l1(teacher: Tensor, student: Tensor) -> Tensor:
-    """SmoothL1 (threshold 1) between dense embeddings (B, C, H, W), mean over all numbers.
-
-    Returns:
-        Scalar, no unit, at least 0.
-
-    Raises:
-        ValueError: Shapes do not fit together.
-    """
+    """SmoothL1 (threshold 1) between dense embeddings (B, C, H, W), mean over all numbers."""
     teacher, student = _target_and_student(teacher, student, 4, 'embeddings (B, C, H, W)')
     with torch.autocast(device_type=student.device.type, enabled=False):
         return F.smooth_l1_loss(student, teacher)
 
 
 def strip_pooling(dense: Tensor, scales: Sequence[int] = SCALES) -> Tensor:
-    """Column and row sums of maps (B, C, H, W) pooled at several scales, each from 1 to S.
+    """Column and row sums (B, C * L) of maps (B, C, H, W) pooled at several scales, from 1 to S.
 
     A map that is not square is first resized bilinearly to a square of its longer side S. At scale
     s it is averaged over S // s x S // s cells (what is left over at the far edges is dropped),
-    and the cells are summed down each column and along each row.
-
-    Returns:
-        (B, C * L), L = 2 * the sum of cells a side over the scales.
+    and the cells are summed down each column and along each row: L is twice the sum of the cells a
+    side over the scales.
     """
     side = max(dense.shape[-2:])
     if not scales or min(scales) < 1 or max(scales) > side:
@@ -111,13 +94,8 @@ def representation_compensation(
 ) -> Tensor:
     """SmoothL1 between the strip-pooled positive parts of two maps (MAFT+, arXiv 2408.00744).
 
-    They are dense image embeddings (B, C, H, W); scales as in :func:`strip_pooling`.
-
-    Returns:
-        Scalar, no unit, at least 0.
-
-    Raises:
-        ValueError: Shapes do not fit together, or a scale does not fit the grid.
+    They are dense image embeddings (B, C, H, W); scales as in :func:`strip_pooling`. Shapes and
+    scales that do not fit are a ValueError.
     """
     teacher, student = _target_and_student(teacher, student, 4, 'embeddings (B, C, H, W)')
     with torch.autocast(device_type=student.device.type, enabled=False):
@@ -140,6 +118,7 @@ class KLDistillationLoss(DistillationLoss):
     """
 
     default_name, compares = 'loss_kl', 'relation'
+    shown = (*DistillationLoss.shown, 'temperature')
 
     def __init__(
         self, loss_weight: float = 1.0, temperature: float = 1.0, loss_name: str | None = None
@@ -151,10 +130,6 @@ class KLDistillationLoss(DistillationLoss):
     def forward(self, teacher: Tensor, student: Tensor) -> Tensor:
         """Weighted :func:`class_kl` of relation maps (B, N, T)."""
         return self.loss_weight * class_kl(teacher, student, self.temperature)
-
-    def extra_repr(self) -> str:
-        """Options, shown when the model is printed."""
-        return f'{super().extra_repr()}, temperature={self.temperature}'
 
 
 @MODELS.register_module()
@@ -185,12 +160,10 @@ class RepresentationCompensationLoss(DistillationLoss):
     """
 
     default_name, compares = 'loss_rc', 'dense'
+    shown = (*DistillationLoss.shown, 'scales')
 
     def __init__(
-        self,
-        loss_weight: float = 0.1,
-        scales: Sequence[int] = SCALES,
-        loss_name: str | None = None,
+        self, loss_weight: float = 0.1, scales: Sequence[int] = SCALES, loss_name: str | None = None
     ) -> None:
         super().__init__(loss_weight, loss_name)
         self.scales = tuple(scales)
@@ -198,7 +171,3 @@ class RepresentationCompensationLoss(DistillationLoss):
     def forward(self, teacher: Tensor, student: Tensor) -> Tensor:
         """Weighted :func:`representation_compensation` of dense embeddings (B, C, H, W)."""
         return self.loss_weight * representation_compensation(teacher, student, self.scales)
-
-    def extra_repr(self) -> str:
-        """Options, shown when the model is printed."""
-        return f'{super().extra_repr()}, scales={self.scales}'

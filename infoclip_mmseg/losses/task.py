@@ -72,11 +72,12 @@ def pixel_bce(
     ignored: str = 'negative',
     class_weight: Sequence[float] | None = None,
 ) -> Tensor:
-    """Binary cross-entropy of each pixel, summed over classes.
+    """Binary cross-entropy of each pixel, summed over classes: (B, h, w), nats, at least float32.
 
     No one-hot target is made: with targets y, the sum over classes of ``softplus(x) - x * y`` is
     the sum of softplus minus the logit of the labelled class. With weights w the part of that
-    class, ``softplus(-x)``, counts w times.
+    class, ``softplus(-x)``, counts w times. What does not fit together, and a label that is out of
+    range, is a ValueError.
 
     Args:
         logits: (B, T, h, w), any floating type.
@@ -84,12 +85,6 @@ def pixel_bce(
         ignore_index: Label value of ignored pixels.
         ignored: 'negative': ignored pixels have all-zero targets. 'exclude': they count nothing.
         class_weight: Weights (T,) of the positive part, torch's ``pos_weight``; None: 1 each.
-
-    Returns:
-        (B, h, w), natural-log units, float32 (or float64).
-
-    Raises:
-        ValueError: Shapes or weights do not fit, a label is out of range, unknown ``ignored``.
     """
     mask = _mask(logits, labels, ignore_index, ignored, logits.shape[2:])
     with torch.autocast(device_type=logits.device.type, enabled=False):
@@ -159,11 +154,8 @@ class _ResizedBCE(Function):
                 pull = pull * (1 + extra * (1 - part.gather(1, slots).squeeze(1)))
             part = part.mul_(upstream.unsqueeze(1)).scatter_add_(1, slots, -pull.unsqueeze(1))
             target = grad[:, start : start + classes]
-            target.copy_(
-                torch.ops.aten.upsample_bilinear2d_backward(
-                    part, part.shape[2:], target.shape, False, None, None
-                )
-            )
+            backward = torch.ops.aten.upsample_bilinear2d_backward
+            target.copy_(backward(part, part.shape[2:], target.shape, False, None, None))
         return grad, None, None, None
 
 
@@ -183,18 +175,11 @@ def _class_slots(index: Tensor, classes: int) -> tuple[Tensor, Tensor]:
 def catseg_bce(
     logits: Tensor, labels: Tensor, ignore_index: int = 255, ignored: str = 'negative'
 ) -> Tensor:
-    """Mean binary cross-entropy with logits over pixels and classes, against one-hot labels.
+    """Mean binary cross-entropy over pixels and classes, a scalar in nats, at least float32.
 
-    Args:
-        logits, labels, ignore_index: As in :func:`pixel_bce`.
-        ignored: 'negative': ignored pixels are negatives of all classes (published CAT-Seg, arXiv
-            2303.11797). 'exclude': they are left out of sum and count, as in mmseg.
-
-    Returns:
-        Scalar, natural-log units, float32 (or float64); 0 if every pixel is excluded.
-
-    Raises:
-        ValueError: Shapes do not fit, a label is out of range, or ``ignored`` is unknown.
+    Arguments and errors are those of :func:`pixel_bce`. With 'negative' ignored pixels are
+    negatives of all classes (published CAT-Seg, arXiv 2303.11797), with 'exclude' they are left out
+    of sum and count, as in mmseg; 0 if every pixel is.
     """
     loss = pixel_bce(logits, labels, ignore_index, ignored)
     return _mean(loss, labels, logits.shape[1], ignore_index, ignored)
@@ -232,10 +217,8 @@ class CATSegBCELoss(nn.Module):
     ) -> None:
         super().__init__()
         _check_ignored(ignored)
-        self.ignored = ignored
-        self.loss_weight = loss_weight
+        self.ignored, self.loss_weight, self.loss_name = ignored, loss_weight, loss_name
         self.class_weight = None if class_weight is None else tuple(class_weight)
-        self.loss_name = loss_name
 
     def extra_repr(self) -> str:
         """Options, shown when the model is printed."""
@@ -253,26 +236,20 @@ class CATSegBCELoss(nn.Module):
         resize: bool = False,
         **kwargs: Any,
     ) -> Tensor:
-        """Computes the loss.
+        """Scalar, or (B, h, w) for 'none'; nats times ``loss_weight``.
 
         Args:
-            cls_score: Logits (B, T, h, w), at the size of the labels; with ``resize`` of any size.
-            label: (B, h, w), class indices 0..T-1 or ``ignore_index``.
+            cls_score, label, ignore_index: As in :func:`pixel_bce`; of any size with ``resize``.
             weight: (B, h, w), factor of each pixel, for example from a pixel sampler.
             avg_factor: Divides the sum over pixels and classes in place of their number.
             reduction_override: 'mean' (default), 'sum' over pixels and classes, or 'none': the mean
                 over classes of each pixel.
-            ignore_index: Label value of ignored pixels.
             resize: Resize the logits to the labels first; see :func:`resized_pixel_bce`.
             **kwargs: Other arguments of MMSegmentation's losses, without effect.
-
-        Returns:
-            Scalar, or (B, h, w) for 'none'; natural-log units times ``loss_weight``.
         """
         reduction = reduction_override or 'mean'
-        if reduction not in ('none', 'mean', 'sum') or (
-            reduction == 'sum' and avg_factor is not None
-        ):
+        summable = ('sum',) if avg_factor is None else ()
+        if reduction not in ('none', 'mean', *summable):
             raise ValueError(
                 f"the reduction is {reduction!r} with avg_factor={avg_factor}, but must be 'mean', "
                 "'none', or 'sum' without avg_factor"

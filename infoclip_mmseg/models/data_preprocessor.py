@@ -27,10 +27,7 @@ class OpenVocabDataPreProcessor(SegDataPreProcessor):
     """
 
     def __init__(
-        self,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
-        **kwargs: Any,
+        self, mean: Sequence[float] | None = None, std: Sequence[float] | None = None, **kwargs: Any
     ) -> None:
         super().__init__(mean=mean or CLIP_MEAN, std=std or CLIP_STD, **kwargs)
 

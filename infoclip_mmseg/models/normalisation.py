@@ -17,17 +17,11 @@ CLIP_STD = tuple(255 * value for value in open_clip.OPENAI_DATASET_STD)
 
 
 class Normalisation(NamedTuple):
-    """Mean and standard deviation that were subtracted and divided by.
-
-    Attributes:
-        mean: Three values in pixels of 0..255, in the order of the image's channels.
-        std: Likewise.
-        rgb: Whether the channels are red, green, blue; else blue, green, red.
-    """
+    """What was subtracted and divided by: three values, 0..255, in the order of the channels."""
 
     mean: Sequence[float]
     std: Sequence[float]
-    rgb: bool = True
+    rgb: bool = True  # the channels are red, green, blue; else blue, green, red
 
 
 def normalisation_of_weights(model_name: str | dict, pretrained: str | None) -> Normalisation:
@@ -51,13 +45,8 @@ def _known(model_name: str | dict, pretrained: str | None) -> Mapping[str, Any]:
 def as_trained(stated: Mapping[str, Any], encoder: Mapping[str, Any], where: str) -> dict[str, Any]:
     """A config with its own ``mean`` and ``std``, RGB in 0..255, or else those of the weights.
 
-    Args:
-        stated: The config.
-        encoder: Config of the ``CLIPDualEncoder``.
-        where: Key of the first config, for the error.
-
-    Raises:
-        ValueError: The weights have a tag, and the config states other values.
+    Of weights with a tag other values than theirs are a ValueError, which calls the config
+    ``where``; ``encoder`` is that of the ``CLIPDualEncoder``.
     """
     model_name, pretrained = encoder['model_name'], encoder.get('pretrained')
     right = normalisation_of_weights(model_name, pretrained)

@@ -91,11 +91,9 @@ def check_state_dict(
 ) -> None:
     """Raise a CheckpointError unless weights belong to the architecture of a model.
 
-    Args:
-        model: The model, bare or wrapped for distributed running or test-time augmentation.
-        state_dict: Its weights; a leading 'module.' in the keys is overlooked.
-        complete: Whether each tensor of the model must be there. If not, one of them is enough.
-        optional: Key prefixes that may be missing all the same.
+    The model may be wrapped for distributed running or test-time augmentation; a leading 'module.'
+    in the keys is overlooked. Each tensor must be there but for those with ``optional`` prefixes;
+    where weights need not be ``complete``, one is enough.
     """
     inner: Any = model
     while is_model_wrapper(inner) or isinstance(inner, BaseTTAModel):
@@ -126,11 +124,16 @@ def _load_safetensors(path: Path, map_location: Device) -> dict[str, Any]:
         _raise_unreadable(path, error)
 
 
+def is_torchscript(path: Path) -> bool:
+    """Whether a file is a TorchScript program."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith('/constants.pkl') for name in archive.namelist())
+
+
 def _refuse_other_archives(path: Path) -> None:
-    is_script = False
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            is_script = any(name.endswith('/constants.pkl') for name in archive.namelist())
+    is_script = is_torchscript(path)
     if is_script or tarfile.is_tarfile(path):
         kind = 'TorchScript program' if is_script else 'tar archive'
         raise CheckpointError(
@@ -144,9 +147,8 @@ def _load_pickle(path: Path, map_location: Device) -> Any:
         names: list[Any] = [(value, name) for name, value in _mmengine_globals().items()]
         with torch.serialization.safe_globals(names):
             return torch.load(path, map_location=map_location, weights_only=True)
-    return torch.load(
-        path, map_location=map_location, pickle_module=_restricted_pickle(), weights_only=False
-    )
+    options: Any = dict(pickle_module=_restricted_pickle(), weights_only=False)
+    return torch.load(path, map_location=map_location, **options)
 
 
 def _raise_unreadable(path: Path, error: Exception) -> NoReturn:

@@ -40,15 +40,12 @@ def read_image(
     """Read a picture as people see it: turned as its EXIF entry says, in 8 bits, RGB.
 
     Size and format are read from the header before anything is decoded. Of a file with several
-    pictures the first is read.
+    pictures the first is read. The result is (h, w, 3), 0..255.
 
     Args:
         source: Path of a local file, or the file's bytes.
         max_pixels: Largest height times width that is decoded.
         name: What errors call it; None takes the path.
-
-    Returns:
-        (h, w, 3), 0..255.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -106,10 +103,7 @@ def array_to_rgb(array: NDArray, name: str = 'array') -> RGB:
     """An array in OpenCV's form to RGB (h, w, 3), 0..255; ``name`` is what errors call it.
 
     It is (h, w), (h, w, 1), (h, w, 3) BGR or (h, w, 4) BGRA, of unsigned integers of 8 or 16 bits
-    (or wider ones that stay within 16).
-
-    Raises:
-        ImageError: Another shape or dtype.
+    (or wider ones that stay within 16). Others are an ImageError.
     """
     shape = array.shape
     if array.ndim == 2:
@@ -139,13 +133,10 @@ def check_pixels(height: int, width: int, max_pixels: int, name: str) -> None:
 
 
 def check_tiff(image: Image.Image, name: str) -> None:
-    """Refuse TIFF files whose pixels Pillow gets wrong without saying so.
+    """Refuse TIFF files whose pixels Pillow gets wrong without saying so by an ImageError.
 
     These are those of more than 8 bits that count down from white (Pillow leaves them inverted), or
     that hold one plane after the other without compression (it takes them for pixels in turn).
-
-    Raises:
-        ImageError: The tags say so.
     """
     tags = getattr(image, 'tag_v2', None)
     if tags is None or max(tags.get(_BITS, (1,))) <= 8:

@@ -29,10 +29,7 @@ class BenchmarkHook(Hook):
 
     Args:
         benchmarks: Keys, or 'all'; see ``infoclip_mmseg.datasets.benchmarks.BENCHMARKS``.
-        data_root: Folder of all data.
-
-    Raises:
-        FileNotFoundError: Before the run: one of the benchmarks is not there.
+        data_root: Folder of all data. A benchmark that is not there stops a run before it begins.
     """
 
     # Before RuntimeInfoHook, which hands the validation's figures to the logger.
@@ -56,9 +53,8 @@ class BenchmarkHook(Hook):
                 'val_dataloader, val_cfg and val_evaluator'
             )
         template = cfg.get('test_dataloader') or cfg.val_dataloader
-        self._plans, absent = make_plans(
-            self.benchmarks, self.data_root, evaluation_pipeline(cfg), template
-        )
+        pipeline = evaluation_pipeline(cfg)
+        self._plans, absent = make_plans(self.benchmarks, self.data_root, pipeline, template)
         if absent:
             raise FileNotFoundError('\n  '.join(['benchmarks of the validation:', *absent]))
 

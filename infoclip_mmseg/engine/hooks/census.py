@@ -21,14 +21,9 @@ REMEDY = (
 class LabelCensus:
     """Pixels of each class in label maps, and pixels that have no label.
 
-    Args:
-        classes: Names of the labels 0..T-1.
-        ignore_index: Value of pixels without a label; values that are no class are taken for it.
-        limit: How many label maps are counted; further ones are not looked at.
-
-    Attributes:
-        counts: (T + 2,) int64: pixels of each class, pixels without a label, images. The counts of
-            several processes may be summed.
+    Values that are no class are taken for ``ignore_index``. Only the first ``limit`` label maps are
+    counted. The ``counts`` (T + 2,), int64, are the pixels of each class, the pixels without a
+    label, and the images; those of several processes may be summed.
     """
 
     def __init__(self, classes: Sequence[str], ignore_index: int, limit: int) -> None:
@@ -72,10 +67,8 @@ def looks_wrong(absent: Sequence[int], num_classes: int, share: float) -> bool:
     last class that tells: labels that are shifted down by one, or masks of 0 and 255, leave it
     empty, and with it no other, all others but one, or most of the pixels.
 
-    Args:
-        absent: Classes without a pixel, in order.
-        num_classes: T.
-        share: Of pixels without a label, 0..1.
+    ``absent`` are the classes without a pixel, in order, of ``num_classes``; ``share`` is that of
+    the pixels without a label, 0..1.
     """
     if not absent or share == 0:
         return False

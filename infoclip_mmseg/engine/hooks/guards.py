@@ -21,7 +21,7 @@ ADVICE = (
 
 @HOOKS.register_module()
 class NonFiniteLossHook(Hook):
-    """Raise as soon as a loss is NaN or infinite, and never let broken weights be saved.
+    """Raise a FloatingPointError as soon as a loss is NaN or infinite, or broken weights are saved.
 
     Runs before EMA, logging and checkpoint hooks. Every entry of the step's log whose name contains
     'loss' is looked at, the total included. Gradients are not: with a loss scaler a non-finite
@@ -29,9 +29,6 @@ class NonFiniteLossHook(Hook):
 
     Args:
         interval: Look every so many iterations; the weights are looked at before every checkpoint.
-
-    Raises:
-        FloatingPointError: A loss, or a trained weight about to be saved, is not finite.
     """
 
     priority = 'ABOVE_NORMAL'
@@ -93,8 +90,7 @@ class CheckpointMatchHook(Hook):
     """
 
     def __init__(self, complete: bool = True, optional: tuple[str, ...] = ()) -> None:
-        self.complete = complete
-        self.optional = tuple(optional)
+        self.complete, self.optional = complete, tuple(optional)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Check a checkpoint before its weights go into the model."""

@@ -27,10 +27,6 @@ class FrozenTeacherHook(Hook):
     hold LPAM's weights, as ``checkpoint['distillation']``.
 
     Validation and test do not need a teacher and do not build one.
-
-    Raises:
-        ValueError: On resume, when the teacher differs from the one the run was started with, or
-            the checkpoint lacks LPAM's weights.
     """
 
     def __init__(self) -> None:
@@ -84,9 +80,8 @@ class FrozenTeacherHook(Hook):
         """Record which teacher the run has."""
         if self._fingerprint is None:
             return
-        checkpoint['meta']['teacher'] = dict(
-            fingerprint=self._fingerprint, pretrained=self._pretrained
-        )
+        present = dict(fingerprint=self._fingerprint, pretrained=self._pretrained)
+        checkpoint['meta']['teacher'] = present
         entry = _distiller(runner).checkpoint_entry()
         if entry is not None:
             checkpoint[ENTRY] = entry

@@ -38,12 +38,7 @@ class VocabularyHook(Hook):
         vocabularies: Vocabulary files, or names of shipped lists, that replace the data set's own
             names, by loop: for example ``dict(val='data/names.txt', test='pc59')``; see
             :func:`~infoclip_mmseg.datasets.vocabularies.load_vocabulary`. The names must be in
-            label order.
-
-    Raises:
-        ValueError: A key is not a loop; a file has another number of names than the data set has
-            classes; a data set without a file has no class names; there is only one; data sets that
-            are joined have different classes.
+            label order, one for each class.
     """
 
     priority = 'VERY_HIGH'
@@ -60,11 +55,18 @@ class VocabularyHook(Hook):
         """Set the training vocabulary."""
         self._training_meta = self._apply(runner, 'train')
 
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    def _after_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Any = None,
+        mode: str = 'train',
     ) -> None:
-        """Count the labels of the first images."""
-        if 'train' in self._census and isinstance(data_batch, dict):
+        """Count the labels: of the first images of a training, of all in the other loops."""
+        if mode != 'train':
+            self._count(mode, outputs)
+        elif 'train' in self._census and isinstance(data_batch, dict):
             self._count('train', data_batch.get('data_samples'))
             if self._census['train'].images >= COUNTED:
                 self._report(runner, 'train')
@@ -72,12 +74,6 @@ class VocabularyHook(Hook):
     def before_val(self, runner: Runner) -> None:
         """Set the vocabulary of the validation set."""
         self._apply(runner, 'val')
-
-    def after_val_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
-    ) -> None:
-        """Count the labels of a batch."""
-        self._count('val', outputs)
 
     def after_val(self, runner: Runner) -> None:
         """Report the labels; return to the training vocabulary where a training is under way."""
@@ -97,12 +93,6 @@ class VocabularyHook(Hook):
     def before_test(self, runner: Runner) -> None:
         """Set the vocabulary of the test set."""
         self._apply(runner, 'test')
-
-    def after_test_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
-    ) -> None:
-        """Count the labels of a batch."""
-        self._count('test', outputs)
 
     def after_test(self, runner: Runner) -> None:
         """As after a validation."""
@@ -180,15 +170,10 @@ def class_names(dataset: Any, file: str | None) -> tuple[list[str], list | None]
 
 
 def check_same_classes(dataset: Any) -> None:
-    """Check that data sets which are joined mean the same by a label.
+    """Raise a ValueError where data sets which are joined do not mean the same by a label.
 
     MMEngine's ConcatDataset compares them, but for `ignore_keys`, and takes the names of the first.
-
-    Args:
-        dataset: A data set, or one that wraps others.
-
-    Raises:
-        ValueError: Two data sets have different classes; those without names are not compared.
+    Those without names are not compared.
     """
     named = [d for d in members(dataset) if getattr(d, 'metainfo', {}).get('classes')]
     for other in named[1:]:

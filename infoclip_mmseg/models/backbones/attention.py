@@ -18,15 +18,12 @@ class SplitAttention(nn.Module):
     The packed ``in_proj_weight`` cannot be trained in part; here ``q_proj_weight``,
     ``k_proj_weight`` and ``v_proj_weight`` are separate and the bias stays packed, which are also
     the names in published CAT-Seg checkpoints. State dicts with the packed weight load as they are.
-
-    Args:
-        attention: The module to take over; its tensors are reused.
+    The tensors of ``attention`` are reused.
     """
 
     def __init__(self, attention: nn.MultiheadAttention) -> None:
         super().__init__()
-        self.embed_dim = attention.embed_dim
-        self.num_heads = attention.num_heads
+        self.embed_dim, self.num_heads = attention.embed_dim, attention.num_heads
         q, k, v = split_qkv({'in_proj_weight': attention.in_proj_weight.detach()}).values()
         self.q_proj_weight = nn.Parameter(q.clone())
         self.k_proj_weight = nn.Parameter(k.clone())

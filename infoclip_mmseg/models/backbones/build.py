@@ -22,12 +22,9 @@ _NEVER_TRAINED = ('logit_scale', 'logit_bias')
 def build_clip(model_name: str | dict) -> nn.Module:
     """An open_clip model with random weights and split attention projections.
 
-    Args:
-        model_name: One of ``open_clip.list_models()``, or a dict in the form of open_clip's model
-            configs (``embed_dim``, ``vision_cfg``, ``text_cfg``, ``quick_gelu``).
-
-    Raises:
-        ValueError: Unknown name, or an architecture whose towers have no dense reading here.
+    ``model_name`` is one of ``open_clip.list_models()``, or a dict in the form of open_clip's model
+    configs (``embed_dim``, ``vision_cfg``, ``text_cfg``, ``quick_gelu``). An unknown name, and an
+    architecture whose towers have no dense reading here, is a ValueError.
     """
     if isinstance(model_name, str):
         config: Any = open_clip.get_model_config(model_name)

@@ -19,17 +19,11 @@ from infoclip_mmseg.models.text.prompts import PromptSet
 
 
 class ImageFeatures(NamedTuple):
-    """What the image tower returns.
+    """What the image tower returns; nothing is normalised."""
 
-    Attributes:
-        dense: Dense embeddings (B, C, H, W) in the space of the text embeddings, not normalised.
-        cls: The class token read in the same way (B, C).
-        blocks: Outputs of the chosen blocks, each (B, width, H, W).
-    """
-
-    dense: Tensor
-    cls: Tensor
-    blocks: tuple[Tensor, ...]
+    dense: Tensor  # dense embeddings (B, C, H, W), in the space of the text embeddings
+    cls: Tensor  # the class token read in the same way (B, C)
+    blocks: tuple[Tensor, ...]  # outputs of the chosen blocks, each (B, width, H, W)
 
 
 @MODELS.register_module()
@@ -56,18 +50,12 @@ class CLIPDualEncoder(BaseModule):
         text_cache_dir: Folder in which text embeddings are kept between runs, each file keyed by
             the tower's weights and the prompts; None keeps them in memory only. Training that
             changes the text tower never reads from it.
-        with_cp: Recompute activations of each block in the backward pass (activation
-            checkpointing).
+        with_cp: Recompute activations of each block in the backward pass.
         init_cfg: See ``mmengine.model.BaseModule``.
 
-    Attributes:
-        clip: The open_clip model, which holds all the weights.
-        image_tower: Reads ``clip.visual``.
-        text_encoder: Reads the rest of ``clip``, and keeps the embeddings that it made.
-        trainable_names: Names of the CLIP parameters that are trained.
-        embed_dim: C of the joint embedding space.
-        image_width: Channels of the image tower's block maps.
-        patch_size: Height and width of a patch in pixels.
+    ``clip``, the open_clip model, holds all the weights, ``trainable_names`` names those that
+    train; ``image_tower`` and ``text_encoder`` read them. ``embed_dim`` is C of the joint space,
+    ``image_width`` the channels of the block maps; ``patch_size`` is (h, w) in pixels.
     """
 
     def __init__(
@@ -83,9 +71,7 @@ class CLIPDualEncoder(BaseModule):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        self.model_name = model_name
-        self.pretrained = pretrained
-        self.with_cp = with_cp
+        self.model_name, self.pretrained, self.with_cp = model_name, pretrained, with_cp
         self.clip = cast(Any, build_clip(model_name))
         self.trainable_names = apply_finetune_policy(self.clip, finetune)
         self.image_tower = ViTTower(self.clip.visual, dense_mode, out_blocks)
@@ -111,9 +97,8 @@ class CLIPDualEncoder(BaseModule):
     def init_weights(self) -> None:
         """Load ``pretrained``; with None the weights stay as they were built.
 
-        Raises:
-            FileNotFoundError: The weights are neither at hand nor downloadable.
-            ValueError: The weights belong to another model.
+        Weights that are neither at hand nor downloadable are a FileNotFoundError, those of another
+        model a ValueError.
         """
         if self.pretrained is not None:
             load_pretrained(self.clip, self.model_name, self.pretrained)
@@ -125,11 +110,7 @@ class CLIPDualEncoder(BaseModule):
         return (*features.blocks, features.dense)
 
     def encode_image(self, images: Tensor) -> ImageFeatures:
-        """Dense embeddings and block maps of normalised images (B, 3, h, w).
-
-        Raises:
-            ValueError: h or w is not a multiple of the patch size.
-        """
+        """Dense embeddings and block maps of normalised images (B, 3, h, w) in whole patches."""
         return ImageFeatures(*self.image_tower.dense(images, self._run))
 
     def encode_pooled(self, images: Tensor) -> Tensor:

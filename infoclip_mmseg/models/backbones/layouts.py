@@ -47,17 +47,11 @@ def pack_qkv(state: State) -> dict[str, Tensor]:
 
 
 class _Names(NamedTuple):
-    """OpenAI's beginnings of names and those of another library.
+    """OpenAI's beginnings of names and those of another library."""
 
-    Attributes:
-        blocks: Before the numbers of blocks.
-        block: After the number of a block.
-        others: Of tensors that belong to no block.
-    """
-
-    blocks: dict[str, str]
-    block: dict[str, str]
-    others: dict[str, str]
+    blocks: dict[str, str]  # before the numbers of blocks
+    block: dict[str, str]  # after the number of a block
+    others: dict[str, str]  # of tensors that belong to no block
 
     def rename(self, name: str, inverse: bool = False) -> str:
         """OpenAI's name to the other library's, or back; of a block also its prefix alone."""
@@ -234,25 +228,16 @@ def looks_like(state: State) -> str | None:
 
 
 class Layout(NamedTuple):
-    """Another library's layout.
+    """Another library's layout."""
 
-    Attributes:
-        matches: Whether a state dict is in it.
-        read: Weights from it to OpenAI's layout, packed or split.
-        write: The way back, from either.
-        quick_gelu: Whether models of the library have QuickGELU and no other activation.
-    """
-
-    matches: Callable[[State], bool]
-    read: Callable[[State], dict[str, Tensor]]
-    write: Callable[[State], dict[str, Tensor]]
-    quick_gelu: bool
+    matches: Callable[[State], bool]  # whether a state dict is in it
+    read: Callable[[State], dict[str, Tensor]]  # from it to OpenAI's layout, packed or split
+    write: Callable[[State], dict[str, Tensor]]  # the way back, from either
+    quick_gelu: bool  # whether the library's models have QuickGELU and no other activation
 
 
 LAYOUTS = {
     # Its text tower knows no other activation.
     'mmpretrain': Layout(is_mmpretrain_clip, from_mmpretrain, to_mmpretrain, quick_gelu=True),
-    'transformers': Layout(
-        is_transformers_clip, from_transformers, to_transformers, quick_gelu=False
-    ),
+    'transformers': Layout(is_transformers_clip, from_transformers, to_transformers, False),
 }

@@ -20,22 +20,15 @@ class ViTTower:
     """Dense and pooled embeddings of open_clip's ``VisionTransformer``.
 
     It is a plain class around the tower and no module, so that the weights keep their place and
-    name. A tower of another kind has the same attributes and methods.
+    name. A tower of another kind has the same attributes and methods: ``embed_dim`` C, ``width``,
+    the channels of the block maps, and ``patch_size`` in pixels.
 
     Args:
         visual: The tower, whose blocks have split attention.
         dense_mode: A key of ``DENSE_MODES``: how the last block is read.
-        out_blocks: 0-based blocks whose outputs are returned, in ascending order; None takes the
-            last block of the first and of the second third (blocks 3 and 7 of 12, 7 and 15 of 24,
-            as CAT-Seg).
+        out_blocks: See :class:`~infoclip_mmseg.models.CLIPDualEncoder`.
 
-    Attributes:
-        embed_dim: C.
-        width: Channels of the block maps.
-        patch_size: Height and width in pixels of what becomes one position.
-
-    Raises:
-        ValueError: There is no such mode or block.
+    An unknown mode or block is a ValueError.
     """
 
     def __init__(
@@ -48,8 +41,7 @@ class ViTTower:
         self.out_blocks = tuple(default if out_blocks is None else out_blocks)
         if not all(0 <= index < layers - 1 for index in self.out_blocks):
             raise ValueError(f'out_blocks must lie in 0..{layers - 2}, got {self.out_blocks}')
-        self.visual = visual
-        self.dense_mode = dense_mode
+        self.visual, self.dense_mode = visual, dense_mode
         self.embed_dim: int = visual.proj.shape[1]
         self.width: int = visual.conv1.out_channels
         self.patch_size: tuple[int, int] = visual.conv1.kernel_size
@@ -57,16 +49,13 @@ class ViTTower:
     def dense(
         self, images: Tensor, run: Callable[..., Tensor]
     ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-        """Dense embeddings of normalised images (B, 3, h, w).
+        """Dense embeddings of normalised images (B, 3, h, w); h and w in whole patches.
 
         ``run`` calls its first argument, a block, with the others: the place for checkpointing.
 
         Returns:
             Dense embeddings (B, C, H, W), the class token read in the same way (B, C), and the maps
             of ``out_blocks``, each (B, width, H, W). Nothing is normalised.
-
-        Raises:
-            ValueError: h or w is not a multiple of the patch size.
         """
         tokens, grid = self._embed_patches(images)
         maps = []

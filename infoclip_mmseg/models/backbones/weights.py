@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import open_clip
 import torch
@@ -15,7 +14,7 @@ from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 
 from infoclip_mmseg.models.backbones.layouts import LAYOUTS, looks_like, split_qkv, without_prefixes
-from infoclip_mmseg.utils.checkpoint_files import load_checkpoint_file
+from infoclip_mmseg.utils.checkpoint_files import is_torchscript, load_checkpoint_file
 
 FILE_SUFFIXES = ('.pt', '.pth', '.bin', '.safetensors')
 # Entries of OpenAI's TorchScript archives that are not weights.
@@ -26,11 +25,7 @@ TOKEN_TABLE, TOKEN_ROWS = 'token_embedding.weight', 'token_embedding.rows'
 
 
 def load_pretrained(clip: Any, model_name: str | dict, pretrained: str) -> None:
-    """Load the weights that a config names, by a tag or a file, into an open_clip model.
-
-    Raises:
-        FileNotFoundError, ValueError: See :func:`find_weights` and :func:`load_clip_weights`.
-    """
+    """Load the weights that a config names, by a tag or a file, into an open_clip model."""
     name = model_name if isinstance(model_name, str) else 'custom CLIP'
     quick_gelu = any(isinstance(module, QuickGELU) for module in clip.visual.modules())
     path = find_weights(name, pretrained, quick_gelu)
@@ -46,9 +41,8 @@ def is_file_name(pretrained: str) -> bool:
 def find_weights(model_name: str, pretrained: str, quick_gelu: bool) -> Path:
     """The local file with the weights; a tag is looked up in open_clip and downloaded if need be.
 
-    Raises:
-        ValueError: The tag is not one of the model's, or belongs to weights with the other GELU.
-        FileNotFoundError: The file does not exist, or the tag's file can't be downloaded.
+    A file that is not there or can't be downloaded is a FileNotFoundError; a tag that is not the
+    model's, or of weights with the other GELU, a ValueError.
     """
     if is_file_name(pretrained):
         path = Path(pretrained).expanduser()
@@ -69,9 +63,8 @@ def find_weights(model_name: str, pretrained: str, quick_gelu: bool) -> Path:
     try:
         return Path(open_clip.download_pretrained(config))
     except Exception as error:  # whatever the network stack raises ends in one clear message
-        source = (
-            config.get('url') or f'https://huggingface.co/{config.get("hf_hub", "").strip("/")}'
-        )
+        hub = f'https://huggingface.co/{config.get("hf_hub", "").strip("/")}'
+        source = config.get('url') or hub
         target = f'data/clip/{model_name}-{pretrained}.safetensors'
         raise FileNotFoundError(
             f'CLIP weights {pretrained!r} of {model_name!r} are not in the local cache and cannot '
@@ -98,11 +91,8 @@ def load_clip_weights(model: nn.Module, model_name: str, path: Path, quick_gelu:
 
     Reads OpenAI's TorchScript archives, open_clip's .pt / .bin / .safetensors files, training
     checkpoints (:data:`ENTRIES`) and other libraries' layouts (``LAYOUTS``), with or without a
-    prefix that all names share; nothing in the file is executed.
-
-    Raises:
-        ValueError: The file holds other weights than the model needs, or weights that were trained
-            with QuickGELU meet a model without.
+    prefix that all names share; nothing in the file is executed. Weights of another model, and
+    those that were trained with QuickGELU for a model without, are a ValueError.
     """
     state, from_openai = read_clip_state(path)
     if from_openai:
@@ -119,8 +109,7 @@ def load_clip_weights(model: nn.Module, model_name: str, path: Path, quick_gelu:
     if hasattr(model, 'text'):
         state = open_clip.model.convert_to_custom_text_state_dict(state)
     if 'logit_scale' in state:
-        scale: Any = model.logit_scale
-        state['logit_scale'] = state['logit_scale'].reshape(scale.shape)
+        state['logit_scale'] = state['logit_scale'].reshape(cast(Any, model.logit_scale).shape)
     open_clip.model.resize_pos_embed(state, model)
     state = split_qkv(state)
     _check_fit(model, model_name, state, path)
@@ -139,7 +128,7 @@ def _check_config_beside(model_name: str, path: Path, quick_gelu: bool) -> None:
 
 def read_clip_state(path: Path) -> tuple[dict[str, Tensor], bool]:
     """State dict of a CLIP file, and whether it is one of OpenAI's TorchScript archives."""
-    if path.suffix == '.pt' and _is_torchscript(path):
+    if path.suffix == '.pt' and is_torchscript(path):
         state = dict(torch.jit.load(str(path), map_location='cpu').state_dict())
         from_openai = all(key in state for key in _OPENAI_EXTRAS)
     else:
@@ -157,32 +146,20 @@ def expand_token_table(state: dict[str, Tensor], vocabulary_size: int) -> dict[s
 
     Small CLIP files keep the rows of the tokens that the model was trained with, and name them in
     ``token_embedding.rows``. All other tokens get the mean of these rows: words that the model has
-    never read are alike to it.
-
-    Raises:
-        ValueError: The ids do not fit the kept rows or the vocabulary.
+    never read are alike to it. Ids that fit neither rows nor vocabulary are a ValueError.
     """
     state = dict(state)
     rows, kept = state.pop(TOKEN_ROWS).long(), state[TOKEN_TABLE]
-    if (
-        rows.shape != kept.shape[:1]
-        or not 0 <= int(rows.min()) <= int(rows.max()) < vocabulary_size
-    ):
+    low, high = int(rows.min()), int(rows.max())
+    if rows.shape != kept.shape[:1] or not 0 <= low <= high < vocabulary_size:
         raise ValueError(
-            f'{TOKEN_ROWS} holds {len(rows)} ids {int(rows.min())}..{int(rows.max())} for '
+            f'{TOKEN_ROWS} holds {len(rows)} ids {low}..{high} for '
             f'{len(kept)} rows and a vocabulary of {vocabulary_size} tokens; the file is damaged '
             'or belongs to another tokenizer'
         )
     table = kept.float().mean(dim=0).to(kept.dtype).repeat(vocabulary_size, 1)
     table[rows] = kept
     return {**state, TOKEN_TABLE: table}
-
-
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith('constants.pkl') for name in archive.namelist())
 
 
 def _check_fit(model: nn.Module, model_name: str, state: dict[str, Tensor], path: Path) -> None:

@@ -34,32 +34,21 @@ class OpenVocabHead(BaseModule):
         threshold: Probability above which a pixel belongs to the class when the vocabulary has
             only one; the others then get no label.
         init_cfg: See ``mmengine.model.BaseModule``.
-
-    Attributes:
-        whole_vocabulary: Whether :meth:`probabilities` needs the scores of all words at once, as a
-            softmax does. If not, class maps are made a few at a time.
-        trained: Whether the head has weights; without, no checkpoint is needed.
-        scores_words: Whether each synonym of a class may have a score of its own.
-        pad_len: Most classes that are decoded of a view; 0: all.
-        class_chunk: Class maps that are worked on at a time, where the head has such a choice; 0:
-            all, as an exported program does.
-        num_classes: T of the current vocabulary; the segmentor sets it.
     """
 
-    whole_vocabulary = False
-    trained = True
-    scores_words = False
-    pad_len = 0
-    class_chunk: int | None = None
+    whole_vocabulary = False  # `probabilities` needs the scores of all words at once (softmax)
+    trained = True  # whether the head has weights; without, no checkpoint is needed
+    scores_words = False  # each synonym of a class may have a score of its own
+    pad_len = 0  # most classes that are decoded of a view; 0: all
+    class_chunk: int | None = None  # class maps worked on at a time, where chosen; 0: all
 
     def __init__(
         self, ignore_index: int = 255, threshold: float = 0.5, init_cfg: dict | None = None
     ) -> None:
         super().__init__(init_cfg)
-        self.ignore_index = ignore_index
-        self.threshold = threshold
+        self.ignore_index, self.threshold = ignore_index, threshold
         self.align_corners = False
-        self.num_classes = 0
+        self.num_classes = 0  # T of the current vocabulary, which the segmentor sets
 
     @property
     def out_channels(self) -> int:
@@ -86,12 +75,10 @@ class OpenVocabHead(BaseModule):
         return logits.float().sigmoid()
 
     def probabilities(self, scores: Tensor, word_counts: Sequence[int] = ()) -> Tensor:
-        """Probabilities (B, T, h, w) of averaged scores.
+        """Probabilities (B, T, h, w) of averaged scores (B, k, h, w), of some classes.
 
-        Args:
-            scores: (B, k, h, w), of some classes; with ``whole_vocabulary`` of all words, those of
-                a class one after another.
-            word_counts: Words of each of the T classes; empty where each word is a class.
+        With ``whole_vocabulary`` they are of all words, those of a class one after another, and
+        ``word_counts`` has the words of each of the T classes; empty where each word is a class.
         """
         return scores
 
@@ -110,9 +97,8 @@ class OpenVocabHead(BaseModule):
     ) -> list[tuple[Tensor, list[dict[str, Any]]]]:
         """Masks one by one: panoptic or instance segmentation. Offered by heads that find masks.
 
-        Returns:
-            For each image an id map (h, w) of ``size``, 0 where there is no segment, and a dict a
-            segment with its ``id`` and whatever else the head knows of it.
+        For each image an id map (h, w) of ``size``, 0 where there is no segment, and a dict a
+        segment with its ``id`` and whatever else the head knows of it.
         """
         raise TypeError(
             f'a {type(self).__name__} labels positions and finds no masks: segments() needs a head '
@@ -124,12 +110,7 @@ class OpenVocabHead(BaseModule):
         return torch.cat([sample.gt_sem_seg.data for sample in samples]).long()
 
     def loss(self, features: ImageFeatures, text: Tensor, targets: Any) -> dict[str, Tensor]:
-        """Task losses by name, as mmseg's heads return them.
-
-        Args:
-            features, text: As for :meth:`decode`.
-            targets: From :meth:`targets`; label maps hold 0..T-1 and ``ignore_index``.
-        """
+        """Task losses by name, as mmseg's heads return them, of what :meth:`targets` gave."""
         raise RuntimeError(
             f'{type(self).__name__} has nothing to train; use it with tools/test.py, or train a '
             'CATSegHead'

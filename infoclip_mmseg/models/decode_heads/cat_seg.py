@@ -27,12 +27,6 @@ def _projection(in_channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(in_channels, out_channels, 3, padding=1), nn.ReLU())
 
 
-def _build_losses(config: dict | Sequence[dict]) -> nn.Module:
-    if isinstance(config, dict):
-        return MODELS.build(config)
-    return nn.ModuleList(map(MODELS.build, config))
-
-
 Sizes = TypeVar('Sizes', AggregationSizes, UpsamplingSizes)
 
 
@@ -76,10 +70,6 @@ class CATSegHead(OpenVocabHead):
         ignore_index, threshold, init_cfg: See :class:`OpenVocabHead`.
         sizes: Shorthand for fields of ``aggregation`` and ``upsampling``, such as
             ``hidden_dim=128``. Where both give a field, ``aggregation`` and ``upsampling`` win.
-
-    Raises:
-        TypeError: An argument or a size that there is not.
-        ValueError: From :meth:`forward`, when the features do not fit these sizes.
     """
 
     def __init__(
@@ -100,13 +90,13 @@ class CATSegHead(OpenVocabHead):
         **sizes: Any,
     ) -> None:
         super().__init__(ignore_index, threshold, init_cfg)
-        self.embed_dim = embed_dim
+        self.embed_dim, self.num_prompts, self.pad_len = embed_dim, num_prompts, pad_len
         self.guided_by_clip = guidance_channels is None
-        self.num_prompts = num_prompts
-        self.pad_len = pad_len
-        self.class_chunk = class_chunk
-        self.with_cp = with_cp
-        self.loss_decode = _build_losses(loss_decode or dict(type='CATSegBCELoss'))
+        self.class_chunk, self.with_cp = class_chunk, with_cp
+        config = loss_decode or dict(type='CATSegBCELoss')
+        several = not isinstance(config, dict)
+        build = MODELS.build
+        self.loss_decode = nn.ModuleList(map(build, config)) if several else build(config)
 
         aggregation_sizes = _take_sizes(AggregationSizes, aggregation, sizes)
         upsampling_sizes = _take_sizes(UpsamplingSizes, upsampling, sizes)
@@ -194,10 +184,8 @@ class CATSegHead(OpenVocabHead):
     def aggregate(self, x: Tensor, appearance: Tensor, text: Tensor) -> Tensor:
         """Aggregation layers: features (B, T, H, W, hidden_dim) to features.
 
-        Args:
-            x: Embedded cost volume; overwritten where no gradients are recorded.
-            appearance: Guidance (B, G, H, W), as a rule the dense image embeddings.
-            text: Text embeddings (B or 1, T, P, C).
+        ``x`` is overwritten where no gradients are recorded; it is guided by ``appearance``
+        (B, G, H, W), as a rule the dense image embeddings, and ``text`` (B or 1, T, P, C).
         """
         appearance = self.appearance_proj(appearance).permute(0, 2, 3, 1)
         text_guidance = self.text_proj(F.normalize(text.mean(dim=2), dim=-1))

@@ -36,19 +36,12 @@ _DOUBLE_CONV = {'0': 'conv1', '1': 'norm1', '3': 'conv2', '4': 'norm2'}
 
 
 class Conversion(NamedTuple):
-    """Result of :func:`convert_catseg`.
+    """Result of :func:`convert_catseg`."""
 
-    Attributes:
-        state_dict: Weights under this plugin's names.
-        model: Config of the model that they fit, as far as it can be read off the weights.
-        derived: Source keys that follow from the window size and are not weights.
-        unplaced: Source keys that have no place in the model.
-    """
-
-    state_dict: dict[str, Tensor]
-    model: dict
-    derived: list[str]
-    unplaced: list[str]
+    state_dict: dict[str, Tensor]  # weights under this plugin's names
+    model: dict  # config that they fit, as far as it can be read off the weights
+    derived: list[str]  # source keys that follow from the window size and are not weights
+    unplaced: list[str]  # source keys that have no place in the model
 
 
 def rename_key(key: str) -> str | None:
@@ -71,13 +64,10 @@ def rename_key(key: str) -> str | None:
 def convert_catseg(source: dict[str, Any]) -> Conversion:
     """Convert a state dict of the published CAT-Seg layout.
 
-    Args:
-        source: ``sem_seg_head.predictor.clip_model.*``, ``sem_seg_head.predictor.transformer.*``,
-            ``upsample1.*`` and ``upsample2.*``; the whole may be wrapped as ``{'model': ...}``.
-
-    Raises:
-        ValueError: The weights are not those of a CAT-Seg with a CLIP ViT; tells what is missing or
-            of another shape.
+    It has the keys ``sem_seg_head.predictor.clip_model.*``,
+    ``sem_seg_head.predictor.transformer.*``, ``upsample1.*`` and ``upsample2.*``, and may be
+    wrapped as ``{'model': ...}``. Weights of another model are a ValueError, which tells what is
+    missing or of another shape.
     """
     source = source.get('model', source)
     source = {key.removeprefix('module.'): torch.as_tensor(v) for key, v in source.items()}

@@ -77,9 +77,6 @@ class ZeroShotHead(CosineHead):
             vocabularies without background.
         background: Index of the background in the vocabulary.
         ignore_index, init_cfg, sizes: See :class:`CosineHead`.
-
-    Raises:
-        ValueError: The threshold is no probability or the scale not positive.
     """
 
     whole_vocabulary = True

@@ -23,10 +23,8 @@ class FrozenTeacher:
     """A frozen copy of the student's encoder with the pretrained weights.
 
     It is not an ``nn.Module``, so that as an attribute of the segmentor it is in no state dict, no
-    optimizer and no bucket of a distributed wrapper, and copies of the segmentor share it.
-
-    Args:
-        encoder: The encoder to own; it is put into evaluation mode and its gradients turned off.
+    optimizer and no bucket of a distributed wrapper, and copies of the segmentor share it. It owns
+    ``encoder``, which is put into evaluation mode and its gradients turned off.
     """
 
     def __init__(self, encoder: CLIPDualEncoder) -> None:
@@ -103,12 +101,9 @@ class Distiller:
         losses: From :func:`~infoclip_mmseg.losses.build_losses`.
         neck: Relates positions to classes, such as :class:`LPAM`, shared by teacher and student;
             None takes plain cosines.
-
-    Attributes:
-        teacher: None outside of training.
     """
 
-    teacher: FrozenTeacher | None
+    teacher: FrozenTeacher | None  # None outside of training
 
     def __init__(
         self,
@@ -116,9 +111,7 @@ class Distiller:
         losses: nn.ModuleList | tuple = (),
         neck: nn.Module | None = None,
     ) -> None:
-        self.encoder = encoder
-        self.losses = losses
-        self.neck = neck
+        self.encoder, self.losses, self.neck = encoder, losses, neck
         self.teacher = None
 
     @property
@@ -129,19 +122,12 @@ class Distiller:
     def alignment_loss(
         self, images: Tensor, prompts: PromptSet, dense: Tensor, text: Tensor | None
     ) -> dict[str, Tensor]:
-        """Losses that hold the student to the teacher.
+        """Losses that hold the student to the teacher; a RuntimeError where there is none.
 
         InfoCLIP compresses the teacher's relation map R_T (Eq. 9) and transfers it to the
-        student's, R_S (Eq. 11; paper, section 3); other losses compare what they name.
-
-        Args:
-            images: Images (B, 3, h, w), normalised for the teacher.
-            prompts: The vocabulary.
-            dense: The student's dense embeddings (B, C, H, W).
-            text: The student's text embeddings, (T, C) or (B, T, C).
-
-        Raises:
-            RuntimeError: There is no teacher.
+        student's, R_S (Eq. 11; paper, section 3); other losses compare what they name. Images
+        (B, 3, h, w) are normalised for the teacher; ``dense`` (B, C, H, W) and ``text``, (T, C) or
+        (B, T, C), are the student's embeddings.
         """
         if self.teacher is None:
             raise RuntimeError(

@@ -37,15 +37,12 @@ class Distillation(Distiller, nn.Module):
             classes are left out. None: the student has none, and the teacher's embeddings of the
             class names stand in.
         neck: :class:`LPAM`, or None for plain cosines.
-        loss_ib, loss_mi, loss_distill: As in :class:`OpenVocabSegmentor`.
+        loss_ib, loss_mi, loss_distill: As in :class:`OpenVocabSegmentor`; at least one.
         input_size: Size in pixels to which the teacher's images are resized, multiples of its
             patch; None: the student's.
         mean, std: The teacher's normalisation of RGB images, 0..255; by default that of its
             weights' tag, or for a file OpenAI's.
         templates, synonyms: See :func:`build_prompts`.
-
-    Raises:
-        ValueError: There is no loss, or the weights were trained with other ``mean`` and ``std``.
     """
 
     def __init__(
@@ -72,8 +69,7 @@ class Distillation(Distiller, nn.Module):
         self.normalisation = Normalisation(
             **as_trained(stated, self.teacher_cfg, 'model.distillation')
         )
-        self.templates, self.synonyms = templates, synonyms
-        self.channels = channels
+        self.templates, self.synonyms, self.channels = templates, synonyms, channels
         configs = [loss for loss in (loss_ib, loss_mi, *(loss_distill or ())) if loss]
         if not configs:
             raise ValueError('distillation without a loss: set loss_ib, loss_mi or loss_distill')
@@ -89,11 +85,8 @@ class Distillation(Distiller, nn.Module):
     ) -> dict[str, Tensor]:
         """Losses of a batch, by name.
 
-        Args:
-            read: What the student's modules computed, from :func:`read_modules`.
-            images: The student's images (B, 3, h, w), normalised.
-            source: How they were normalised.
-            prompts: The vocabulary.
+        ``read`` is what the student's modules computed, from :func:`read_modules`; the student's
+        ``images`` (B, 3, h, w) were normalised as ``source`` says.
         """
         images = renormalise(images, source, self.normalisation)
         if self.input_size is not None:

@@ -22,17 +22,11 @@ SIDES = ('output', 'input')
 
 
 class Tap(NamedTuple):
-    """Where a tensor comes from.
+    """Where a tensor comes from: a submodule, and from its output or input on."""
 
-    Attributes:
-        module: Path of a submodule, such as ``'decode_head.conv_seg'``.
-        side: ``'output'``, or ``'input'`` for the module's first positional argument.
-        steps: Steps from there to the tensor through tuples, lists and dicts, such as ``(0, -1)``.
-    """
-
-    module: str
-    side: str = 'output'
-    steps: tuple[int | str, ...] = ()
+    module: str  # path, such as 'decode_head.conv_seg'
+    side: str = 'output'  # or 'input', for the module's first positional argument
+    steps: tuple[int | str, ...] = ()  # through tuples, lists and dicts, such as (0, -1)
 
 
 def make_tap(module: str, side: str = 'output', index: int | str | Sequence[int | str] = ()) -> Tap:
@@ -69,9 +63,8 @@ def find_module(root: nn.Module, path: str) -> nn.Module:
 def read_modules(root: nn.Module, taps: Mapping[str, Tap]) -> Iterator[dict[str, Any]]:
     """Collect what passes at the taps while the context lasts.
 
-    Yields:
-        A dict that is filled, by the taps' names, in the model's forward pass. Of a module that
-        runs several times the last run counts.
+    Yields a dict that is filled, by the taps' names, in the model's forward pass. Of a module that
+    runs several times the last run counts.
     """
     read: dict[str, Any] = {}
     with ExitStack() as stack:
@@ -90,8 +83,7 @@ def _keep(read: dict[str, Any], name: str, module: nn.Module, *passed: Any) -> N
 def pick(read: Mapping[str, Any], name: str, tap: Tap, dims: tuple[int, ...]) -> Tensor:
     """The tensor of a tap from :func:`read_modules`, of any of these numbers of dimensions.
 
-    Raises:
-        ValueError: The module did not run, or there is no such tensor.
+    A module that did not run, and a tensor that is not there, is a ValueError.
     """
     if name not in read:
         raise ValueError(
@@ -129,10 +121,7 @@ def spread_queries(queries: Tensor, masks: Tensor) -> Tensor:
     """Dense embeddings (B, C, H, W) of a student that classifies masks.
 
     Each position gets the query embeddings (B, Q, C) in the proportion of its mask probabilities
-    (as logits, B, Q, H, W), as such a student's logits are made.
-
-    Raises:
-        ValueError: Shapes do not fit together.
+    (as logits, B, Q, H, W), as such a student's logits are made; others are a ValueError.
     """
     if queries.shape[:2] != masks.shape[:2]:
         raise ValueError(

@@ -22,22 +22,16 @@ from infoclip_mmseg.models.layers.guided_attention import (
 class AggregationSizes(NamedTuple):
     """Sizes of the aggregation, as keys of CATSegHead.
 
-    Attributes:
-        hidden_dim: C, channels of the embedded cost volume.
-        num_layers: Aggregation layers.
-        num_heads: Attention heads.
-        window_size: Side of a window of the spatial attention, in positions.
-        pooling_size: Class attention runs on positions pooled by this in training; in evaluation on
-            all of them.
-        text_proj_dim, appearance_proj_dim: Channels of the projected guidance.
+    Class attention runs on positions pooled by ``pooling_size`` in training, in evaluation on all
+    of them.
     """
 
-    hidden_dim: int = 128
+    hidden_dim: int = 128  # C, channels of the embedded cost volume
     num_layers: int = 2
     num_heads: int = 4
-    window_size: int = 12
+    window_size: int = 12  # side of a window of the spatial attention, in positions
     pooling_size: int = 2
-    text_proj_dim: int = 128
+    text_proj_dim: int = 128  # channels of the projected guidance
     appearance_proj_dim: int = 128
 
 
@@ -102,11 +96,7 @@ class SpatialAggregation(nn.Module):
     def forward(
         self, x: Tensor, guidance: Tensor, recompute: bool, class_chunk: int | None
     ) -> Tensor:
-        """Features (B, T, H, W, C) and projected image embeddings (B, H, W, G) to features.
-
-        For ``recompute`` and ``class_chunk`` see
-        :func:`~infoclip_mmseg.models.layers.chunks.run_chunks`.
-        """
+        """Features (B, T, H, W, C) and projected image embeddings (B, H, W, G) to features."""
         guidance = self.guidance_norm(guidance)  # projected for each block, once for all classes
         blocks = [(block, block.guide(guidance)) for block in (self.block_1, self.block_2)]
 
@@ -197,9 +187,8 @@ class AggregationLayer(nn.Module):
     def __init__(self, sizes: AggregationSizes, pad_len: int) -> None:
         super().__init__()
         dim, num_heads = sizes.hidden_dim, sizes.num_heads
-        self.spatial = SpatialAggregation(
-            dim, sizes.appearance_proj_dim, num_heads, sizes.window_size
-        )
+        spatial_sizes = (dim, sizes.appearance_proj_dim, num_heads, sizes.window_size)
+        self.spatial = SpatialAggregation(*spatial_sizes)
         self.classes = ClassAggregation(dim, sizes.text_proj_dim, num_heads, pad_len)
 
     def forward(

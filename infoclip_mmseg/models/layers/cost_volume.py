@@ -17,12 +17,10 @@ _CHUNK = 1 << 22
 
 
 class ClassLogits(NamedTuple):
-    """Logits of the classes that were decoded.
+    """Logits (B, k, h, w) of the classes that were decoded.
 
-    Attributes:
-        logits: (B, k, h, w).
-        classes: Index of each of them in the vocabulary (B, k), ascending; None where all T classes
-            were decoded, k = T.
+    ``classes`` has the index of each of them in the vocabulary (B, k), ascending; None where all T
+    classes were decoded, k = T.
     """
 
     logits: Tensor
@@ -30,14 +28,9 @@ class ClassLogits(NamedTuple):
 
 
 def cost_volume(image: Tensor, text: Tensor) -> Tensor:
-    """Cosine similarity of every position with every prompt (CAT-Seg, Eq. 1).
+    """Cosine similarity (B, T, P, H, W) of every position with every prompt (CAT-Seg, Eq. 1).
 
-    Args:
-        image: Dense image embeddings (B, C, H, W).
-        text: Text embeddings, (T, P, C) shared by the batch or (B, T, P, C).
-
-    Returns:
-        Cost volume (B, T, P, H, W), values in -1..1.
+    The image embeddings are (B, C, H, W), those of text (T, P, C) for the batch or (B, T, P, C).
     """
     image = F.normalize(image, dim=1)
     text = F.normalize(text, dim=-1).to(image.dtype)
@@ -48,17 +41,14 @@ def cost_volume(image: Tensor, text: Tensor) -> Tensor:
 def top_cost_volume(
     image: Tensor, text: Tensor, limit: int
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Cost volume of the classes that each image is most similar to.
+    """Cost volume (B, k, P, H, W) of the classes that each image is most similar to.
 
     The volume of all classes is never held: similarities of a large vocabulary are looked at a
     chunk at a time, without gradients, and the volume is computed for those that are kept.
 
     Of (B, C, H, W) image and (T, P, C) text embeddings ``limit`` classes are kept, those with the
-    highest maximal similarity; 0 keeps all.
-
-    Returns:
-        Cost volume (B, k, P, H, W), text embeddings (B or 1, k, P, C), and the classes (B, k) or
-        None where all were kept.
+    highest maximal similarity; 0 keeps all. Returned are also their text embeddings (B or 1, k, P,
+    C) and the classes (B, k), or None where all were kept.
     """
     if not 0 < limit < text.shape[0]:
         return cost_volume(image, text), text[None], None

@@ -150,9 +150,6 @@ def linear_attention(
         padding: ``(key, value, count)``: ``count`` further entries that all have this key and
             value, each (..., 1, D); they are added to the sums without being materialised.
         eps: Added to the normaliser.
-
-    Returns:
-        (..., T, D).
     """
     q, k = F.elu(q).add_(1), F.elu(k).add_(1)
     length = k.shape[-2] + (padding[2] if padding else 0)

@@ -17,17 +17,11 @@ from infoclip_mmseg.models.layers.cpu_backward.support import ConvState
 
 
 class UpsamplingSizes(NamedTuple):
-    """Sizes of the two upsampling stages, as keys of CATSegHead.
+    """Sizes of the two upsampling stages, as keys of CATSegHead."""
 
-    Attributes:
-        decoder_dims: Output channels, multiples of 16.
-        decoder_guidance_dims: Channels of the two upsampled block maps.
-        decoder_guidance_proj_dims: Channels of their projections.
-    """
-
-    decoder_dims: Sequence[int] = (64, 32)
-    decoder_guidance_dims: Sequence[int] = (256, 128)
-    decoder_guidance_proj_dims: Sequence[int] = (32, 16)
+    decoder_dims: Sequence[int] = (64, 32)  # output channels, multiples of 16
+    decoder_guidance_dims: Sequence[int] = (256, 128)  # channels of the upsampled block maps
+    decoder_guidance_proj_dims: Sequence[int] = (32, 16)  # channels of their projections
 
 
 class GuidedUpsampling(nn.Module):
@@ -85,11 +79,8 @@ class _AddGuided(Function):
 class ConvStep:
     """Norm and ReLU of class maps (B*T, C, H, W), where there is a norm, then a convolution.
 
-    Attributes:
-        norm: The norm, or None.
-        conv: The convolution, or where there is guidance the weight (C, C', 4, 4) of a transposed
-            one with stride 2.
-        guided: What guidance adds to every class map, (B, 1, C', 2H, 2W).
+    With guidance, (B, 1, C', 2H, 2W), which is added to every class map, ``conv`` is the weight
+    (C, C', 4, 4) of a transposed one with stride 2.
     """
 
     norm: nn.GroupNorm | None

@@ -20,18 +20,14 @@ from infoclip_mmseg.utils.tensors import at_least_float32
 def relation_map(
     query: Tensor, key: Tensor, image: Tensor, text: Tensor, cosine: bool = True
 ) -> Tensor:
-    """Relation of every position to every class: ``query key^T / sqrt(d)`` plus a residual.
+    """Relation (B, N, T) of positions to classes: ``query key^T / sqrt(d)`` plus a residual.
 
     Computed in float32 outside autocast (float64 stays float64), so that half precision neither
     overflows in the norms nor coarsens the relation.
 
-    Args:
-        query, key: Projected image (B, N, d) and text embeddings (T, d) or (B, T, d).
-        image, text: Those of the residual, of the same shapes.
-        cosine: The residual is the cosine of ``image`` and ``text``; else their dot product.
-
-    Returns:
-        (B, N, T), no unit, float32 (or float64).
+    ``query`` (B, N, d) and ``key``, (T, d) or (B, T, d), are the projected image and text
+    embeddings, ``image`` and ``text`` those of the residual, of the same shapes. The residual is
+    their cosine or, without ``cosine``, their dot product.
     """
     with torch.autocast(device_type=query.device.type, enabled=False):
         query, key = at_least_float32(query), at_least_float32(key)
@@ -53,9 +49,6 @@ class LPAM(BaseModule):
         residual: 'cosine', or 'dot' for the dot product of the layer-normed embeddings,
             LN_v(V) LN_l(L)^T, in place of the cosine.
         init_cfg: Initialisation of MMEngine; by default that of PyTorch's layers is kept.
-
-    Raises:
-        ValueError: ``embed_dim`` is missing or ``residual`` is unknown.
     """
 
     def __init__(
@@ -72,8 +65,7 @@ class LPAM(BaseModule):
             )
         if residual not in ('cosine', 'dot'):
             raise ValueError(f"residual is {residual!r}, but must be 'cosine' or 'dot'")
-        self.embed_dim = embed_dim
-        self.residual = residual
+        self.embed_dim, self.residual = embed_dim, residual
         self.image_norm = nn.LayerNorm(embed_dim)
         self.text_norm = nn.LayerNorm(embed_dim)
         self.query_proj = nn.Linear(embed_dim, embed_dim)
@@ -84,10 +76,8 @@ class LPAM(BaseModule):
 
         Args:
             image: Dense image embeddings, (B, N, d) or (B, d, H, W), flattened row by row.
-            text: Text embeddings, (T, d) shared by the batch or (B, T, d) by image.
-
-        Raises:
-            ValueError: Shapes do not fit together.
+            text: Text embeddings, (T, d) shared by the batch or (B, T, d) by image. What does not
+                fit is a ValueError.
         """
         if image.dim() == 4:
             image = image.flatten(2).transpose(1, 2)

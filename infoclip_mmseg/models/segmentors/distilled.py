@@ -25,10 +25,8 @@ class DistillationMixin(VocabularyOwner, Student):
     def loss(self, inputs: Tensor, data_samples: list) -> dict[str, Tensor]:
         """The student's own losses, and those between teacher and student.
 
-        Raises:
-            RuntimeError: There is no teacher, or no vocabulary.
-            ValueError: The configured modules do not give embeddings; see
-                :mod:`~infoclip_mmseg.models.distillation.taps`.
+        Without a teacher or a vocabulary it is a RuntimeError; modules that give no embeddings are
+        a ValueError, see :mod:`~infoclip_mmseg.models.distillation.taps`.
         """
         if self.teacher is None:
             raise RuntimeError(
@@ -57,15 +55,12 @@ def distilled_segmentor(student: dict, distillation: dict) -> BaseSegmentor:
 
     The result is the student: of a subclass of its class, with its parameters under their own
     names, so that its optimizer settings, hooks and checkpoints stay valid, and with its state
-    dict. Training needs ``FrozenTeacherHook`` and ``VocabularyHook``.
+    dict. Training needs ``FrozenTeacherHook`` and ``VocabularyHook``. What is no segmentor is a
+    TypeError, a path without a module a ValueError.
 
     Args:
         student: Config of the segmentor, as it would stand in ``model``.
         distillation: Arguments of :class:`Distillation`.
-
-    Raises:
-        TypeError: The student is no segmentor.
-        ValueError: The student has no module of a configured path.
     """
     arguments = dict(student)
     kind = arguments.pop('type')

@@ -162,11 +162,8 @@ def batches(inputs: Tensor, samples: Sequence[SegDataSample]) -> list[Tensor]:
 def evaluating(model: Any, images: Tensor, classes: Sequence[str] | None) -> Iterator[Tensor]:
     """A segmentor in evaluation mode and, where given, with other words, both undone on exit.
 
-    Yields:
-        RGB images (B, 3, h, w), 0..255, as the backbone takes them.
-
-    Raises:
-        ValueError: They are of another form, or smaller than a patch.
+    Yields the RGB images (B, 3, h, w), 0..255, as the backbone takes them; images of another form
+    or smaller than a patch are a ValueError.
     """
     if images.ndim != 4 or images.shape[1] != 3:
         raise ValueError(f'images must be (B, 3, h, w) RGB, got {tuple(images.shape)}')

@@ -158,11 +158,9 @@ class OpenVocabSegmentor(VocabularyOwner, Student, BaseSegmentor):
     def loss(self, inputs: Tensor, data_samples: SampleList) -> dict[str, Tensor]:
         """Task loss and the losses between teacher and student, if there are any.
 
-        Images (B, 3, h, w) are normalised, the samples have ``gt_sem_seg`` (1, h, w).
-
-        Raises:
-            ValueError: A label lies outside the vocabulary, or an image is smaller than a patch.
-            RuntimeError: There is a neck or a distillation loss but no teacher.
+        Images (B, 3, h, w) are normalised, the samples have ``gt_sem_seg`` (1, h, w). A label
+        outside the vocabulary and an image smaller than a patch are a ValueError, a neck or a
+        distillation loss without a teacher a RuntimeError.
         """
         check_image_sizes(inputs, data_samples, self.backbone.patch_size)
         check_labels(data_samples, self.prompts.num_classes, self.decode_head.ignore_index)
@@ -175,9 +173,7 @@ class OpenVocabSegmentor(VocabularyOwner, Student, BaseSegmentor):
         # Teacher: the losses that hold the student to it; one embedding a class.
         if self.distiller.needs_teacher:
             images, words = self._at_input_size(inputs), text.mean(dim=1)
-            losses.update(
-                self.distiller.alignment_loss(images, self.prompts, features.dense, words)
-            )
+            losses |= self.distiller.alignment_loss(images, self.prompts, features.dense, words)
         return losses
 
     # Inference ------------------------------------------------------------------------------
@@ -188,7 +184,7 @@ class OpenVocabSegmentor(VocabularyOwner, Student, BaseSegmentor):
         data_samples: SampleList | None = None,
         max_dense_classes: int | None = None,
     ) -> SampleList:
-        """Label maps at the original size of each image.
+        """Label maps at the original size of each image; errors as in :meth:`loss`.
 
         Args:
             inputs: Normalised images (B, 3, h, w).
@@ -199,9 +195,6 @@ class OpenVocabSegmentor(VocabularyOwner, Student, BaseSegmentor):
             The samples with ``pred_sem_seg`` (1, h, w), ``pred_probability`` (1, h, w) of the
             class that won, and ``seg_logits`` (T, h, w), which here are probabilities. The last is
             left out where the vocabulary has more than ``max_dense_classes`` words.
-
-        Raises:
-            ValueError: An image is smaller than a patch, or a label lies outside the vocabulary.
         """
         if data_samples is None:
             data_samples = [SegDataSample() for _ in inputs]
@@ -235,14 +228,11 @@ class OpenVocabSegmentor(VocabularyOwner, Student, BaseSegmentor):
         Args:
             images: RGB images (B, 3, h, w), 0..255, of any size.
             classes: Words to choose from, for this call only; None takes the current vocabulary.
-            mode: ``'slide'``, ``'windows'`` or ``'whole'``.
+            mode: ``'slide'``, ``'windows'`` or ``'whole'``; others are a ValueError.
 
         Returns:
             Modes 'slide' and 'windows': :meth:`probabilities`. Mode 'whole': the head's logits (B,
             T, h', w') after resizing the images to ``input_size``.
-
-        Raises:
-            ValueError: Unknown mode, images of the wrong form or smaller than a patch.
         """
         with evaluating(self, images, classes) as images:
             if mode == 'whole':
@@ -273,10 +263,7 @@ class OpenVocabSegmentor(VocabularyOwner, Student, BaseSegmentor):
     def segments(
         self, images: Tensor, classes: Sequence[str] | None = None, **options: Any
     ) -> list[tuple[Tensor, list[dict[str, Any]]]]:
-        """Id maps and segments of plain tensors, of a head that classifies masks.
-
-        See :meth:`segment` and the head's own ``segments``.
-        """
+        """Id maps and segments of plain tensors, of a head with :meth:`OpenVocabHead.segments`."""
         with evaluating(self, images, classes) as images:
             size = (images.shape[-2], images.shape[-1])
             features = self.extract_feat(images)

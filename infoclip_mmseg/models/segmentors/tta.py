@@ -15,16 +15,12 @@ class OpenVocabTTAModel(SegTTAModel):
 
     mmseg's SegTTAModel takes ``seg_logits`` for logits, which here are probabilities already, and
     knows neither the threshold of a :class:`ZeroShotHead` nor the label of a single class.
-
-    Args:
-        module: The segmentor; see ``mmengine.model.BaseTTAModel``.
     """
 
     def merge_preds(self, data_samples_list: list[list[SegDataSample]]) -> list[SegDataSample]:
         """One prediction for each image, of those of its augmented copies.
 
-        Raises:
-            ValueError: The vocabulary is so large that predictions hold no ``seg_logits``.
+        Predictions without ``seg_logits``, for the vocabulary is so large, are a ValueError.
         """
         if any('seg_logits' not in sample for copies in data_samples_list for sample in copies):
             limit = self.module.test_cfg['max_dense_classes']

@@ -17,13 +17,9 @@ from infoclip_mmseg.utils.palette import make_palette
 class Vocabulary:
     """The words that a segmentor labels pixels with; at first there are none.
 
-    Args:
-        templates, synonyms: See :func:`build_prompts`.
-        owner: Who has the words, in the error that there are none.
-
-    Attributes:
-        meta: ``classes`` and ``palette``, perhaps ``ignore_index``, as a data set's metainfo has
-            them; None where there are no words.
+    ``meta`` has ``classes`` and ``palette``, perhaps ``ignore_index``, as a data set's metainfo;
+    None where there are no words. ``templates`` and ``synonyms`` are those of
+    :func:`build_prompts`; the error that there are no words names the ``owner``.
     """
 
     def __init__(
@@ -100,9 +96,6 @@ class VocabularyOwner:
             palette: T colours [r, g, b], 0..255; made up where None or of another number.
             ignore_index: Value of pixels without a label in the label maps that go with the names;
                 None takes that of the model's config.
-
-        Raises:
-            TypeError, ValueError: The names are no vocabulary; see :func:`build_prompts`.
         """
         kept = dict(vars(self.vocabulary))
         try:

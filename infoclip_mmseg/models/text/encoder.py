@@ -36,12 +36,9 @@ class TextEncoder:
     Embeddings are kept where the tower cannot change under them: in evaluation, or when it is
     frozen; the vocabulary encoded last in memory, all of them in ``cache_dir``, if there is one.
 
-    Args:
-        clip: open_clip model with split attention.
-        model_name: What it was built from, which tells the tokenizer.
-        batch_size: Prompts that go through the tower together where no gradients are needed.
-        cache_dir: Folder in which embeddings are kept between runs, each file keyed by the tower's
-            weights and the prompts; None keeps them in memory only.
+    ``model_name``, what the open_clip model with split attention was built from, tells the
+    tokenizer; ``batch_size`` and ``cache_dir`` are ``text_batch_size`` and ``text_cache_dir`` of
+    :class:`~infoclip_mmseg.models.CLIPDualEncoder`.
     """
 
     def __init__(
@@ -49,10 +46,8 @@ class TextEncoder:
     ) -> None:
         if batch_size < 1:
             raise ValueError(f'text_batch_size must be at least 1, got {batch_size}')
-        self.clip = clip
-        self.model_name = model_name
-        self.batch_size = batch_size
-        self.cache_dir = cache_dir
+        self.clip, self.model_name = clip, model_name
+        self.batch_size, self.cache_dir = batch_size, cache_dir
         self._tokenizer: Tokenizer | None = None
         self._tokens: dict[tuple[str, ...], Tensor] = {}
         self._embeddings: dict[tuple, Tensor] = {}
@@ -175,9 +170,7 @@ def encode_in_batches(
         if now - last >= LOG_SECONDS or (last > start and done == total):
             last, rate = now, done / max(now - start, 1e-9)
             eta = timedelta(seconds=round((total - done) / rate))
-            print_log(
-                f'text: {done} of {total} prompts encoded, {rate:.0f} a second, eta {eta}',
-                logger='current',
-            )
+            rates = f'{rate:.0f} a second, eta {eta}'
+            print_log(f'text: {done} of {total} prompts encoded, {rates}', logger='current')
     encoded = torch.cat(parts)
     return encoded if total == len(texts) else encoded[index.to(encoded.device)]

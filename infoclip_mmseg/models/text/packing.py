@@ -29,18 +29,14 @@ def call(function: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
 class PackedLayout(NamedTuple):
     """Where the tokens of packed prompts lie; takes the place of an attention mask.
 
-    Attributes:
-        prefix: Tokens that all prompts share; they are rows 0..prefix.
-        groups: ``(prompts, tokens of each behind the prefix)`` of every length, in the
-            order of the rows.
-        ends: Row of the token that is read out, for each prompt in the order of the rows (n,).
-        mask: Additive causal mask (L, L) over positions, or None where all tokens see each other.
+    ``groups`` are ``(prompts, tokens of each behind the prefix)`` of every length, in the order of
+    the rows, as are the prompts of ``ends``.
     """
 
-    prefix: int
+    prefix: int  # tokens that all prompts share; they are rows 0..prefix
     groups: tuple[tuple[int, int], ...]
-    ends: Tensor
-    mask: Tensor | None
+    ends: Tensor  # row of the token that is read out, of each prompt (n,)
+    mask: Tensor | None  # additive, causal, (L, L) over positions; None: all tokens see each other
 
     def to(self, dtype: torch.dtype) -> PackedLayout:
         """The layout with its mask in ``dtype``; open_clip's blocks cast what they take as mask."""
@@ -48,19 +44,12 @@ class PackedLayout(NamedTuple):
 
 
 class PackedPrompts(NamedTuple):
-    """Prompts ready for the tower.
-
-    Attributes:
-        tokens, positions: Token id, and position in its prompt, of each of N rows.
-        order: For each prompt of the input its place among the packed ones (m,); equal prompts have
-            the same.
-        layout: Where they lie, without a mask.
-    """
+    """Prompts ready for the tower: token id, and position in its prompt, of each of N rows."""
 
     tokens: Tensor
     positions: Tensor
-    order: Tensor
-    layout: PackedLayout
+    order: Tensor  # place of each input prompt among the packed ones (m,); equal ones share it
+    layout: PackedLayout  # where they lie, without a mask
 
 
 def pack_prompts(tokens: Tensor, ends: Tensor, causal: bool) -> PackedPrompts:

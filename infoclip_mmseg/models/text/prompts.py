@@ -18,20 +18,15 @@ SYNONYM_MODES = ('first', 'average', 'max')
 class PromptSet(NamedTuple):
     """Prompts of a vocabulary; hashable, so it can key a cache.
 
-    Attributes:
-        texts: All prompt strings.
-        owners: For each string the slot ``class * P + template`` whose embedding it contributes to;
-            with ``word_counts``, ``word * P + template``.
-        num_classes: T.
-        num_templates: P, prompts of a class after synonyms have been averaged.
-        word_counts: Where each synonym keeps its own embedding, words of each class; their
-            embeddings follow one another. Empty where a class has one embedding.
+    ``owners`` has for each string the slot ``class * P + template`` whose embedding it contributes
+    to; with ``word_counts``, ``word * P + template``. These are, where each synonym keeps its own
+    embedding, the words of each class, which follow one another; empty where a class has one.
     """
 
     texts: tuple[str, ...]
     owners: tuple[int, ...]
-    num_classes: int
-    num_templates: int
+    num_classes: int  # T
+    num_templates: int  # P, prompts of a class after synonyms have been averaged
     word_counts: tuple[int, ...] = ()
 
     @property
@@ -48,9 +43,8 @@ def split_synonyms(name: str) -> list[str]:
 def check_names(names: Sequence[str]) -> tuple[str, ...]:
     """Class names as a tuple of strings.
 
-    Raises:
-        TypeError: ``names`` is one string, or holds something that is not a string.
-        ValueError: ``names`` is empty or holds a name without letters.
+    What is no sequence of strings is a TypeError; none at all, or one without letters, a
+    ValueError.
     """
     if isinstance(names, str) or not all(isinstance(name, str) for name in names):
         raise TypeError(
@@ -68,8 +62,7 @@ def check_names(names: Sequence[str]) -> tuple[str, ...]:
 def check_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
     """Templates, one template or a key of ``TEMPLATE_SETS`` as a tuple.
 
-    Raises:
-        ValueError: There is none, or one does not contain ``{}`` exactly once.
+    None at all, or one that does not contain ``{}`` exactly once, is a ValueError.
     """
     if isinstance(templates, str):
         templates = TEMPLATE_SETS.get(templates, (templates,))
@@ -96,9 +89,6 @@ def build_prompts(
         synonyms: ``'first'`` uses the first synonym of a class (CAT-Seg), ``'average'`` averages
             the embeddings of all of them for each template, ``'max'`` gives each its own embedding,
             for a head that takes the best one of a class (:class:`ZeroShotHead`).
-
-    Raises:
-        TypeError, ValueError: See :func:`check_names` and :func:`check_templates`.
     """
     names, templates = check_names(names), check_templates(templates)
     if synonyms not in SYNONYM_MODES:

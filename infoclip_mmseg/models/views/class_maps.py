@@ -50,17 +50,16 @@ def class_maps(
     word_counts: Sequence[int] = (),
     flip: str | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Probabilities of all candidate classes, a chunk at a time.
+    """Classes (c,), ascending, and their probabilities (c, *size), float32, a chunk at a time.
+
+    Where the head needs the whole vocabulary, and so decodes all of it, there is one chunk.
 
     Args:
         views: Logits of the views.
-        head: Where it needs the whole vocabulary, and so decodes all of it, there is one chunk.
+        head: Makes probabilities of them.
         size: Height and width of the result; None keeps that of the averaged scores.
         word_counts: Words of each of the T classes; see :meth:`OpenVocabHead.probabilities`.
         flip: How the image was mirrored, 'horizontal' or 'vertical'; undone here.
-
-    Yields:
-        Classes (c,), ascending, and their probabilities (c, *size), float32.
     """
     size = size or views.size
     pixels = max(views.size[0] * views.size[1], size[0] * size[1])

@@ -20,36 +20,24 @@ MODES = ('slide', 'windows', 'whole')
 
 
 class View(NamedTuple):
-    """One view of an image.
+    """One view of an image; the weights of all views sum to 1 at each pixel."""
 
-    Attributes:
-        corner: (top, left) of a window; None for the whole image.
-        weight: What it counts in the average over the views: a number, or one for each pixel of
-            the window (h, w). The weights of all views sum to 1 at each pixel.
-    """
-
-    corner: tuple[int, int] | None
-    weight: Tensor | float
+    corner: tuple[int, int] | None  # (top, left) of a window; None for the whole image
+    weight: Tensor | float  # in the average over views: of each pixel of the window (h, w), or all
 
 
 class Layout(NamedTuple):
     """The views of an image.
 
-    Attributes:
-        size: Height and width of the image, and of the class maps; None leaves images as they are
-            and class maps at the head's resolution.
-        window: Height and width of a view; None with ``size``.
-        views: The views.
-        padding: Rows above and below and columns to the left and right by which windows are padded
-            with zeros to multiples of the patch: (top, bottom, left, right).
-        resizes_logits: Whether a view's logits are brought to the size of the window, as CAT-Seg
-            does, or its scores.
+    Windows are padded with zeros to multiples of the patch. A view's logits are brought to the size
+    of the window (``resizes_logits``), as CAT-Seg does, or its scores. Without ``size`` and
+    ``window`` images stay as they are, and class maps at the head's resolution.
     """
 
-    size: Size | None
-    window: Size | None
+    size: Size | None  # height and width of the image, and of the class maps
+    window: Size | None  # height and width of a view
     views: list[View]
-    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)  # rows and columns: top, bottom, left, right
     resizes_logits: bool = False
 
     @property
@@ -61,13 +49,10 @@ class Layout(NamedTuple):
 
 
 class ViewLogits(NamedTuple):
-    """Logits of the views of one image.
+    """Logits (V, k, h', w') of the views of one image.
 
-    Attributes:
-        logits: (V, k, h', w').
-        classes: Their classes (V, k), ascending, or None where all were decoded: the T classes, or
-            all words where each has logits of its own.
-        layout: Where the views lie.
+    Their classes are (V, k), ascending, or None where all were decoded: the T classes, or all words
+    where each has logits of its own.
     """
 
     logits: Tensor
@@ -101,12 +86,9 @@ def whole_layout() -> Layout:
 def slide_layout(images: Tensor, size: Size, window: Size, overlap: float) -> Layout:
     """Windows over the resized image, and the whole image as one of them (CAT-Seg, section 4.2).
 
-    Half of a pixel's weight is that of the whole image, the other half the windows share.
-
-    Args:
-        images: Images, which tell the device.
-        size, window: Working size and that of a window in pixels, which is cut where larger.
-        overlap: Least share of a window that is covered by the next one, 0 <= overlap < 1.
+    Half of a pixel's weight is that of the whole image, the other half the windows share. A window
+    is cut where it is larger than the working ``size``; ``overlap`` is the least share of it that
+    is covered by the next one, 0 <= overlap < 1.
     """
     window = min(window[0], size[0]), min(window[1], size[1])
     stride = (max(1, int(window[0] * (1 - overlap))), max(1, int(window[1] * (1 - overlap))))
@@ -116,13 +98,10 @@ def slide_layout(images: Tensor, size: Size, window: Size, overlap: float) -> La
 
 
 def windows_layout(images: Tensor, window: Size, stride: Size, patch: Size) -> Layout:
-    """Windows over images at their own size, all of the same weight.
+    """Windows over images (B, 3, h, w) at their own size, all of the same weight.
 
-    Args:
-        images: (B, 3, h, w).
-        window, stride: Height and width, steps down and to the right; windows are cut to images.
-        patch: Height and width of a patch in pixels. Windows that are no multiples of it are
-            padded, evenly on both sides; what is said of the padding is cut off.
+    Windows are cut to the images. Those that are no multiples of the patch are padded, evenly on
+    both sides; what is said of the padding is cut off.
     """
     size = (images.shape[-2], images.shape[-1])
     window = min(window[0], size[0]), min(window[1], size[1])
@@ -156,18 +135,12 @@ def region_of(view: View, layout: Layout) -> tuple[slice, slice]:
 
 
 def view_logits(
-    images: Tensor,
-    decode: Callable[[Tensor], ClassLogits],
-    layout: Layout,
-    view_batch_size: int,
+    images: Tensor, decode: Callable[[Tensor], ClassLogits], layout: Layout, view_batch_size: int
 ) -> Iterator[ViewLogits]:
-    """Logits of the views of each image, as soon as it is finished.
+    """Logits of the views of each of the images (B, 3, h, w), as soon as it is finished.
 
-    Args:
-        images: Images (B, 3, h, w).
-        decode: Views (b, 3, ...) to logits (b, k, h', w') and their classes (b, k) or None.
-        layout: Where the views lie.
-        view_batch_size: Views, of one or of several images, that go through the model together.
+    ``decode`` makes of views (b, 3, ...) logits (b, k, h', w') and their classes (b, k) or None;
+    ``view_batch_size`` views, of one or of several images, go through the model together.
     """
     whole, working = images, images
     if layout.size is not None and layout.window is not None:
@@ -177,15 +150,14 @@ def view_logits(
     done: list[tuple[Tensor, Tensor | None]] = []
     for start in range(0, len(views), view_batch_size):
         batch = views[start : start + view_batch_size]
-        crops = torch.stack(
-            [
-                whole[i] if v.corner is None else working[(i, slice(None), *region_of(v, layout))]
-                for i, v in batch
-            ]
-        )
+        crops = [
+            whole[i] if v.corner is None else working[(i, slice(None), *region_of(v, layout))]
+            for i, v in batch
+        ]
+        stack = torch.stack(crops)
         if any(layout.padding):
-            crops = F.pad(crops, (left, right, top, bottom))
-        logits, classes = decode(crops)
+            stack = F.pad(stack, (left, right, top, bottom))
+        logits, classes = decode(stack)
         done += zip(logits, [None] * len(batch) if classes is None else classes)
         while len(done) >= len(layout.views):
             finished = [*zip(*done[: len(layout.views)])]

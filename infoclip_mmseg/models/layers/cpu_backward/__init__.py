@@ -33,16 +33,11 @@ def recompute_on_cpu(
 ) -> Tensor | None:
     """Run layers one after the other; results and gradients are those of their modules.
 
-    Args:
-        states: Gives the layers: Swin blocks, or the convolutions of the decoder, the last of them
-            to one channel.
-        x: Features (B, T, H, W, C).
-        chunk: Class maps of an image that run at a time.
-
-    Returns:
-        Features (B, T, H, W, C) of Swin blocks, logits (B, T, 2^S H, 2^S W) of a decoder that
-        doubles the grid S times; None where autograd has to do it, see
-        :func:`~infoclip_mmseg.models.layers.cpu_backward.support.is_supported`.
+    ``states`` gives the layers, of which ``chunk`` class maps of an image run at a time: Swin
+    blocks, from features (B, T, H, W, C) to features, or the convolutions of a decoder that doubles
+    the grid S times, the last to one channel, to logits (B, T, 2^S H, 2^S W). The result is None
+    where autograd has to do it, see
+    :func:`~infoclip_mmseg.models.layers.cpu_backward.support.is_supported`.
     """
     if not is_supported(x):
         return None

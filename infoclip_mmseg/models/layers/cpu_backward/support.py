@@ -18,24 +18,15 @@ FLASH_ATTENTION = '_scaled_dot_product_flash_attention_for_cpu'
 
 
 class SwinState(NamedTuple):
-    """A Swin block and what guides it; weights are named as the block's layers.
+    """A Swin block and what guides it; weights are named as the block's layers."""
 
-    Attributes:
-        windows: Windows of the grid of N positions.
-        num_heads: Attention heads.
-        eps: Of the two norms.
-        guided: What guidance adds to queries, keys and values, (B, 1, N, 3C), in the order of the
-            windows.
-        qkv: Weight (3C, C) of queries, keys and values, without the columns for guidance.
-    """
-
-    windows: Windows
+    windows: Windows  # of the grid of N positions
     num_heads: int
-    eps: tuple[float, float]
-    guided: Tensor
+    eps: tuple[float, float]  # of the two norms
+    guided: Tensor  # what guidance adds to qkv, (B, 1, N, 3C), in the order of the windows
     norm1: Tensor
     norm1_bias: Tensor
-    qkv: Tensor
+    qkv: Tensor  # (3C, C), without the columns for guidance
     proj: Tensor
     proj_bias: Tensor
     norm2: Tensor
@@ -47,21 +38,16 @@ class SwinState(NamedTuple):
 
 
 class ConvState(NamedTuple):
-    """Group norm and ReLU, then a convolution with padding 1.
+    """Group norm and ReLU, where there is a norm, then a convolution with padding 1.
 
-    Attributes:
-        doubles: Whether the convolution doubles the grid: transposed with stride 2, weight
-            (C, C', 4, 4). Else it has the weight (C', C, 3, 3).
-        weight, bias: Of the convolution.
-        guided: Added to the output of every class map, (B, 1, C', H, W), or None.
-        norm, norm_bias: Of the norm; None where the input is taken as it is.
-        groups, eps: Of the norm.
+    A convolution that ``doubles`` the grid is transposed with stride 2 and has the weight (C, C',
+    4, 4), another one (C', C, 3, 3).
     """
 
     doubles: bool
     weight: Tensor
     bias: Tensor | None
-    guided: Tensor | None
+    guided: Tensor | None  # added to the output of every class map, (B, 1, C', H, W)
     norm: Tensor | None = None
     norm_bias: Tensor | None = None
     groups: int = 1

@@ -153,13 +153,9 @@ def _attention_backward(
     normed, *stats = _norm(x, block.norm1, block.norm1_bias, block.eps[0])
     inner = x.new_empty(len(normed), 3 * normed.shape[1])
     start, sizes = 0, [count * length for count, length in rows.groups]
-    parts = zip(
-        rows.groups,
-        _project(normed, block.guided[image, 0], block.qkv, rows),
-        sums.guided[image, 0].split(sizes),
-        lses,
-    )
-    for group, part, guided_sum, lse in parts:
+    projected = _project(normed, block.guided[image, 0], block.qkv, rows)
+    guided_sums = sums.guided[image, 0].split(sizes)
+    for group, part, guided_sum, lse in zip(rows.groups, projected, guided_sums, lses):
         take = slice(start, start + len(part))
         out, up = (_heads(t[take], group, rows.maps, block.num_heads) for t in (attended, outer))
         qkv = _split_qkv(part, group, rows.maps, block.num_heads)
