@@ -3,6 +3,7 @@
 
 Usage: python tools/test.py configs/infoclip_vitb16_ade20k.py CHECKPOINT [--show-dir DIR] [...]
        python tools/test.py configs/infoclip_vitb16_coco-stuff.py CHECKPOINT --benchmarks all
+       python tools/test.py configs/infoclip_vitb16_ade20k.py CHECKPOINT --forgetting 'sofa; sheep'
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.runner import Runner
-from mmseg.registry import MODELS
+from mmseg.registry import DATASETS, MODELS
 
+from infoclip_mmseg.apis.words import load_classes
 from infoclip_mmseg.datasets import check_dataloader_cfg
 from infoclip_mmseg.datasets.benchmarks import BENCHMARKS, select_benchmarks
 from infoclip_mmseg.engine.hooks.guards import CheckpointMatchHook
@@ -62,6 +64,12 @@ def build_parser() -> argparse.ArgumentParser:
         metavar='KEY',
         help=f"evaluate on these instead of the config's test set: all, {', '.join(BENCHMARKS)}",
     )
+    parser.add_argument(
+        '--forgetting',
+        metavar='WORDS',
+        help='also compare the tuned CLIP with the untouched one on these words: a list with '
+        'semicolons, the name of a vocabulary, or its file',
+    )
     parser.add_argument('--data-root', default='data', help='folder of the benchmarks')
     parser.add_argument('--redo', action='store_true', help='evaluate finished benchmarks again')
     return parser
@@ -81,15 +89,18 @@ def prepare_config(args: argparse.Namespace) -> Config:
         raise ValueError(f'a {cfg.model.decode_head.type} needs a checkpoint: test.py CONFIG FILE')
     if args.benchmarks is None:
         check_dataloader_cfg(cfg, ('test_dataloader',))
-    elif args.show or args.show_dir:
+    elif args.show or args.show_dir or args.forgetting:
         raise ValueError(
-            '--show and --show-dir draw one data set: use its config, without --benchmarks'
+            '--show, --show-dir and --forgetting are for one data set: use its config, without '
+            '--benchmarks'
         )
     cfg.load_from, cfg.resume = args.checkpoint, False
     if args.amp:
         cfg.test_cfg.fp16 = True
     if args.show or args.show_dir:
         _enable_drawing(cfg, args)
+    if args.forgetting is not None:
+        _check_forgetting(cfg, args)
     if args.tta:
         _enable_tta(cfg)
     if args.out is not None and args.benchmarks is None:
@@ -162,6 +173,18 @@ def _enable_drawing(cfg: Config, args: argparse.Namespace) -> None:
         hook.update(show=True, wait_time=args.wait_time)
     if args.show_dir:
         cfg.visualizer.save_dir = args.show_dir
+
+
+def _check_forgetting(cfg: Config, args: argparse.Namespace) -> None:
+    words = load_classes(args.forgetting)
+    trained = cfg.get('train_dataloader')
+    try:
+        dataset = DATASETS.build({**trained.dataset, 'lazy_init': True}) if trained else None
+    except FileNotFoundError:  # the training data need not be here
+        dataset = None
+    seen = dataset and dataset.metainfo.get('classes')
+    hook = dict(type='ForgettingHook', words=words, seen=seen)
+    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), hook]
 
 
 def _enable_tta(cfg: Config) -> None:

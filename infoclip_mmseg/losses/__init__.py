@@ -14,6 +14,7 @@ from infoclip_mmseg.losses.base import (
     cosine_relation,
     distill,
 )
+from infoclip_mmseg.losses.cauchy_schwarz import CauchySchwarzLoss, cauchy_schwarz_divergence
 from infoclip_mmseg.losses.entropy import (
     gram_matrix,
     joint_entropy,
@@ -34,6 +35,7 @@ from infoclip_mmseg.losses.task import CATSegBCELoss, catseg_bce
 __all__ = [
     'Branch',
     'CATSegBCELoss',
+    'CauchySchwarzLoss',
     'DistillationLoss',
     'InfoBottleneckLoss',
     'KLDistillationLoss',
@@ -42,6 +44,7 @@ __all__ = [
     'SelfDistillationLoss',
     'build_losses',
     'catseg_bce',
+    'cauchy_schwarz_divergence',
     'class_kl',
     'cosine_relation',
     'distill',

@@ -14,6 +14,7 @@ from typing import Any
 
 from mmseg.registry import MODELS
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from infoclip_mmseg.utils.tensors import cosine
 
@@ -53,6 +54,20 @@ class Branch:
     def relation(self) -> Tensor:
         """Relation map (B, N, T); computed when a loss first asks for it."""
         return self._relate(self.positions, self.text)
+
+    @cached_property
+    def cosines(self) -> Tensor:
+        """Plain cosines (B, N, T), whatever computes the relation map."""
+        plain = self._relate is cosine_relation
+        return self.relation if plain else cosine_relation(self.positions, self.text)
+
+    @cached_property
+    def fixed_relation(self) -> Tensor:
+        """The relation map, from which no gradient reaches the module that computes it."""
+        if not isinstance(self._relate, nn.Module):
+            return self.relation
+        weights = {name: weight.detach() for name, weight in self._relate.named_parameters()}
+        return functional_call(self._relate, weights, (self.positions, self.text))
 
 
 class DistillationLoss(nn.Module):

@@ -51,3 +51,25 @@ class TestRepresentationCompensation(LossContract):
     config = dict(type='RepresentationCompensationLoss')
     equal = 0.0
     reads_text = False
+
+
+class TestCauchySchwarz(LossContract):
+    config = dict(type='CauchySchwarzLoss')
+    equal = 0.0
+    classes = (1, 5, 40)
+
+
+class TestCauchySchwarzOfImages(LossContract):
+    config = dict(type='CauchySchwarzLoss', samples='batch')
+    equal = 0.0
+
+
+class TestCauchySchwarzOfMaps(LossContract):
+    config = dict(type='CauchySchwarzLoss', samples='map')
+    equal = 0.0
+
+
+class TestCauchySchwarzOfASharedNeck(LossContract):
+    config = dict(type='CauchySchwarzLoss', maps='shared', detach_teacher=False)
+    equal = 0.0
+    trains_teacher = True

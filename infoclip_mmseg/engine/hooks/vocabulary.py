@@ -52,8 +52,9 @@ class VocabularyHook(Hook):
         self._census: dict[str, LabelCensus] = {}
 
     def before_train(self, runner: Runner) -> None:
-        """Set the training vocabulary."""
+        """Set the training vocabulary, and check the guard words beside it."""
         self._training_meta = self._apply(runner, 'train')
+        _read_guard_words(runner)
 
     def _after_iter(
         self,
@@ -144,6 +145,35 @@ class VocabularyHook(Hook):
             meta = metric.dataset_meta or {}  # what is written has the numbers of the files
             metric.dataset_meta = {**meta, 'file_numberings': numberings_of(dataset)}
         return model.dataset_meta
+
+
+def _read_guard_words(runner: Runner) -> None:
+    """Read the vocabulary of a model's guard words, less its training classes."""
+    model = unwrap_segmentor(runner.model, 'set_vocabulary')
+    distiller = getattr(model, 'distiller', None)
+    guard = getattr(distiller, 'guard', None)
+    if guard is None:
+        return
+    encoder = getattr(distiller.teacher, 'encoder', None) or distiller.encoder
+    if encoder is None:
+        return
+    if isinstance(guard.words, str):
+        source, guard.words = guard.words, load_vocabulary(guard.words)
+        same = set(guard.among(model.prompts, encoder.tokenizer))
+        kept = [word for word in guard.words if word not in same]
+        if not kept:
+            raise ValueError(
+                f'every guard word of {source!r} is a training class; name another vocabulary, or '
+                'leave model.guard_words out'
+            )
+        guard.words = kept
+        left_out = (
+            f' ({first_few([repr(word) for word in sorted(same)])} are training classes)'
+            if same
+            else ''
+        )
+        runner.logger.info(f'guard words: {len(kept)} of {source!r}{left_out}')
+    guard.prompts(model.prompts, encoder.tokenizer)
 
 
 def class_names(dataset: Any, file: str | None) -> tuple[list[str], list | None]:

@@ -38,7 +38,7 @@ ADJECTIVES = (
 BLOCK = 32
 """Side of a block of one label, in pixels."""
 IGNORED = 255
-TRAINING_KEYS = ('neck', 'loss_ib', 'loss_mi', 'loss_distill')
+TRAINING_KEYS = ('neck', 'loss_ib', 'loss_mi', 'loss_distill', 'guard_words')
 """Keys of a model's config, any of which asks for a teacher."""
 PHOTO = (480, 640)
 """Height and width of the image file that inference stands for, as most of COCO's."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from infoclip_mmseg.models.backbones.attention import SplitAttention, replace_modules
 
-POLICIES = ('attention', 'full', 'frozen')
+POLICIES = ('attention', 'image_attention', 'full', 'frozen')
 # Trained by CAT-Seg and InfoCLIP: query and value projection weights of every block.
 _ATTENTION_SUFFIXES = ('attn.q_proj_weight', 'attn.v_proj_weight')
 # No segmentation loss reaches CLIP's contrastive scale and bias.
@@ -75,14 +75,17 @@ def apply_finetune_policy(model: nn.Module, policy: str) -> list[str]:
     """Set ``requires_grad`` of all parameters; returns the names of those left trainable.
 
     ``'attention'`` trains the query and value weights of every block of both towers (no biases, no
-    position embeddings; CAT-Seg, section 3.4), ``'full'`` everything but the logit scale,
+    position embeddings; CAT-Seg, section 3.4), ``'image_attention'`` those of the image tower only,
+    so that text embeddings stay as they were, ``'full'`` everything but the logit scale,
     ``'frozen'`` nothing. Another policy is a ValueError.
     """
     if policy not in POLICIES:
         raise ValueError(f'finetune must be one of {POLICIES}, got {policy!r}')
     names = [name for name, _ in model.named_parameters()]
+    attention = [name for name in names if name.endswith(_ATTENTION_SUFFIXES)]
     trained = {
-        'attention': [name for name in names if name.endswith(_ATTENTION_SUFFIXES)],
+        'attention': attention,
+        'image_attention': [name for name in attention if name.startswith('visual.')],
         'full': [name for name in names if name.rsplit('.', 1)[-1] not in _NEVER_TRAINED],
         'frozen': [],
     }[policy]

@@ -38,7 +38,7 @@ class CLIPDualEncoder(BaseModule):
         model_name: open_clip model name, or a dict in the form of open_clip's model configs.
             OpenAI's weights need the ``-quickgelu`` variants.
         pretrained: open_clip tag, a local .pt / .safetensors / .bin file, or None (random weights).
-        finetune: ``'attention'``, ``'full'`` or ``'frozen'``; see
+        finetune: ``'attention'``, ``'image_attention'``, ``'full'`` or ``'frozen'``; see
             :func:`~infoclip_mmseg.models.backbones.build.apply_finetune_policy`.
         dense_mode: How the last block is read: ``'catseg'``, or training-free ``'vanilla'``,
             ``'maskclip'``, ``'sclip'`` or ``'clearclip'``, with ``'_residual'`` behind it where

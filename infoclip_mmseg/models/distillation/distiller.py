@@ -13,6 +13,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from infoclip_mmseg.losses.base import Branch, distill
+from infoclip_mmseg.models.distillation.guard_words import GuardWords
 from infoclip_mmseg.models.text.prompts import PromptSet
 
 if TYPE_CHECKING:
@@ -101,6 +102,8 @@ class Distiller:
         losses: From :func:`~infoclip_mmseg.losses.build_losses`.
         neck: Relates positions to classes, such as :class:`LPAM`, shared by teacher and student;
             None takes plain cosines.
+        guard: Words that the relation maps are of; None takes the training classes. Without a
+            neck or a loss, which would read them, they are a ValueError.
     """
 
     teacher: FrozenTeacher | None  # None outside of training
@@ -110,9 +113,16 @@ class Distiller:
         encoder: CLIPDualEncoder | None,
         losses: nn.ModuleList | tuple = (),
         neck: nn.Module | None = None,
+        guard: GuardWords | None = None,
     ) -> None:
-        self.encoder, self.losses, self.neck = encoder, losses, neck
+        self.encoder, self.losses, self.neck, self.guard = encoder, losses, neck, guard
         self.teacher = None
+        if guard is not None and not self.needs_teacher:
+            raise ValueError(
+                'guard_words without a loss between teacher and student guard nothing: set '
+                "loss_distill=[dict(type='CauchySchwarzLoss')] and add FrozenTeacherHook to "
+                'custom_hooks'
+            )
 
     @property
     def needs_teacher(self) -> bool:
@@ -135,11 +145,18 @@ class Distiller:
                 'dict(type="FrozenTeacherHook") to custom_hooks, or set neck, loss_ib, loss_mi and '
                 'loss_distill to None to train without one'
             )
+        if self.guard is not None:
+            prompts = self.guard.prompts(prompts, self.teacher.encoder.tokenizer)
+            text = self.student_text(prompts)
         teacher_dense, teacher_text = self.teacher.encode(images, prompts)
         # One embedding a class: the mean over its prompts.
         teacher = Branch(teacher_dense, teacher_text.mean(dim=1), self.neck)
         student = self.student_branch(dense, text, teacher)
         return distill(teacher, student, self.losses)
+
+    def student_text(self, prompts: PromptSet) -> Tensor | None:
+        """The student's embeddings (T, C) of other words; None where it has no text encoder."""
+        return None if self.encoder is None else self.encoder.embed_prompts(prompts).mean(dim=1)
 
     def student_branch(self, dense: Tensor, text: Tensor | None, teacher: Branch) -> Branch:
         """The student beside the teacher, whose grid and width it has."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from infoclip_mmseg.losses.base import Branch, build_losses
 from infoclip_mmseg.models.distillation.distiller import Distiller, FrozenTeacher
+from infoclip_mmseg.models.distillation.guard_words import GuardWords
 from infoclip_mmseg.models.distillation.taps import make_taps, match_grid, read_dense, read_text
 from infoclip_mmseg.models.normalisation import Normalisation, as_trained, renormalise
 from infoclip_mmseg.models.text.prompts import DEFAULT_TEMPLATES, PromptSet
@@ -43,6 +44,8 @@ class Distillation(Distiller, nn.Module):
         mean, std: The teacher's normalisation of RGB images, 0..255; by default that of its
             weights' tag, or for a file OpenAI's.
         templates, synonyms: See :func:`build_prompts`.
+        guard_words: As in :class:`OpenVocabSegmentor`; both sides have the teacher's embeddings of
+            them.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class Distillation(Distiller, nn.Module):
         std: Sequence[float] | None = None,
         templates: str | Sequence[str] = DEFAULT_TEMPLATES,
         synonyms: str = 'first',
+        guard_words: Sequence[str] | str | None = None,
     ) -> None:
         nn.Module.__init__(self)
         self.teacher_cfg = dict(teacher)
@@ -76,7 +80,8 @@ class Distillation(Distiller, nn.Module):
         self.embed_dim = _embed_dim(self.teacher_cfg['model_name'])
         losses = build_losses(configs)
         relate = MODELS.build({'embed_dim': self.embed_dim, **neck}) if neck is not None else None
-        Distiller.__init__(self, None, losses, relate)
+        guard = None if guard_words is None else GuardWords(guard_words, templates, synonyms)
+        Distiller.__init__(self, None, losses, relate, guard)
         self.projection = None if channels is None else nn.Conv2d(channels, self.embed_dim, 1)
         self._register_state_dict_hook(_leave_out)
 

@@ -48,6 +48,7 @@ class LPAM(BaseModule):
         embed_dim: Width d of the embeddings. ``OpenVocabSegmentor`` fills it in from the backbone.
         residual: 'cosine', or 'dot' for the dot product of the layer-normed embeddings,
             LN_v(V) LN_l(L)^T, in place of the cosine.
+        frozen: Whether it keeps the weights that it has when training begins.
         init_cfg: Initialisation of MMEngine; by default that of PyTorch's layers is kept.
     """
 
@@ -55,6 +56,7 @@ class LPAM(BaseModule):
         self,
         embed_dim: int | None = None,
         residual: str = 'cosine',
+        frozen: bool = False,
         init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
@@ -70,6 +72,7 @@ class LPAM(BaseModule):
         self.text_norm = nn.LayerNorm(embed_dim)
         self.query_proj = nn.Linear(embed_dim, embed_dim)
         self.key_proj = nn.Linear(embed_dim, embed_dim)
+        self.requires_grad_(not frozen)
 
     def forward(self, image: Tensor, text: Tensor) -> Tensor:
         """Relation map R (B, N, T), float32 (or float64), also under autocast.

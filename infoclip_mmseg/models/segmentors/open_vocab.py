@@ -15,6 +15,7 @@ from torch import Tensor
 from infoclip_mmseg.losses.base import build_losses
 from infoclip_mmseg.models.backbones.dual_encoder import ImageFeatures
 from infoclip_mmseg.models.distillation.distiller import Distiller, Student
+from infoclip_mmseg.models.distillation.guard_words import GuardWords
 from infoclip_mmseg.models.layers.cost_volume import ClassLogits
 from infoclip_mmseg.models.normalisation import as_trained, normalisation_of
 from infoclip_mmseg.models.segmentors.inference import (
@@ -50,6 +51,10 @@ class OpenVocabSegmentor(VocabularyOwner, Student, BaseSegmentor):
         loss_distill: More losses between teacher and student, each a registered
             :class:`~infoclip_mmseg.losses.DistillationLoss`. Those that compare relation maps get
             the neck's, or without a neck the plain cosine cost volume.
+        guard_words: Words that the relation maps of these losses are of in place of the training
+            classes: a list of names, the name of a vocabulary or its file (of which training
+            classes are left out). They get the student's own embeddings, cached where its text
+            tower is frozen. None takes the training classes.
         guidance: :class:`~infoclip_mmseg.models.AppearanceGuidance`, another backbone
             whose maps guide the head in place of CLIP's blocks; the head then needs
             ``guidance_channels``. None: CLIP guides itself.
@@ -71,7 +76,7 @@ class OpenVocabSegmentor(VocabularyOwner, Student, BaseSegmentor):
         init_cfg: See ``mmengine.model.BaseModule``.
     """
 
-    TRAINING_KEYS = ('neck', 'loss_ib', 'loss_mi', 'loss_distill')
+    TRAINING_KEYS = ('neck', 'loss_ib', 'loss_mi', 'loss_distill', 'guard_words')
     """Arguments that only training has a use for; any of them asks for a teacher."""
 
     def __init__(
@@ -82,6 +87,7 @@ class OpenVocabSegmentor(VocabularyOwner, Student, BaseSegmentor):
         loss_ib: dict | None = None,
         loss_mi: dict | None = None,
         loss_distill: Sequence[dict] | None = None,
+        guard_words: Sequence[str] | str | None = None,
         guidance: dict | None = None,
         input_size: int | Sequence[int] | None = 384,
         templates: str | Sequence[str] = DEFAULT_TEMPLATES,
@@ -112,9 +118,9 @@ class OpenVocabSegmentor(VocabularyOwner, Student, BaseSegmentor):
         if neck is not None:
             self.neck = MODELS.build({'embed_dim': self.backbone.embed_dim, **neck})
         losses = [loss for loss in (loss_ib, loss_mi, *(loss_distill or ())) if loss]
-        self.distillation_losses = build_losses(losses)
-        relate = self.neck if self.with_neck else None
-        self.distiller = Distiller(self.backbone, self.distillation_losses, relate)
+        self.distillation_losses = built = build_losses(losses)
+        guard = None if guard_words is None else GuardWords(guard_words, templates, synonyms)
+        self.distiller = Distiller(self.backbone, built, getattr(self, 'neck', None), guard)
         self.input_size = None if input_size is None else pair(input_size)
         self.test_cfg = {**DEFAULT_TEST_CFG, **(test_cfg or {})}
         self._inference.check_mode(self.test_cfg['mode'])

@@ -23,6 +23,8 @@ from infoclip_mmseg.models.text.packing import Run, call, encode_tokens, pooling
 from infoclip_mmseg.models.text.prompts import PromptSet
 
 Tokenizer = Callable[[list[str]], Tensor]
+KEPT = 2
+"""Vocabularies whose tokens and embeddings are kept in memory: classes and guard words."""
 LOG_SECONDS = 10.0
 """Progress of a large vocabulary is logged at most so often."""
 
@@ -34,7 +36,7 @@ class TextEncoder:
     name. A deep copy of a module that holds both refers to the copied model.
 
     Embeddings are kept where the tower cannot change under them: in evaluation, or when it is
-    frozen; the vocabulary encoded last in memory, all of them in ``cache_dir``, if there is one.
+    frozen; the last two vocabularies in memory, all of them in ``cache_dir``, if there is one.
 
     ``model_name``, what the open_clip model with split attention was built from, tells the
     tokenizer; ``batch_size`` and ``cache_dir`` are ``text_batch_size`` and ``text_cache_dir`` of
@@ -94,7 +96,7 @@ class TextEncoder:
         device, dtype, _ = version = self._version()
         key = (prompts, version)
         if key not in self._embeddings:
-            self.forget()
+            _make_room(self._embeddings, [old for old in self._embeddings if old[1] != version])
             with torch.no_grad(), torch.autocast(device.type, enabled=False):
                 self._embeddings[key] = self._recall(prompts, dtype).to(device)
         return self._embeddings[key]
@@ -132,7 +134,8 @@ class TextEncoder:
     def _tokenize(self, texts: tuple[str, ...]) -> Tensor:
         """Token ids (n, L) on the CPU; those of the last texts are at hand."""
         if texts not in self._tokens:
-            self._tokens = {texts: self.tokenizer(list(texts)).int()}
+            _make_room(self._tokens)
+            self._tokens[texts] = self.tokenizer(list(texts)).int()
         return self._tokens[texts]
 
     def _trains(self) -> bool:
@@ -144,6 +147,12 @@ class TextEncoder:
         weight = self.tower.token_embedding.weight
         versions = tuple((p.data_ptr(), p._version) for _, p in text_parameters(self.clip))
         return weight.device, weight.dtype, versions
+
+
+def _make_room(kept: dict, outdated: Sequence[Any] = ()) -> None:
+    """Drop what is outdated, and the oldest entries until there is room for another."""
+    for key in [*outdated, *list(kept)[: max(0, len(kept) - KEPT + 1)]]:
+        kept.pop(key, None)
 
 
 def text_parameters(clip: Any) -> list[tuple[str, nn.Parameter]]:
