@@ -77,7 +77,9 @@ class ForgettingCheck:
         drift = 1 - torch.cosine_similarity(dense[0], dense[1], dim=1)
         counted = (first == second).sum(), drift.sum(), drift.numel(), len(images)
         self.sums += torch.tensor([float(value) for value in counted], dtype=torch.float64)
-        for side, encoder in enumerate(self.encoders) if self.classes is not None else ():
+        if self.classes is None:
+            return
+        for side, encoder in enumerate(self.encoders):
             cosines = _cosines(dense[side], _class_embeddings(encoder, self.classes))
             for maps, truth in zip(cosines, labels):
                 predicted = label_by_cosine(maps, (truth.shape[-2], truth.shape[-1]))

@@ -72,16 +72,10 @@ runs = [
     _paper('InfoCLIP, one clip', **{_scope: 'all'}),
 ]
 seeds = [0, 1, 2, 3, 4]
-_many = {
-    'test_dataloader.dataset.vocabulary': 'distractors',
-    'test_dataloader.dataset.length': 200,
-    'test_evaluator.absent': 'skip',  # words that no scene holds have no IoU of their own
-}
 _cosine = dict(decode_head=dict(_delete_=True, type='CosineHead'))
 _alone = dict(**_cosine, neck=None, loss_ib=None, loss_mi=None)
 tests = [
     dict(name='joint'),
-    dict(name='distractors', cfg_options=_many),
     dict(name='tuned CLIP alone', cfg_options=dict(model=_alone)),
 ]
 baseline = 'CAT-Seg'

@@ -150,7 +150,7 @@ class VocabularyHook(Hook):
 def _read_guard_words(runner: Runner) -> None:
     """Read the vocabulary of a model's guard words, less its training classes."""
     model = unwrap_segmentor(runner.model, 'set_vocabulary')
-    distiller = getattr(model, 'distiller', None)
+    distiller: Any = getattr(model, 'distiller', None)
     guard = getattr(distiller, 'guard', None)
     if guard is None:
         return
