@@ -1,7 +1,7 @@
 #!/usr/bin/env python
-"""Fine-tune the small CLIP on the composed world, with and without InfoCLIP, and compare.
+"""Fine-tune the small CLIP where it forgets, plainly and guarded, and compare on other words.
 
-Usage: python tools/quickstart.py [--iters 400] [--seed 0] [--work-dir work_dirs/world] [--verbose]
+Usage: python tools/quickstart.py [--iters 250] [--seed 0] [--work-dir work_dirs/world] [--verbose]
 
 Nothing is downloaded: the weights lie in data/clip and the scenes are drawn on the fly. It takes a
 few minutes on two cores and ends with a table, a sheet of predictions and the loss curves. What the
@@ -32,8 +32,19 @@ from infoclip_mmseg.experiments.ablation.state import read_scalars
 from infoclip_mmseg.visualization.sheet import draw_sheet
 
 ROOT = Path(__file__).resolve().parents[1]
-METHODS = {'zero-shot CLIP': 'zero_shot', 'CAT-Seg': 'catseg', 'InfoCLIP': 'infoclip'}
-FIGURES = {'seen_mIoU': 'mIoU seen', 'unseen_mIoU': 'mIoU unseen', 'harmonic': 'harmonic mean'}
+METHODS = {
+    'zero-shot CLIP': 'zero_shot',
+    'plain fine-tuning (CAT-Seg)': 'catseg',
+    'InfoCLIP as published': 'infoclip',
+    'guarded (Cauchy-Schwarz)': 'infoclip_cs',
+}
+FIGURES = {
+    'seen_mIoU': 'mIoU trained words',
+    'unseen_mIoU': 'mIoU other words',
+    'harmonic': 'harmonic mean',
+}
+# CLIP learns at three times the rate of the head, on 12 of 30 classes: there it forgets the others.
+NUM_SEEN, CLIP_RATE = 6, 3.0
 SHOWN = 6
 WEIGHTS = ROOT / 'data/clip/composed_world.safetensors'
 
@@ -41,7 +52,7 @@ WEIGHTS = ROOT / 'data/clip/composed_world.safetensors'
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description='Fine-tune a small CLIP and compare methods.')
-    parser.add_argument('--iters', type=int, default=400, help='of each training')
+    parser.add_argument('--iters', type=int, default=250, help='of each training')
     parser.add_argument('--scenes', type=int, default=500, help='that are evaluated')
     parser.add_argument('--seed', type=int, default=0, help='of head, scenes and order')
     parser.add_argument('--weights', type=Path, default=WEIGHTS, help='of the small CLIP')
@@ -67,8 +78,10 @@ def load_config(name: str, args: argparse.Namespace) -> Config:
     cfg.randomness.seed = args.seed
     cfg.visualizer.name = name  # MMEngine shares visualizers of one name, and where they write
     cfg.model.backbone.pretrained = str(args.weights)
-    cfg.test_dataloader.dataset.length = args.scenes
+    cfg.test_dataloader.dataset.update(length=args.scenes, spec=dict(num_seen=NUM_SEEN))
     if cfg.train_cfg is not None:
+        cfg.train_dataloader.dataset.spec = dict(num_seen=NUM_SEEN)
+        cfg.optim_wrapper.paramwise_cfg.custom_keys.backbone.lr_mult = CLIP_RATE
         cfg.train_cfg.max_iters = args.iters
         cfg.param_scheduler[0].update(T_max=args.iters, end=args.iters)
         cfg.default_hooks.checkpoint.interval = args.iters
@@ -134,7 +147,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     with logs_to_file(log, args.verbose) as console:
         console.print(
             f'Compared on drawn scenes, with a small CLIP: {", ".join(METHODS)}.\n'
-            'Half of the classes are never labelled in training. Nothing is downloaded.\n'
+            '18 of 30 classes are never labelled in training, which is fast enough to make CLIP\n'
+            'forget them. Nothing is downloaded.\n'
             f'{args.iters} iterations of each training, {args.scenes} test scenes.'
         )
         compare(args, console)

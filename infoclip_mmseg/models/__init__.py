@@ -10,6 +10,7 @@ from infoclip_mmseg.models.distillation.distiller import FrozenTeacher
 from infoclip_mmseg.models.distillation.foreign import Distillation
 from infoclip_mmseg.models.necks.lpam import LPAM
 from infoclip_mmseg.models.segmentors.distilled import distilled_segmentor
+from infoclip_mmseg.models.segmentors.ensemble import EnsembleSegmentor
 from infoclip_mmseg.models.segmentors.open_vocab import OpenVocabSegmentor
 from infoclip_mmseg.models.segmentors.tta import OpenVocabTTAModel
 from infoclip_mmseg.models.text.prompts import PromptSet, build_prompts
@@ -21,6 +22,7 @@ __all__ = [
     'CLIPDualEncoder',
     'CosineHead',
     'Distillation',
+    'EnsembleSegmentor',
     'FrozenTeacher',
     'ImageFeatures',
     'OpenVocabDataPreProcessor',
