@@ -328,8 +328,10 @@ def test_rows_of_the_study_share_data_head_and_schedule(path, monkeypatch):
     own_rate, own_clip = set(), set()
     for job in trained:
         cfg = job.config
-        for key in ('param_scheduler', 'train_cfg', 'train_dataloader'):
-            assert cfg[key] == base[key]
+        assert cfg.train_dataloader == base.train_dataloader
+        if 'iterations' not in job.run.name:
+            assert cfg.train_cfg == base.train_cfg
+            assert cfg.param_scheduler == base.param_scheduler
         assert cfg.model.decode_head == base.model.decode_head
         rates = cfg.optim_wrapper.paramwise_cfg != base.optim_wrapper.paramwise_cfg
         clips = cfg.optim_wrapper.clip_grad != base.optim_wrapper.clip_grad

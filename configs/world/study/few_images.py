@@ -8,12 +8,23 @@ _train = {'train_dataloader.dataset.spec': dict(num_seen=4), **_test}
 _few = {**_train, 'train_dataloader.dataset.length': 100}
 _rows = (
     *('zero-shot', 'CAT-Seg', 'KL', 'MAFT', 'InfoCLIP', 'CS positions', 'CS map'),
-    *('CS positions, 30 words', 'EMA', 'L2 to the start, 10', 'frozen text tower'),
+    *('CS positions, 30 words', 'EMA', 'L2 to the start, 10', 'frozen text tower', 'frozen CLIP'),
 )
+_schedule = [dict(type='CosineAnnealingLR', T_max=100, end=100, by_epoch=False)]
+_short = {'train_cfg.max_iters': 100, 'param_scheduler': _schedule}
 runs = [
     {**run, 'cfg_options': {**run.get('cfg_options', {}), **_few}}
     if run.get('train', True)
     else {**run, 'cfg_options': _test}
     for run in _base_.runs
     if run.name in _rows
+]
+runs += [
+    {
+        **run,
+        'name': f'{run["name"]}, 100 iterations',
+        'cfg_options': {**run['cfg_options'], **_short},
+    }
+    for run in runs
+    if run['name'] in ('CAT-Seg', 'CS positions', 'frozen CLIP')
 ]

@@ -64,6 +64,7 @@ runs = [
     _plain('L2 to the start, 1', custom_hooks=[*_hooks, dict(type='DecayToStartHook', weight=1.0)]),
     _plain('L2 to the start, 10', custom_hooks=[*_hooks, dict(type='DecayToStartHook', weight=10)]),
     _plain('frozen text tower', **{'model.backbone.finetune': 'image_attention'}),
+    _plain('frozen CLIP', **{'model.backbone.finetune': 'frozen'}),
     _plain('CLIP at 0.01', **{_rate: 0.01}),
     _plain('CLIP at 0.3', **{_rate: 0.3}),
     # One clip over everything, as the paper, beside clips apart: the same step for CLIP.
