@@ -150,12 +150,14 @@ def test_maps_without_a_direction_count_as_zero(samples):
         value = cauchy_schwarz_divergence(pair[1 - side], student, samples)
         value.backward()
         assert value == 0 and student.grad.eq(0).all()
-    if samples == 'map':  # a constant, which rounding does not leave a constant
-        constant = torch.full((2, 24, 5), 0.1).requires_grad_()
+    if samples == 'map':  # the same for all classes, but not after rounding
+        constant = torch.rand(2, 24, 1).expand(2, 24, 5).clone()
+        assert constant.mean(-1, keepdim=True).ne(constant).any(), 'nothing is rounded'
+        constant.requires_grad_()
         value = cauchy_schwarz_divergence(teacher, constant, samples)
         value.backward()
         assert value == 0 and constant.grad.eq(0).all()
-        mixed = torch.stack([teacher[0] + maps((24, 5), 1).float(), torch.full((24, 5), 0.1)])
+        mixed = torch.stack([teacher[0] + maps((24, 5), 1).float(), constant[1].detach()])
         value = cauchy_schwarz_divergence(teacher, mixed, samples)
         torch.testing.assert_close(value, said / 2)
 
