@@ -22,6 +22,7 @@ from infoclip_mmseg.losses.entropy import (
     mutual_information,
     renyi_entropy,
 )
+from infoclip_mmseg.losses.masks import Mask2FormerCriterion, MaskAwareLoss, mask_aware_loss
 from infoclip_mmseg.losses.rivals import (
     KLDistillationLoss,
     RepresentationCompensationLoss,
@@ -40,6 +41,8 @@ __all__ = [
     'InfoBottleneckLoss',
     'KLDistillationLoss',
     'MITransferLoss',
+    'Mask2FormerCriterion',
+    'MaskAwareLoss',
     'RepresentationCompensationLoss',
     'SelfDistillationLoss',
     'build_losses',
@@ -54,6 +57,7 @@ __all__ = [
     'info_bottleneck',
     'joint_entropy',
     'joint_gram',
+    'mask_aware_loss',
     'mutual_information',
     'mutual_information_transfer',
     'renyi_entropy',

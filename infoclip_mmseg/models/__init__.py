@@ -5,10 +5,13 @@ from infoclip_mmseg.models.backbones.guidance import AppearanceGuidance
 from infoclip_mmseg.models.data_preprocessor import OpenVocabDataPreProcessor
 from infoclip_mmseg.models.decode_heads.base import OpenVocabHead
 from infoclip_mmseg.models.decode_heads.cat_seg import CATSegHead
+from infoclip_mmseg.models.decode_heads.mask_classification import MaskClassificationHead
 from infoclip_mmseg.models.decode_heads.zero_shot import CosineHead, ZeroShotHead
 from infoclip_mmseg.models.distillation.distiller import FrozenTeacher
 from infoclip_mmseg.models.distillation.foreign import Distillation
+from infoclip_mmseg.models.necks.content_transfer import ContentDependentTransfer
 from infoclip_mmseg.models.necks.lpam import LPAM
+from infoclip_mmseg.models.proposals.mask2former import Mask2FormerProposals
 from infoclip_mmseg.models.segmentors.distilled import distilled_segmentor
 from infoclip_mmseg.models.segmentors.ensemble import EnsembleSegmentor
 from infoclip_mmseg.models.segmentors.open_vocab import OpenVocabSegmentor
@@ -20,11 +23,14 @@ __all__ = [
     'AppearanceGuidance',
     'CATSegHead',
     'CLIPDualEncoder',
+    'ContentDependentTransfer',
     'CosineHead',
     'Distillation',
     'EnsembleSegmentor',
     'FrozenTeacher',
     'ImageFeatures',
+    'Mask2FormerProposals',
+    'MaskClassificationHead',
     'OpenVocabDataPreProcessor',
     'OpenVocabHead',
     'OpenVocabSegmentor',

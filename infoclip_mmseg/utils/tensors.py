@@ -23,6 +23,19 @@ def resize(x: Tensor, size: Size) -> Tensor:
     return F.interpolate(x, size=tuple(size), mode='bilinear', align_corners=False)
 
 
+def whole_patches(size: Size, patch: Size) -> Size:
+    """Height and width enlarged to multiples of a patch."""
+    height, width = (-(-side // step) * step for side, step in zip(size, patch))
+    return height, width
+
+
+def pad_to_patches(images: Tensor, patch: Size, value: float = 0.0) -> Tensor:
+    """(..., h, w) with a constant at the bottom and right, so that h and w are whole patches."""
+    height, width = whole_patches((images.shape[-2], images.shape[-1]), patch)
+    padding = (0, width - images.shape[-1], 0, height - images.shape[-2])
+    return F.pad(images, padding, value=value) if any(padding) else images
+
+
 def at_least_float32(x: Tensor) -> Tensor:
     """Returns ``x`` in float32, or as it is where it is float64."""
     return x if x.dtype == torch.float64 else x.float()

@@ -11,10 +11,13 @@ from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
 from infoclip_mmseg.models.backbones.attention import SplitAttention, replace_modules
+from infoclip_mmseg.models.backbones.convnext import build_trunk, is_convnext
 
-POLICIES = ('attention', 'image_attention', 'full', 'frozen')
+POLICIES = ('attention', 'image_attention', 'trunk', 'full', 'frozen')
 # Trained by CAT-Seg and InfoCLIP: query and value projection weights of every block.
 _ATTENTION_SUFFIXES = ('attn.q_proj_weight', 'attn.v_proj_weight')
+# Trained by MAFT+.
+_TRUNK_PREFIXES = ('visual.trunk.stem.', 'visual.trunk.stages.')
 # No segmentation loss reaches CLIP's contrastive scale and bias.
 _NEVER_TRAINED = ('logit_scale', 'logit_bias')
 
@@ -23,7 +26,9 @@ def build_clip(model_name: str | dict) -> nn.Module:
     """An open_clip model with random weights and split attention projections.
 
     ``model_name`` is one of ``open_clip.list_models()``, or a dict in the form of open_clip's model
-    configs (``embed_dim``, ``vision_cfg``, ``text_cfg``, ``quick_gelu``). An unknown name, and an
+    configs (``embed_dim``, ``vision_cfg``, ``text_cfg``, ``quick_gelu``); in its ``vision_cfg`` the
+    key ``convnext``, beside the name of one of timm's, gives sizes of your own (see
+    :func:`~infoclip_mmseg.models.backbones.convnext.build_trunk`). An unknown name, and an
     architecture whose towers have no dense reading here, is a ValueError.
     """
     if isinstance(model_name, str):
@@ -38,11 +43,12 @@ def build_clip(model_name: str | dict) -> nn.Module:
     config = copy.deepcopy(dict(config))
     if 'multimodal_cfg' in config or 'hf_model_name' in config['text_cfg']:
         raise ValueError(f'{model_name!r}: CoCa and Hugging Face text towers are not supported')
-    if 'timm_model_name' in config['vision_cfg']:
-        raise ValueError(f"{model_name!r}: its image tower is a timm model, not open_clip's ViT")
+    sizes = config['vision_cfg'].pop('convnext', None)
     custom_text = config.pop('custom_text', False)
-    clip = (open_clip.CustomTextCLIP if custom_text else open_clip.CLIP)(**config)
+    clip: Any = (open_clip.CustomTextCLIP if custom_text else open_clip.CLIP)(**config)
     _check_towers(clip, model_name)
+    if sizes is not None:
+        build_trunk(clip.visual, sizes, config['embed_dim'])
     replace_modules(clip, open_clip.transformer.QuickGELU, lambda _: QuickGELU())
     replace_modules(clip, nn.MultiheadAttention, SplitAttention)
     return clip
@@ -58,17 +64,25 @@ class QuickGELU(open_clip.transformer.QuickGELU):
 
 def _check_towers(clip: Any, model_name: str | dict) -> None:
     visual = clip.visual
-    if not isinstance(visual, VisionTransformer) or visual.attn_pool is not None:
+    if isinstance(visual, VisionTransformer) and visual.attn_pool is None:
+        layers = [*visual.transformer.resblocks]
+    elif is_convnext(visual):
+        layers = []
+    else:
         raise ValueError(
             f'{model_name!r}: the image tower must be a ViT with a class token and without '
-            f'attentional pooling, got {type(visual).__name__}'
+            f"attentional pooling, or timm's ConvNeXt, got {_kind_of(visual)}"
         )
     text = getattr(clip, 'text', clip)
-    blocks = [*visual.transformer.resblocks, *text.transformer.resblocks]
+    blocks = [*layers, *text.transformer.resblocks]
     if getattr(text, 'cls_emb', None) is not None or not all(
         isinstance(block, ResidualAttentionBlock) for block in blocks
     ):
         raise ValueError(f'{model_name!r}: only plain CLIP transformer blocks are supported')
+
+
+def _kind_of(visual: Any) -> str:
+    return ' around '.join(type(x).__name__ for x in (visual, getattr(visual, 'trunk', None)) if x)
 
 
 def apply_finetune_policy(model: nn.Module, policy: str) -> list[str]:
@@ -76,8 +90,9 @@ def apply_finetune_policy(model: nn.Module, policy: str) -> list[str]:
 
     ``'attention'`` trains the query and value weights of every block of both towers (no biases, no
     position embeddings; CAT-Seg, section 3.4), ``'image_attention'`` those of the image tower only,
-    so that text embeddings stay as they were, ``'full'`` everything but the logit scale,
-    ``'frozen'`` nothing. Another policy is a ValueError.
+    so that text embeddings stay as they were, ``'trunk'`` stem and stages of a ConvNeXt (MAFT+),
+    ``'full'`` everything but the logit scale,
+    ``'frozen'`` nothing. Another policy, and one that is not for the image tower, is a ValueError.
     """
     if policy not in POLICIES:
         raise ValueError(f'finetune must be one of {POLICIES}, got {policy!r}')
@@ -86,9 +101,16 @@ def apply_finetune_policy(model: nn.Module, policy: str) -> list[str]:
     trained = {
         'attention': attention,
         'image_attention': [name for name in attention if name.startswith('visual.')],
+        'trunk': [name for name in names if name.startswith(_TRUNK_PREFIXES)],
         'full': [name for name in names if name.rsplit('.', 1)[-1] not in _NEVER_TRAINED],
         'frozen': [],
     }[policy]
+    if 'visual' not in {name.partition('.')[0] for name in trained or ('visual.',)}:
+        fits = ('full', 'frozen', 'trunk' if is_convnext(model.visual) else 'attention')
+        raise ValueError(
+            f'finetune={policy!r} trains nothing of this image tower ({_kind_of(model.visual)}); '
+            f'for it there are {fits}'
+        )
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in trained)
     return trained

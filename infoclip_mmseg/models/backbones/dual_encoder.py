@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from infoclip_mmseg.models.backbones.build import apply_finetune_policy, build_clip
+from infoclip_mmseg.models.backbones.convnext import ConvNeXtTower, is_convnext
 from infoclip_mmseg.models.backbones.vit import ViTTower
 from infoclip_mmseg.models.backbones.weights import load_pretrained
 from infoclip_mmseg.models.text.encoder import TextEncoder, Tokenizer
@@ -22,8 +23,9 @@ class ImageFeatures(NamedTuple):
     """What the image tower returns; nothing is normalised."""
 
     dense: Tensor  # dense embeddings (B, C, H, W), in the space of the text embeddings
-    cls: Tensor  # the class token read in the same way (B, C)
-    blocks: tuple[Tensor, ...]  # outputs of the chosen blocks, each (B, width, H, W)
+    cls: Tensor  # the class token read in the same way (B, C); of a ConvNeXt the pooled embedding
+    blocks: tuple[Tensor, ...]  # outputs of the chosen blocks (B, width, H, W), or stages
+    encoder: CLIPDualEncoder | None = None  # for what a head asks of features that it has pooled
 
 
 @MODELS.register_module()
@@ -74,7 +76,10 @@ class CLIPDualEncoder(BaseModule):
         self.model_name, self.pretrained, self.with_cp = model_name, pretrained, with_cp
         self.clip = cast(Any, build_clip(model_name))
         self.trainable_names = apply_finetune_policy(self.clip, finetune)
-        self.image_tower = ViTTower(self.clip.visual, dense_mode, out_blocks)
+        tower_of = ConvNeXtTower if is_convnext(self.clip.visual) else ViTTower
+        self.image_tower: ViTTower | ConvNeXtTower = tower_of(
+            self.clip.visual, dense_mode, out_blocks
+        )
         self.text_encoder = TextEncoder(self.clip, model_name, text_batch_size, text_cache_dir)
         tower = self.image_tower
         self.embed_dim, self.image_width = tower.embed_dim, tower.width
@@ -111,7 +116,24 @@ class CLIPDualEncoder(BaseModule):
 
     def encode_image(self, images: Tensor) -> ImageFeatures:
         """Dense embeddings and block maps of normalised images (B, 3, h, w) in whole patches."""
-        return ImageFeatures(*self.image_tower.dense(images, self._run))
+        return ImageFeatures(*self.image_tower.dense(images, self._run), self)
+
+    def project(self, features: Tensor) -> Tensor:
+        """Pooled features (..., K) of the last stage to embeddings (..., C), not normalised.
+
+        Of a ConvNeXt; for a ViT, whose last block mixes positions, it is a TypeError.
+        """
+        if not isinstance(self.image_tower, ConvNeXtTower):
+            raise TypeError(
+                'only the features of a ConvNeXt CLIP can be pooled and then projected; got a '
+                f'{type(self.image_tower).__name__}'
+            )
+        return self.image_tower.project(features)
+
+    @property
+    def logit_scale(self) -> Tensor:
+        """CLIP's factor of cosines, a scalar: exp of what is learned, at most 100."""
+        return self.clip.logit_scale.exp().clamp(max=100)
 
     def encode_pooled(self, images: Tensor) -> Tensor:
         """CLIP's ordinary image embedding (B, C), not normalised, at any grid."""

@@ -61,6 +61,15 @@ class OpenVocabHead(BaseModule):
     def check_vocabulary(self, num_classes: int) -> None:
         """Raise a ValueError where the head cannot work with so few classes."""
 
+    def follow(self, names: Sequence[str], word_counts: Sequence[int]) -> None:
+        """Take a vocabulary: its T names, and the words of each where each word has its own row.
+
+        ``word_counts`` is empty where each class has one row of the text embeddings. What
+        :meth:`check_vocabulary` refuses is a ValueError.
+        """
+        self.check_vocabulary(len(names))
+        self.num_classes = len(names)
+
     def forward(self, features: ImageFeatures, text: Tensor) -> Tensor:
         """Logits (B, T, h, w) of every class; arguments as for :meth:`decode`."""
         logits, classes = self.decode(features, text)

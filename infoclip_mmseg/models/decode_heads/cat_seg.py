@@ -45,7 +45,8 @@ class CATSegHead(OpenVocabHead):
 
     Args:
         embed_dim: Channels of image and text embeddings.
-        guidance_in_channels: Channels of the two block maps.
+        guidance_in_channels: Channels of the two block maps, or of the stages of a ConvNeXt, of
+            which the last three guide, each at its own resolution (as SED, arXiv 2311.15537, does).
         guidance_channels: Channels of three guidance maps of another backbone, coarse to fine, as
             in the first version of CAT-Seg: the first guides aggregation, the others upsampling.
             The segmentor hands them over in place of the block maps
@@ -75,7 +76,7 @@ class CATSegHead(OpenVocabHead):
     def __init__(
         self,
         embed_dim: int,
-        guidance_in_channels: int,
+        guidance_in_channels: int | Sequence[int],
         guidance_channels: Sequence[int] | None = None,
         num_prompts: int = 1,
         pad_len: int = 256,
@@ -92,6 +93,7 @@ class CATSegHead(OpenVocabHead):
         super().__init__(ignore_index, threshold, init_cfg)
         self.embed_dim, self.num_prompts, self.pad_len = embed_dim, num_prompts, pad_len
         self.guided_by_clip = guidance_channels is None
+        self.guided_by_stages = self.guided_by_clip and not isinstance(guidance_in_channels, int)
         self.class_chunk, self.with_cp = class_chunk, with_cp
         config = loss_decode or dict(type='CATSegBCELoss')
         several = not isinstance(config, dict)
@@ -110,9 +112,12 @@ class CATSegHead(OpenVocabHead):
         self._build_layers(guidance_dims, aggregation_sizes, upsampling_sizes)
 
     def _build_guidance(
-        self, clip: int, other: Sequence[int] | None, sizes: UpsamplingSizes
+        self, clip: int | Sequence[int], other: Sequence[int] | None, sizes: UpsamplingSizes
     ) -> list[int]:
         """Channels of the three guidance maps, coarse to fine; see :meth:`guide`."""
+        if other is None and not isinstance(clip, int):
+            self.block_channels = list(clip)
+            return self.block_channels[:-4:-1]
         if other is not None:
             if len(other) != 3:
                 raise ValueError(
@@ -121,6 +126,7 @@ class CATSegHead(OpenVocabHead):
                 )
             self.block_channels = list(other)
             return self.block_channels
+        assert isinstance(clip, int)
         self.block_channels = [clip, clip]
         first, second = sizes.decoder_guidance_dims
         self.upsample1 = nn.ConvTranspose2d(clip, first, 2, stride=2)
@@ -171,13 +177,16 @@ class CATSegHead(OpenVocabHead):
 
     def guide(self, features: ImageFeatures) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Maps that guide aggregation, at the grid, and upsampling, at 2x and 4x the grid."""
-        if self.guided_by_clip:
-            coarse, fine = features.blocks
+        blocks = features.blocks
+        if self.guided_by_stages:
+            blocks = blocks[:-4:-1]
+        elif self.guided_by_clip:
+            coarse, fine = blocks
             return features.dense, (self.upsample1(coarse), self.upsample2(fine))
         height, width = features.dense.shape[-2:]
         coarse, middle, fine = (
             resize(block, (scale * height, scale * width))
-            for block, scale in zip(features.blocks, (1, 2, 4))
+            for block, scale in zip(blocks, (1, 2, 4))
         )
         return coarse, (middle, fine)
 

@@ -82,7 +82,7 @@ def convert_catseg(source: dict[str, Any]) -> Conversion:
     unplaced = [key for key, name in names.items() if name is None]
     unplaced += [by_name.get(name, name) for name in state if name not in expected]
     state = {name: value for name, value in state.items() if name in expected}
-    _check_complete(state, expected)
+    check_complete(state, expected, 'a CAT-Seg model')
     return Conversion(state, model, derived, sorted(set(unplaced)))
 
 
@@ -102,7 +102,7 @@ def infer_model(state: dict[str, Tensor]) -> dict:
             quick_gelu=True,
             vision_cfg=dict(
                 image_size=round(positions**0.5) * patch.shape[-1],
-                layers=_count(state, clip + r'visual\.transformer\.resblocks\.(\d+)\.'),
+                layers=count_indices(state, clip + r'visual\.transformer\.resblocks\.(\d+)\.'),
                 width=patch.shape[0],
                 patch_size=patch.shape[-1],
             ),
@@ -111,14 +111,14 @@ def infer_model(state: dict[str, Tensor]) -> dict:
                 vocab_size=state[clip + 'token_embedding.weight'].shape[0],
                 width=text_width,
                 heads=max(1, text_width // 64),
-                layers=_count(state, clip + r'transformer\.resblocks\.(\d+)\.'),
+                layers=count_indices(state, clip + r'transformer\.resblocks\.(\d+)\.'),
             ),
         )
         proj = [state[f'{head}decoder_guidance_proj.{i}.0.weight'] for i in (0, 1)]
         decode_head = dict(
             type='CATSegHead',
             hidden_dim=state[head + 'cost_embed.weight'].shape[0],
-            num_layers=_count(state, head + r'layers\.(\d+)\.'),
+            num_layers=count_indices(state, head + r'layers\.(\d+)\.'),
             pad_len=256 if head + 'layers.0.classes.padding_tokens' in state else 0,
             num_prompts=state[head + 'cost_embed.weight'].shape[1],
             text_proj_dim=state[head + 'text_proj.0.weight'].shape[0],
@@ -141,14 +141,16 @@ def infer_model(state: dict[str, Tensor]) -> dict:
     )
 
 
-def _count(state: dict[str, Tensor], pattern: str) -> int:
+def count_indices(state: dict[str, Tensor], pattern: str) -> int:
+    """One more than the highest index that a pattern finds in the keys; none is a KeyError."""
     indices = {int(m[1]) for m in map(re.compile(pattern).match, state) if m}
     if not indices:
         raise KeyError(pattern)
     return max(indices) + 1
 
 
-def _check_complete(state: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+def check_complete(state: dict[str, Tensor], expected: dict[str, Tensor], what: str) -> None:
+    """Raise a ValueError unless weights have exactly the tensors and shapes of a model."""
     missing = sorted(expected.keys() - state.keys())
     wrong = [
         f'{name}: {tuple(state[name].shape)} in the file, {tuple(expected[name].shape)} expected'
@@ -157,6 +159,6 @@ def _check_complete(state: dict[str, Tensor], expected: dict[str, Tensor]) -> No
     ]
     if missing or wrong:
         raise ValueError(
-            f'the weights do not make up a CAT-Seg model: {len(missing)} tensors missing '
+            f'the weights do not make up {what}: {len(missing)} tensors missing '
             f'{missing[:4]}, {len(wrong)} of another shape {wrong[:4]}'
         )

@@ -33,11 +33,15 @@ DEFAULT_TEST_CFG = dict(
 
 @dataclass(frozen=True)
 class Inference:
-    """How the images of a segmentor become label maps; ``decode`` takes normalised views."""
+    """How the images of a segmentor become label maps; ``decode`` takes normalised views.
+
+    Where the model does not resize its views (``resizes``), they are padded to whole patches.
+    """
 
     head: OpenVocabHead
     vocabulary: Vocabulary
     patch: Size
+    resizes: bool
     test_cfg: Mapping[str, Any]
     decode: Callable[[Tensor], ClassLogits]
 
@@ -63,7 +67,8 @@ class Inference:
         elif mode == 'windows':
             layout = windows_layout(images, pair(cfg['window']), pair(cfg['stride']), self.patch)
         else:
-            layout, batch_size = whole_layout(), len(images)
+            layout = whole_layout(images, None if self.resizes else self.patch)
+            batch_size = len(images)
         yield from view_logits(images, self.decode, layout, batch_size)
 
     def class_maps(

@@ -28,7 +28,7 @@ from infoclip_mmseg.models.segmentors.inference import (
 )
 from infoclip_mmseg.models.segmentors.vocabulary import Vocabulary, VocabularyOwner
 from infoclip_mmseg.models.text.prompts import DEFAULT_TEMPLATES
-from infoclip_mmseg.utils.tensors import pair, resize
+from infoclip_mmseg.utils.tensors import pad_to_patches, pair, resize, whole_patches
 
 SampleList = list[SegDataSample]
 
@@ -135,8 +135,7 @@ class OpenVocabSegmentor(VocabularyOwner, Student, BaseSegmentor):
         """Set what depends on the words: classes and ignored value of head and preprocessor."""
         value = self.vocabulary.ignore_index
         ignored, padded = self._configured_ignore if value is None else (value, value)
-        self.decode_head.check_vocabulary(self.vocabulary.num_classes)
-        self.decode_head.num_classes = self.vocabulary.num_classes
+        self.decode_head.follow(self.vocabulary.names, self.vocabulary.word_counts)
         self.decode_head.ignore_index = ignored
         if padded is not None:
             self.data_preprocessor.seg_pad_val = padded
@@ -158,8 +157,15 @@ class OpenVocabSegmentor(VocabularyOwner, Student, BaseSegmentor):
         return features._replace(blocks=maps)
 
     def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict] | None = None) -> Tensor:
-        """Logits (B, T, h', w') at the head's resolution of normalised images (B, 3, h, w)."""
-        return self.decode_head(self.extract_feat(inputs), self._text())
+        """Logits (B, T, h', w') at the head's resolution of normalised images (B, 3, h, w).
+
+        A head that says something of every pixel says nothing of the padding.
+        """
+        logits = self.decode_head(self.extract_feat(inputs), self._text())
+        padded = whole_patches((inputs.shape[-2], inputs.shape[-1]), self.backbone.patch_size)
+        if self.input_size is None and logits.shape[-2:] == padded:
+            logits = logits[..., : inputs.shape[-2], : inputs.shape[-1]]
+        return logits
 
     def loss(self, inputs: Tensor, data_samples: SampleList) -> dict[str, Tensor]:
         """Task loss and the losses between teacher and student, if there are any.
@@ -278,7 +284,8 @@ class OpenVocabSegmentor(VocabularyOwner, Student, BaseSegmentor):
     @property
     def _inference(self) -> Inference:
         head, patch = self.decode_head, self.backbone.patch_size
-        return Inference(head, self.vocabulary, patch, self.test_cfg, self._decode)
+        resizes = self.input_size is not None
+        return Inference(head, self.vocabulary, patch, resizes, self.test_cfg, self._decode)
 
     def _decode(self, inputs: Tensor) -> ClassLogits:
         """As :meth:`encode_decode`, of the classes that the head decodes only."""
@@ -292,4 +299,7 @@ class OpenVocabSegmentor(VocabularyOwner, Student, BaseSegmentor):
         return self.backbone.embed_prompts(self.prompts)
 
     def _at_input_size(self, inputs: Tensor) -> Tensor:
-        return inputs if self.input_size is None else resize(inputs, self.input_size)
+        """Images as CLIP gets them: resized, or padded to whole patches."""
+        if self.input_size is not None:
+            return resize(inputs, self.input_size)
+        return pad_to_patches(inputs, self.backbone.patch_size)

@@ -62,6 +62,16 @@ class Vocabulary:
         return 0 if self._prompts is None else self._prompts.num_classes
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """The T names; none where there are no words."""
+        return tuple((self.meta or {}).get('classes', ()))
+
+    @property
+    def word_counts(self) -> tuple[int, ...]:
+        """Words of each class; empty where each has one, or there are no words."""
+        return () if self._prompts is None else self._prompts.word_counts
+
+    @property
     def ignore_index(self) -> int | None:
         """Value of pixels without a label; None where the words came without one."""
         return (self.meta or {}).get('ignore_index')

@@ -8,10 +8,19 @@ from typing import NamedTuple
 import open_clip
 
 DEFAULT_TEMPLATES = ('A photo of a {} in the scene',)
+_SIZES = ('small', 'medium', 'large')
 TEMPLATE_SETS = {
-    'imagenet': tuple(template('{}') for template in open_clip.OPENAI_IMAGENET_TEMPLATES)
+    'imagenet': tuple(template('{}') for template in open_clip.OPENAI_IMAGENET_TEMPLATES),
+    'vild': (
+        *('a photo of a {}.', 'This is a photo of a {}', 'There is a {} in the scene'),
+        *('There is the {} in the scene', 'a photo of a {} in the scene'),
+        *(f'a photo of a {size} {{}}.' for size in _SIZES),
+        *(f'This is a photo of a {size} {{}}.' for size in _SIZES),
+        *(f'There is a {size} {{}} in the scene.' for size in _SIZES),
+    ),
 }
-"""Named sets of templates; 'imagenet' has the 80 of CLIP's zero-shot classification."""
+"""Named sets of templates: the 80 of CLIP's zero-shot classification on ImageNet, and the 14 of
+ViLD, which FC-CLIP and MAFT+ took over."""
 SYNONYM_MODES = ('first', 'average', 'max')
 
 

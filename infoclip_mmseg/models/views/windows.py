@@ -78,9 +78,17 @@ def window_corners(size: Size, window: Size, stride: Size) -> list[tuple[int, in
     return [(top, left) for top in rows for left in columns]
 
 
-def whole_layout() -> Layout:
-    """The image as it is: a single view."""
-    return Layout(None, None, [View(None, 1.0)])
+def whole_layout(images: Tensor, patch: Size | None = None) -> Layout:
+    """The image as it is: a single view.
+
+    With a patch images (B, 3, h, w) whose sides are no multiples of it are padded at the bottom and
+    right; what is said of the padding is cut off.
+    """
+    size = (images.shape[-2], images.shape[-1])
+    bottom, right = (-side % step for side, step in zip(size, patch or (1, 1)))
+    if not (bottom or right):
+        return Layout(None, None, [View(None, 1.0)])
+    return Layout(size, size, [View((0, 0), 1.0)], (0, bottom, 0, right))
 
 
 def slide_layout(images: Tensor, size: Size, window: Size, overlap: float) -> Layout:

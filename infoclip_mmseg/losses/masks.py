@@ -1,0 +1,172 @@
+"""Losses of models that classify masks: Mask2Former's, and MAFT+'s mask-aware loss.
+
+Legend: B images, Q masks, L predictions of a decoder, T classes, n targets of an image, h w.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmengine.dist import all_reduce, get_world_size
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+
+from infoclip_mmseg.utils.tensors import at_least_float32
+
+Targets = Sequence[tuple[Tensor, Tensor]]
+"""Of each image its labels (n,), int64, and masks (n, h, w), float of 0 and 1."""
+
+
+def label_targets(labels: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
+    """Targets of a label map (h, w): a mask of each class that it holds, ascending."""
+    present = labels.unique()
+    present = present[present != ignore_index].long()
+    return present, (labels[None] == present[:, None, None]).float()
+
+
+def normalised_soft_iou(masks: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Soft IoU (n, Q) of masks (Q, h, w), 0..1, with targets (n, h, w), and it from 0 to 1.
+
+    The second runs from 0 for the worst mask of a target to 1 for its best one.
+    """
+    masks, targets = masks.flatten(1), targets.flatten(1)
+    common = targets @ masks.T
+    union = targets.sum(1)[:, None] + masks.sum(1)[None] - common
+    iou = common / union.clamp(min=1e-6)
+    low, high = iou.amin(1, keepdim=True), iou.amax(1, keepdim=True)
+    return iou, (iou - low) / (high - low + 1e-6)
+
+
+def mask_aware_loss(logits: Tensor, masks: Tensor, targets: Targets) -> Tensor:
+    """Class probabilities should rank masks as their overlap does (MAFT+, arXiv 2408.00744).
+
+    For each target: SmoothL1 between the probabilities of its class over the masks and its
+    normalised soft IoU with them; the mean over targets and masks, a scalar. Gradient reaches the
+    logits only. Without any target it is 0.
+
+    Args:
+        logits: (B, Q, T), without void.
+        masks: Logits (B, Q, H, W); their sigmoid is resized (bilinear) to the targets.
+        targets: See :data:`Targets`.
+    """
+    with torch.autocast(device_type=logits.device.type, enabled=False):
+        probabilities = at_least_float32(logits).softmax(dim=-1)
+        overlaps = at_least_float32(masks).detach().sigmoid()
+        wanted, given = [], []
+        for probability, overlap, (labels, truth) in zip(probabilities, overlaps, targets):
+            if not len(labels):
+                continue
+            resized = F.interpolate(
+                overlap[None], truth.shape[-2:], mode='bilinear', align_corners=False
+            )[0]
+            wanted.append(normalised_soft_iou(resized, truth.to(resized))[1])
+            given.append(probability[:, labels].T)
+        if not wanted:
+            return logits.sum() * 0
+        return F.smooth_l1_loss(torch.cat(given), torch.cat(wanted))
+
+
+@MODELS.register_module()
+class MaskAwareLoss(nn.Module):
+    """Weighted :func:`mask_aware_loss`."""
+
+    def __init__(self, loss_weight: float = 1.0, loss_name: str = 'loss_mask_aware') -> None:
+        super().__init__()
+        self.loss_weight, self.loss_name = loss_weight, loss_name
+
+    def extra_repr(self) -> str:
+        """Options, shown when the model is printed."""
+        return f'loss_weight={self.loss_weight}'
+
+    def forward(self, logits: Tensor, masks: Tensor, targets: Targets) -> Tensor:
+        """See :func:`mask_aware_loss`."""
+        return self.loss_weight * mask_aware_loss(logits, masks, targets)
+
+
+@MODELS.register_module()
+class Mask2FormerCriterion(nn.Module):
+    """Matching and losses of Mask2Former (arXiv 2112.01527), those of transformers.
+
+    Each prediction of the decoder is matched with the targets on uniform points, and gets a
+    cross-entropy over classes and void, a binary cross-entropy and a dice loss of the matched masks
+    on points that are mostly uncertain ones. Mask losses are divided by the number of targets,
+    averaged over ranks, at least 1.
+
+    Args:
+        class_weight, mask_weight, dice_weight: Factors of the losses, and of the matching costs.
+        void_weight: Weight of void in the cross-entropy.
+        num_points: Points of a mask.
+        oversample_ratio, importance_ratio: Candidates of a point; share of points that are the most
+            uncertain candidates.
+    """
+
+    def __init__(
+        self,
+        class_weight: float = 2.0,
+        mask_weight: float = 5.0,
+        dice_weight: float = 5.0,
+        void_weight: float = 0.1,
+        num_points: int = 12544,
+        oversample_ratio: float = 3.0,
+        importance_ratio: float = 0.75,
+    ) -> None:
+        super().__init__()
+        self.weights = dict(ce=class_weight, mask=mask_weight, dice=dice_weight)
+        self.void_weight, self.num_points = void_weight, num_points
+        self.oversample_ratio, self.importance_ratio = oversample_ratio, importance_ratio
+
+    def extra_repr(self) -> str:
+        """Options, shown when the model is printed."""
+        return f'weights={self.weights}, void={self.void_weight}, points={self.num_points}'
+
+    def forward(
+        self, masks: Sequence[Tensor], logits: Sequence[Tensor], targets: Targets
+    ) -> dict[str, Tensor]:
+        """Losses of all predictions by name, weighted; those but the last have its number behind.
+
+        Args:
+            masks: Logits, L times (B, Q, H, W).
+            logits: Classes and void, L times (B, Q, T + 1).
+            targets: See :data:`Targets`; they may cover other pixels than the masks' grid, but the
+                same part of the image.
+        """
+        with torch.autocast(device_type=masks[-1].device.type, enabled=False):
+            masks = [at_least_float32(x) for x in masks]
+            logits = [at_least_float32(x) for x in logits]
+            criterion = self._criterion(logits[-1].shape[-1] - 1).to(masks[-1].device)
+            labels, truths = zip(*targets)
+            earlier = [
+                dict(masks_queries_logits=m, class_queries_logits=c)
+                for m, c in zip(masks[:-1], logits[:-1])
+            ]
+            losses = criterion(masks[-1], logits[-1], list(truths), list(labels), earlier)
+        named = {k.replace('cross_entropy', 'ce'): value for k, value in losses.items()}
+        return {name: self.weights[name.split('_')[1]] * value for name, value in named.items()}
+
+    def _criterion(self, num_classes: int) -> Any:
+        from transformers.models.mask2former import modeling_mask2former
+
+        parts: Any = modeling_mask2former
+
+        class Criterion(parts.Mask2FormerLoss):
+            """Its count of targets is averaged over ranks whatever launched them."""
+
+            def get_num_masks(self, class_labels: Any, device: torch.device) -> Tensor:
+                count = torch.tensor(float(sum(map(len, class_labels))), device=device)
+                all_reduce(count)
+                return (count / get_world_size()).clamp(min=1)
+
+        config = parts.Mask2FormerConfig(
+            class_weight=self.weights['ce'],
+            mask_weight=self.weights['mask'],
+            dice_weight=self.weights['dice'],
+            no_object_weight=self.void_weight,
+            train_num_points=self.num_points,
+            oversample_ratio=self.oversample_ratio,
+            importance_sample_ratio=self.importance_ratio,
+            num_labels=num_classes,
+        )
+        return Criterion(config, {})
