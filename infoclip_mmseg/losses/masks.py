@@ -37,7 +37,7 @@ def normalised_soft_iou(masks: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]
     union = targets.sum(1)[:, None] + masks.sum(1)[None] - common
     iou = common / union.clamp(min=1e-6)
     low, high = iou.amin(1, keepdim=True), iou.amax(1, keepdim=True)
-    return iou, (iou - low) / (high - low + 1e-6)
+    return iou, (iou - low) / (high - low).clamp(min=torch.finfo(iou.dtype).tiny)
 
 
 def mask_aware_loss(logits: Tensor, masks: Tensor, targets: Targets) -> Tensor:

@@ -11,13 +11,23 @@ import re
 import zlib
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from mmseg.registry import MODELS
 from safetensors.torch import load_file
 
-from infoclip_mmseg.models.decode_heads.mask_checkpoint import convert_maftp
+from infoclip_mmseg.losses import mask_aware_loss, representation_compensation
+from infoclip_mmseg.losses.masks import label_targets, normalised_soft_iou
+from infoclip_mmseg.models.decode_heads.mask_checkpoint import convert_maftp, rename_key
+from infoclip_mmseg.models.layers.mask_pooling import (
+    class_logits,
+    mask_pooling,
+    mask_probabilities,
+    semantic_map,
+)
+from infoclip_mmseg.models.layers.segments import instances, panoptic_segments
+from infoclip_mmseg.models.necks.content_transfer import image_tokens
+from infoclip_mmseg.models.proposals.mask2former import Proposals
 
 DATA = Path(__file__).parents[1] / 'data'
 FACTS = json.loads((DATA / 'maftp_tiny.json').read_text())
@@ -125,8 +135,6 @@ def test_proposals(model, features, numbers):
 
 @torch.no_grad()
 def test_masks_pooled_and_classified(model, features, numbers):
-    from infoclip_mmseg.models.layers.mask_pooling import mask_pooling
-
     masks, head = numbers['pred_masks'][-1], model.decode_head
     pooled = mask_pooling(features.blocks[-1], masks)
     assert_close(pooled, numbers['mask_pooled'])
@@ -140,8 +148,6 @@ def test_masks_pooled_and_classified(model, features, numbers):
 @torch.no_grad()
 @pytest.mark.parametrize('form', ['semantic', 'panoptic'])
 def test_transfer(published, numbers, form):
-    from infoclip_mmseg.models.necks.content_transfer import image_tokens
-
     model = build(published, form)
     features = model.extract_feat(numbers['input'])
     last, project = features.blocks[-1], model.backbone.project
@@ -169,7 +175,172 @@ def test_semantic(model, features, numbers):
     )
 
 
-def test_shapes_of_the_file(numbers):
-    for key in sorted(numbers):
-        print(key, tuple(numbers[key].shape), numbers[key].dtype)
-    assert isinstance(np.zeros(1), np.ndarray)
+@torch.no_grad()
+def test_scale_is_clamped(model, numbers):
+    pooled = numbers['pooled_clip_feature']
+    scale = torch.tensor(5.0).exp().clamp(max=100)
+    logits = class_logits(pooled, words_of(model), scale, model.prompts.word_counts)
+    assert_close(logits, numbers['logits_scale5_b'])
+
+
+@torch.no_grad()
+def test_empty_masks(model, numbers):
+    """Three queries of each image begin with an empty mask."""
+    features = numbers['mask_features']
+    mean = features.mean((2, 3), keepdim=True)
+    flat = mean + 0.1 * (features - mean)
+    found = model.decode_head.proposals.decoder([numbers[f'scale_{i}'] for i in range(3)], flat)
+    masks = tuple(found.masks_queries_logits)
+    queries = tuple(x.transpose(0, 1) for x in found.intermediate_hidden_states)
+    empty = [(m <= 0).flatten(2).all(-1).sum(1).tolist() for m in masks]
+    assert empty == FACTS['flat_empty_queries_per_layer']
+    assert_close(torch.stack(masks)[..., ::4, ::4], numbers['flat_pred_masks'])
+    proposals, words = Proposals(masks, queries, flat), words_of(model)
+    logits = [model.decode_head.inside_logits(proposals, words, i) for i in range(len(masks))]
+    assert_close(torch.stack(logits), numbers['flat_pred_logits_b'])
+
+
+@torch.no_grad()
+def test_padded_batch(model, numbers):
+    """Two images of other sizes: their products at the padded size, cropped, then resized."""
+    images = numbers['image'].float()
+    parts = images[0:1, :, :90, :120], images[1:2, :, :80, :101]
+    for index, (image, size) in enumerate(zip(parts, FACTS['padded_case']['output_sizes'])):
+        mean, std = model.data_preprocessor.mean, model.data_preprocessor.std
+        normalised = (image - mean) / std
+        padded = model._at_input_size(normalised)
+        assert padded.shape[-2:] == (96, 128)
+        assert_close(padded[0, :, 72:, 96:], numbers['pad_input_corner'][index])
+        features = model.extract_feat(normalised)
+        text = model.backbone.embed_prompts(model.prompts)
+        proposals = model.decode_head.proposals(features.blocks)
+        masks = proposals.masks[-1]
+        assert_close(masks[0, :, ::2, ::2], numbers['pad_pred_masks'][index])
+        out = model.decode_head.outside_logits(features, masks, model.decode_head.words(text))
+        assert_close(out[0], numbers['pad_out_vocab_b'][index])
+        maps = model.segment(image, mode='whole')
+        assert maps.shape[-2:] == image.shape[-2:]
+        resized = torch.nn.functional.interpolate(maps, size, mode='bilinear')[0]
+        step = index + 1
+        assert_close(resized[:, ::step, ::step], numbers[f'pad_sem_seg_b_{index}'])
+        labels, _ = model.label(image, mode='whole')
+        assert (labels[0] == maps[0].argmax(0)).float().mean() > 0.9999
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('form', ['semantic', 'panoptic'])
+def test_padded_with_masks_resized_first(published, numbers, form):
+    """As panoptic and instance output have them: masks are cropped and resized, then multiplied."""
+    model = build(published, form)
+    images = numbers['image'].float()
+    parts = images[0:1, :, :90, :120], images[1:2, :, :80, :101]
+    for index, (image, size) in enumerate(zip(parts, FACTS['padded_case']['output_sizes'])):
+        if form == 'panoptic' and index == 0:
+            continue
+        mean, std = model.data_preprocessor.mean, model.data_preprocessor.std
+        features = model.extract_feat((image - mean) / std)
+        text = model.backbone.embed_prompts(model.prompts)
+        classes, masks = model.decode_head.classify(features, text)
+        masks = torch.nn.functional.interpolate(masks, (96, 128), mode='bilinear')
+        masks = masks[..., : image.shape[-2], : image.shape[-1]]
+        masks = torch.nn.functional.interpolate(masks, size, mode='bilinear')
+        maps = semantic_map(classes, masks)[0]
+        step = 1 if index == 0 else 4
+        name = 'pad_before_sem_seg_b' if form == 'semantic' else 'pano_pad_sem_seg_b'
+        assert_close(maps[:, ::step, ::step], numbers[f'{name}_{index}'])
+
+
+@torch.no_grad()
+def test_handmade_segments(numbers):
+    logits, masks = numbers['hm_mask_cls'], numbers['hm_mask_pred']
+    things = sorted(FACTS['thing_ids_b'].values())
+    assert_close(semantic_map(logits[None], masks[None])[0], numbers['hm_semantic'])
+    for suffix, score, overlap in (('', 0.2, 0.7), ('_0_08', 0.0, 0.8)):
+        ids, segments = panoptic_segments(logits, masks, things, score, overlap)
+        assert torch.equal(ids.int(), numbers[f'hm_panoptic{suffix}'])
+        told = [dict(id=s['id'], isthing=s['is_thing'], category_id=s['label']) for s in segments]
+        assert told == FACTS[f'hm_segments_info{suffix}']
+        assert [s['area'] for s in segments] == [int((ids == s['id']).sum()) for s in segments]
+    found = instances(logits, masks, things, top=20)
+    assert_close(torch.tensor([f['score'] for f in found]), numbers['hm_instance_scores'])
+    assert [f['label'] for f in found] == numbers['hm_instance_classes'].tolist()
+    assert [f['area'] for f in found] == numbers['hm_instance_area'].tolist()
+
+
+@torch.no_grad()
+def test_fc_clip(published, numbers):
+    state = {k: v for k, v in published.items() if not k.startswith(('cdt.', 'backbone_t.'))}
+    model = build(state, ensemble=dict(alpha=0.4, beta=0.8, seen=FACTS['vocabulary_a']))
+    names = FACTS['vocabulary_b']
+    seen = [name for name, known in zip(names, FACTS['overlap_b']) if known]
+    model.decode_head.ensemble['seen'] = seen
+    features = model.extract_feat(numbers['input'])
+    text = model.backbone.embed_prompts(model.prompts)
+    words = model.decode_head.words(text)
+    out = model.decode_head.outside_logits(features, numbers['pred_masks'][-1], words)
+    assert_close(out, numbers['fcclip_out_vocab_b'])
+    classes, _ = model.decode_head.classify(features, text)
+    assert_close(classes, numbers['fcclip_mask_cls_log_b'])
+    maps = model.decode_head.decode(features, text).logits
+    assert_close(maps[..., ::4, ::4], numbers['fcclip_sem_seg_b_every4'])
+
+
+def targets_of(numbers) -> list:
+    return [label_targets(labels, 255) for labels in numbers['target'].long()]
+
+
+def test_mask_aware_loss(numbers):
+    logits = numbers['out_vocab_a'].clone().requires_grad_()
+    masks, targets = numbers['pred_masks'][-1], targets_of(numbers)
+    value = mask_aware_loss(logits[..., :-1], masks, targets)
+    value.backward()
+    assert value.item() == pytest.approx(numbers['ma_loss'].item(), rel=1e-4)
+    assert_close(logits.grad, numbers['ma_grad'])
+    pairs = []
+    for mask, (_, truth) in zip(masks.sigmoid(), targets):
+        resized = torch.nn.functional.interpolate(mask[None], truth.shape[-2:], mode='bilinear')[0]
+        pairs.append(normalised_soft_iou(resized, truth))
+    for name, parts in zip(('ma_soft_iou', 'ma_iou_normed'), zip(*pairs)):
+        assert_close(torch.cat(parts), numbers[name])
+
+
+def test_representation_compensation(numbers):
+    value = representation_compensation(numbers['teacher_vis_dense'], numbers['clip_vis_dense'])
+    assert value.item() == pytest.approx(numbers['rc_loss_unweighted'].item(), rel=1e-4)
+
+
+def test_probabilities_without_void_sum_to_what_void_leaves(numbers):
+    inside = numbers['pred_logits_b'][-1]
+    log = mask_probabilities(numbers['out_vocab_b'][..., :-1], inside)
+    assert_close(log, numbers['mask_cls_log_b'])
+
+
+def trained_model(published):
+    loss = dict(type='Mask2FormerCriterion', num_points=48)
+    aware = dict(type='MaskAwareLoss')
+    options = dict(backbone=dict(finetune='trunk'), loss_masks=loss, loss_mask_aware=aware)
+    return build(published, vocabulary='a', **options)
+
+
+def test_losses_and_gradients(published, numbers):
+    model = trained_model(published)
+    features = model.extract_feat(numbers['input'])
+    text = model.backbone.embed_prompts(model.prompts)
+    torch.manual_seed(2024)
+    losses = model.decode_head.loss(features, text, targets_of(numbers))
+    teacher = numbers['teacher_vis_dense']
+    losses['rc_loss'] = 0.1 * representation_compensation(teacher, features.blocks[-1])
+    expected = dict(FACTS['train_losses_weighted'])
+    expected['loss_mask_aware'] = expected.pop('ranking_loss')
+    assert losses.keys() == expected.keys()
+    for name, value in expected.items():
+        assert losses[name].item() == pytest.approx(value, rel=1e-3), name
+    total = sum(losses.values())
+    assert total.item() == pytest.approx(FACTS['train_total'], rel=1e-4)
+    total.backward()
+    parameters = dict(model.named_parameters())
+    for key in (k for k in numbers if k.startswith('grad:')):
+        name = key.removeprefix('grad:')
+        assert_close(parameters[rename_key(name)].grad, numbers[key], 1e-3)
+    trained = {name for name, p in parameters.items() if p.requires_grad}
+    assert trained == {name for name, p in parameters.items() if p.grad is not None}
