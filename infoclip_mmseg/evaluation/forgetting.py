@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from infoclip_mmseg.evaluation.open_vocab_metric import Areas, class_iou, count_areas
@@ -130,6 +129,8 @@ def describe(figures: Mapping[str, float], num_words: int, num_images: int) -> s
 
 def draw_forgetting(rows: Sequence[Mapping[str, float]], path: Path) -> None:
     """Draw figures by `iteration`: agreement, drift, and where there are labels mIoU, as PNG."""
+    from matplotlib.figure import Figure  # reads files when it is imported
+
     steps = [row['iteration'] for row in rows]
     panels = {
         'same label as the untouched CLIP, %': ('agreement',),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
 from infoclip_mmseg.engine import ForgettingHook
 
@@ -51,12 +52,14 @@ def test_before_during_and_after_training(make_runner, config, tmp_path):
 
 
 def test_the_training_is_the_same_with_the_check(make_runner, config, tmp_path):
-    losses = []
+    """And so are its random numbers, which dropout would take."""
+    losses, states = [], []
     for name, custom in (('a', hooks()), ('b', hooks()[:1])):
         runner = make_runner(config, tmp_path / name, max_iters=3, custom_hooks=custom)
         runner.train()
         losses.append(runner.recorder.losses)
-    assert losses[0] == losses[1]
+        states.append(torch.random.get_rng_state())
+    assert losses[0] == losses[1] and torch.equal(*states)
 
 
 def test_a_resumed_run_goes_on_with_the_curve(make_runner, config, tmp_path):

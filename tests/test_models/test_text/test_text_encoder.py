@@ -39,14 +39,15 @@ def embed(encoder: CLIPDualEncoder, prompts=PROMPTS) -> torch.Tensor:
     return encoder.embed_prompts(prompts)
 
 
-def test_the_last_vocabulary_is_kept_until_weights_change(build):
+def test_the_last_two_vocabularies_are_kept_until_weights_change(build):
     encoder = build()
     first = embed(encoder)
     assert embed(encoder) is first and encoder.encoded == [3]
     other = embed(encoder, build_prompts(['tree', 'sky', 'sea']))
     assert not torch.allclose(first, other)
-    embed(encoder)
-    assert encoder.encoded == [3, 3, 3]  # one vocabulary is kept
+    assert embed(encoder) is first and encoder.encoded == [3, 3]
+    embed(encoder, build_prompts(['cat', 'dog', 'cow']))
+    assert embed(encoder) is not first and encoder.encoded == [3] * 4  # two vocabularies are kept
     with torch.no_grad():
         encoder.text_tower.positional_embedding.mul_(2)
     assert not torch.allclose(embed(encoder), first)
