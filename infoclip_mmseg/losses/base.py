@@ -30,10 +30,15 @@ class Branch:
         text: Text embeddings, (T, C) shared by the batch or (B, T, C) by image.
         relate: Maps ``positions`` and ``text`` to a relation map, such as :class:`LPAM`; None
             takes the plain cosine cost volume.
+        trunk: Map of the last stage (B, K, H, W) before it is projected, where there is one.
     """
 
     def __init__(
-        self, dense: Tensor, text: Tensor, relate: Callable[[Tensor, Tensor], Tensor] | None = None
+        self,
+        dense: Tensor,
+        text: Tensor,
+        relate: Callable[[Tensor, Tensor], Tensor] | None = None,
+        trunk: Tensor | None = None,
     ) -> None:
         fits = dense.dim() == 4 and text.dim() in (2, 3) and dense.shape[1] == text.shape[-1]
         if not fits or (text.dim() == 3 and len(text) != len(dense)):
@@ -42,8 +47,17 @@ class Branch:
                 f'but they are {tuple(dense.shape)} and {tuple(text.shape)}; of several prompts '
                 'of a class take the mean first'
             )
-        self.dense, self.text = dense, text
+        self.dense, self.text, self._trunk = dense, text, trunk
         self._relate = cosine_relation if relate is None else relate
+
+    @property
+    def trunk(self) -> Tensor:
+        """Map of the last stage (B, K, H, W); a ValueError where the encoder has none."""
+        if self._trunk is None:
+            raise ValueError(
+                'the encoder has no trunk map: it is of a ConvNeXt CLIP; compare dense embeddings'
+            )
+        return self._trunk
 
     @cached_property
     def positions(self) -> Tensor:

@@ -151,11 +151,13 @@ class SelfDistillationLoss(DistillationLoss):
 
 @MODELS.register_module()
 class RepresentationCompensationLoss(DistillationLoss):
-    """Representation Compensation of MAFT+ (arXiv 2408.00744) between dense image embeddings.
+    """Representation Compensation of MAFT+ (arXiv 2408.00744).
 
     Args:
         loss_weight: Factor of the loss.
         scales: Cells a side at which the positive parts are pooled.
+        compares: 'dense', the image embeddings, or of a ConvNeXt CLIP 'trunk', its last stage
+            before it is projected, as MAFT+ does.
         loss_name: Key of the loss, by default 'loss_rc'.
     """
 
@@ -163,9 +165,16 @@ class RepresentationCompensationLoss(DistillationLoss):
     shown = (*DistillationLoss.shown, 'scales')
 
     def __init__(
-        self, loss_weight: float = 0.1, scales: Sequence[int] = SCALES, loss_name: str | None = None
+        self,
+        loss_weight: float = 0.1,
+        scales: Sequence[int] = SCALES,
+        loss_name: str | None = None,
+        compares: str = 'dense',
     ) -> None:
         super().__init__(loss_weight, loss_name)
+        if compares not in ('dense', 'trunk'):
+            raise ValueError(f"compares must be 'dense' or 'trunk', got {compares!r}")
+        self.compares = compares
         self.scales = tuple(scales)
 
     def forward(self, teacher: Tensor, student: Tensor) -> Tensor:

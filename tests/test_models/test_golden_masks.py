@@ -82,7 +82,9 @@ def features(model, numbers):
 
 def assert_close(actual: torch.Tensor, expected: torch.Tensor, tolerance: float = 1e-4) -> None:
     assert actual.shape == expected.shape
-    error = (actual.double() - expected.double()).abs().max() / expected.double().std()
+    expected = expected.double()
+    spread = expected.std() if expected.numel() > 1 else expected.abs()
+    error = (actual.double() - expected).abs().max() / spread
     assert error < tolerance, f'error {error:.2e} of the std'
 
 
@@ -326,7 +328,9 @@ def test_losses_and_gradients(published, numbers):
     model = trained_model(published)
     features = model.extract_feat(numbers['input'])
     text = model.backbone.embed_prompts(model.prompts)
-    torch.manual_seed(2024)
+    # Some versions of transformers draw numbers in the decoder, too.
+    seed = lambda *_: torch.manual_seed(2024) and None  # noqa: E731
+    model.decode_head.loss_masks.register_forward_pre_hook(seed)
     losses = model.decode_head.loss(features, text, targets_of(numbers))
     teacher = numbers['teacher_vis_dense']
     losses['rc_loss'] = 0.1 * representation_compensation(teacher, features.blocks[-1])

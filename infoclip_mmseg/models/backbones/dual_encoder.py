@@ -131,6 +131,11 @@ class CLIPDualEncoder(BaseModule):
         return self.image_tower.project(features)
 
     @property
+    def has_stages(self) -> bool:
+        """Whether the block maps are the stages of a pyramid."""
+        return isinstance(self.image_tower, ConvNeXtTower)
+
+    @property
     def logit_scale(self) -> Tensor:
         """CLIP's factor of cosines, a scalar: exp of what is learned, at most 100."""
         return self.clip.logit_scale.exp().clamp(max=100)

@@ -112,42 +112,8 @@ def infer_model(state: dict[str, Tensor], form: str, heads: dict[str, int]) -> d
 
     Missing tensors are a ValueError.
     """
-    clip, pixels, decoder = 'backbone.clip.', f'{_PIXELS}.', f'{_DECODER}.decoder.'
-    trunk = f'{clip}visual.trunk.'
     try:
-        stages = range(count_indices(state, trunk + r'stages\.(\d+)\.'))
-        text_width = state[f'{clip}ln_final.weight'].shape[0]
-        embed_dim = state[f'{clip}text_projection'].shape[1]
-        patch = rf'{trunk}stages\.{{}}\.blocks\.(\d+)\.'
-        vision = dict(
-            timm_model_name='convnext_atto',
-            timm_pool='',
-            timm_proj='mlp' if f'{clip}visual.head.mlp.fc1.weight' in state else 'linear',
-            image_size=320,
-            convnext=dict(
-                depths=[count_indices(state, patch.format(i)) for i in stages],
-                dims=[state[f'{trunk}stages.{i}.blocks.0.gamma'].shape[0] for i in stages],
-                stem_stride=state[f'{trunk}stem.0.weight'].shape[-1],
-            ),
-        )
-        text = dict(
-            context_length=state[f'{clip}positional_embedding'].shape[0],
-            vocab_size=state[f'{clip}token_embedding.weight'].shape[0],
-            width=text_width,
-            heads=heads.get('text', max(1, text_width // 64)),
-            layers=count_indices(state, clip + r'transformer\.resblocks\.(\d+)\.'),
-        )
-        queries, hidden = state[f'{_DECODER}.queries_features.weight'].shape
-        proposals = dict(
-            type='Mask2FormerProposals',
-            num_queries=queries,
-            hidden_dim=hidden,
-            num_heads=heads.get('proposals', 8),
-            encoder_layers=count_indices(state, pixels + r'encoder\.layers\.(\d+)\.'),
-            encoder_ffn=state[f'{pixels}encoder.layers.0.fc1.weight'].shape[0],
-            decoder_layers=count_indices(state, decoder + r'layers\.(\d+)\.'),
-            decoder_ffn=state[f'{decoder}layers.0.fc1.weight'].shape[0],
-        )
+        clip, proposals = _clip_config(state, heads), _proposals_config(state, heads)
     except KeyError as error:
         raise ValueError(
             f'not a checkpoint of MAFT+ or FC-CLIP with a ConvNeXt: tensor {error} is missing. '
@@ -158,15 +124,57 @@ def infer_model(state: dict[str, Tensor], form: str, heads: dict[str, int]) -> d
     if 'decode_head.transfer.norm.weight' in state:
         count = heads.get('transfer', 8)
         head['transfer'] = dict(type='ContentDependentTransfer', num_heads=count, form=form)
-    name = dict(embed_dim=embed_dim, vision_cfg=vision, text_cfg=text)
     return dict(
         type='OpenVocabSegmentor',
-        backbone=dict(type='CLIPDualEncoder', model_name=name, finetune='frozen'),
+        backbone=dict(type='CLIPDualEncoder', model_name=clip, finetune='frozen'),
         decode_head=head,
         input_size=None,
         templates='vild',
         synonyms='max',
         test_cfg=dict(mode='whole'),
+    )
+
+
+def _clip_config(state: dict[str, Tensor], heads: dict[str, int]) -> dict:
+    clip = 'backbone.clip.'
+    trunk = f'{clip}visual.trunk.'
+    stages = range(count_indices(state, trunk + r'stages\.(\d+)\.'))
+    text_width = state[f'{clip}ln_final.weight'].shape[0]
+    patch = rf'{trunk}stages\.{{}}\.blocks\.(\d+)\.'
+    vision = dict(
+        timm_model_name='convnext_atto',
+        timm_pool='',
+        timm_proj='mlp' if f'{clip}visual.head.mlp.fc1.weight' in state else 'linear',
+        image_size=320,
+        convnext=dict(
+            depths=[count_indices(state, patch.format(i)) for i in stages],
+            dims=[state[f'{trunk}stages.{i}.blocks.0.gamma'].shape[0] for i in stages],
+            stem_stride=state[f'{trunk}stem.0.weight'].shape[-1],
+        ),
+    )
+    text = dict(
+        context_length=state[f'{clip}positional_embedding'].shape[0],
+        vocab_size=state[f'{clip}token_embedding.weight'].shape[0],
+        width=text_width,
+        heads=heads.get('text', max(1, text_width // 64)),
+        layers=count_indices(state, clip + r'transformer\.resblocks\.(\d+)\.'),
+    )
+    embed_dim = state[f'{clip}text_projection'].shape[1]
+    return dict(embed_dim=embed_dim, vision_cfg=vision, text_cfg=text)
+
+
+def _proposals_config(state: dict[str, Tensor], heads: dict[str, int]) -> dict:
+    pixels, decoder = f'{_PIXELS}.', f'{_DECODER}.decoder.'
+    queries, hidden = state[f'{_DECODER}.queries_features.weight'].shape
+    return dict(
+        type='Mask2FormerProposals',
+        num_queries=queries,
+        hidden_dim=hidden,
+        num_heads=heads.get('proposals', 8),
+        encoder_layers=count_indices(state, pixels + r'encoder\.layers\.(\d+)\.'),
+        encoder_ffn=state[f'{pixels}encoder.layers.0.fc1.weight'].shape[0],
+        decoder_layers=count_indices(state, decoder + r'layers\.(\d+)\.'),
+        decoder_ffn=state[f'{decoder}layers.0.fc1.weight'].shape[0],
     )
 
 

@@ -17,7 +17,7 @@ from infoclip_mmseg.models.distillation.guard_words import GuardWords
 from infoclip_mmseg.models.text.prompts import PromptSet
 
 if TYPE_CHECKING:
-    from infoclip_mmseg.models.backbones.dual_encoder import CLIPDualEncoder
+    from infoclip_mmseg.models.backbones.dual_encoder import CLIPDualEncoder, ImageFeatures
 
 
 class FrozenTeacher:
@@ -54,9 +54,9 @@ class FrozenTeacher:
         return self
 
     @torch.no_grad()
-    def encode(self, images: Tensor, prompts: PromptSet) -> tuple[Tensor, Tensor]:
-        """Dense (B, C, H, W) and text embeddings (T, P, C), these cached, of normalised images."""
-        return self.encoder.encode_image(images).dense, self.encoder.embed_prompts(prompts)
+    def encode(self, images: Tensor, prompts: PromptSet) -> tuple[ImageFeatures, Tensor]:
+        """Image features of normalised images, and text embeddings (T, P, C), these cached."""
+        return self.encoder.encode_image(images), self.encoder.embed_prompts(prompts)
 
     def to(self, device: torch.device | str) -> FrozenTeacher:
         """Move to a device."""
@@ -130,14 +130,19 @@ class Distiller:
         return self.neck is not None or len(self.losses) > 0
 
     def alignment_loss(
-        self, images: Tensor, prompts: PromptSet, dense: Tensor, text: Tensor | None
+        self,
+        images: Tensor,
+        prompts: PromptSet,
+        dense: Tensor,
+        text: Tensor | None,
+        trunk: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Losses that hold the student to the teacher; a RuntimeError where there is none.
 
         InfoCLIP compresses the teacher's relation map R_T (Eq. 9) and transfers it to the
         student's, R_S (Eq. 11; paper, section 3); other losses compare what they name. Images
         (B, 3, h, w) are normalised for the teacher; ``dense`` (B, C, H, W) and ``text``, (T, C) or
-        (B, T, C), are the student's embeddings.
+        (B, T, C), are the student's embeddings, ``trunk`` (B, K, H, W) its last stage if it has one.
         """
         if self.teacher is None:
             raise RuntimeError(
@@ -148,19 +153,22 @@ class Distiller:
         if self.guard is not None:
             prompts = self.guard.prompts(prompts, self.teacher.encoder.tokenizer)
             text = self.student_text(prompts)
-        teacher_dense, teacher_text = self.teacher.encode(images, prompts)
+        features, teacher_text = self.teacher.encode(images, prompts)
         # One embedding a class: the mean over its prompts.
-        teacher = Branch(teacher_dense, teacher_text.mean(dim=1), self.neck)
-        student = self.student_branch(dense, text, teacher)
+        stage = None if trunk is None else features.blocks[-1]
+        teacher = Branch(features.dense, teacher_text.mean(dim=1), self.neck, stage)
+        student = self.student_branch(dense, text, teacher, trunk)
         return distill(teacher, student, self.losses)
 
     def student_text(self, prompts: PromptSet) -> Tensor | None:
         """The student's embeddings (T, C) of other words; None where it has no text encoder."""
         return None if self.encoder is None else self.encoder.embed_prompts(prompts).mean(dim=1)
 
-    def student_branch(self, dense: Tensor, text: Tensor | None, teacher: Branch) -> Branch:
+    def student_branch(
+        self, dense: Tensor, text: Tensor | None, teacher: Branch, trunk: Tensor | None = None
+    ) -> Branch:
         """The student beside the teacher, whose grid and width it has."""
-        return Branch(dense, teacher.text if text is None else text, self.neck)
+        return Branch(dense, teacher.text if text is None else text, self.neck, trunk)
 
     def attach_teacher(self, device: torch.device | str | None = None) -> FrozenTeacher:
         """Make the teacher where there is none, with the same weights on every rank.

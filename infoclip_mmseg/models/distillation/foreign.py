@@ -100,7 +100,9 @@ class Distillation(Distiller, nn.Module):
         text = read_text(read, self.taps, prompts.num_classes)
         return self.alignment_loss(images, prompts, dense, text)
 
-    def student_branch(self, dense: Tensor, text: Tensor | None, teacher: Branch) -> Branch:
+    def student_branch(
+        self, dense: Tensor, text: Tensor | None, teacher: Branch, trunk: Tensor | None = None
+    ) -> Branch:
         """The student on the teacher's grid and in its embedding space."""
         dense = match_grid(dense, (teacher.dense.shape[-2], teacher.dense.shape[-1]))
         expected = self.embed_dim if self.channels is None else self.channels

@@ -115,7 +115,7 @@ def _import_mask2former() -> Any:
     except ImportError as error:
         raise ImportError(
             'mask proposals are built of transformers, which is not installed: '
-            "pip install 'transformers>=4.49,<6'"
+            "pip install 'transformers>=4.49,<5'"
         ) from error
     return modeling_mask2former
 

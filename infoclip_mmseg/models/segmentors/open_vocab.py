@@ -185,7 +185,10 @@ class OpenVocabSegmentor(VocabularyOwner, Student, BaseSegmentor):
         # Teacher: the losses that hold the student to it; one embedding a class.
         if self.distiller.needs_teacher:
             images, words = self._at_input_size(inputs), text.mean(dim=1)
-            losses |= self.distiller.alignment_loss(images, self.prompts, features.dense, words)
+            trunk = features.blocks[-1] if self.backbone.has_stages else None
+            losses |= self.distiller.alignment_loss(
+                images, self.prompts, features.dense, words, trunk
+            )
         return losses
 
     # Inference ------------------------------------------------------------------------------

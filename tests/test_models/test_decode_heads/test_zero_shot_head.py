@@ -52,7 +52,9 @@ def test_the_eighty_templates():
     assert {'a bad photo of a {}.', 'itap of my {}.', 'the {} in a video game.'} <= set(templates)
     prompts = build_prompts(['cat', 'dog'], 'imagenet')
     assert (prompts.num_classes, prompts.num_templates, len(prompts.texts)) == (2, 80, 160)
-    with pytest.raises(ValueError, match="or one of \\['imagenet'\\]; got \\('imagenette',\\)"):
+    with pytest.raises(
+        ValueError, match="or one of \\['imagenet', 'vild'\\]; got \\('imagenette',\\)"
+    ):
         build_prompts(['cat'], 'imagenette')
 
 

@@ -107,11 +107,25 @@ def test_half_of_a_slide_is_the_whole_image():
 
 def test_the_whole_image_is_one_view():
     images = torch.randn(2, 3, 9, 7)
-    seen = []
+    seen, layout = [], whole_layout(images)
     views = view_logits(
-        images, lambda x: seen.append(x) or ClassLogits(x[:, :2, ::2], None), whole_layout(), 2
+        images, lambda x: seen.append(x) or ClassLogits(x[:, :2, ::2], None), layout, 2
     )
     for image, of_image in zip(images, views, strict=True):
         ((_, maps),) = class_maps(of_image, PlainHead())
         assert torch.equal(maps, image[:2, ::2])
     assert len(seen) == 1 and torch.equal(seen[0], images)
+
+
+def test_the_whole_image_in_whole_patches():
+    """Padded at the bottom and right; nothing is said of the padding."""
+    images, seen = torch.randn(2, 3, 9, 7), []
+    layout = whole_layout(images, (4, 4))
+    views = view_logits(images, lambda x: seen.append(x) or ClassLogits(x[:, :2], None), layout, 2)
+    for image, of_image in zip(images, views, strict=True):
+        ((_, maps),) = class_maps(of_image, PlainHead())
+        torch.testing.assert_close(maps, image[:2])
+    for padded, image in zip(torch.cat(seen), images):
+        assert padded.shape == (3, 12, 8) and torch.equal(padded[:, :9, :7], image)
+        assert padded[:, 9:].eq(0).all() and padded[:, :, 7:].eq(0).all()
+    assert whole_layout(torch.zeros(1, 3, 8, 12), (4, 4)) == whole_layout(torch.zeros(1, 3, 8, 12))
