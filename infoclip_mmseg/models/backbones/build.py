@@ -105,10 +105,14 @@ def apply_finetune_policy(model: nn.Module, policy: str) -> list[str]:
         'full': [name for name in names if name.rsplit('.', 1)[-1] not in _NEVER_TRAINED],
         'frozen': [],
     }[policy]
-    if 'visual' not in {name.partition('.')[0] for name in trained or ('visual.',)}:
-        fits = ('full', 'frozen', 'trunk' if is_convnext(model.visual) else 'attention')
+    if policy != 'frozen' and not any(name.startswith('visual.') for name in trained):
+        fits = (
+            'full',
+            'frozen',
+            'trunk' if is_convnext(getattr(model, 'visual', None)) else 'attention',
+        )
         raise ValueError(
-            f'finetune={policy!r} trains nothing of this image tower ({_kind_of(model.visual)}); '
+            f'finetune={policy!r} trains nothing of this image tower ({_kind_of(getattr(model, "visual", None))}); '
             f'for it there are {fits}'
         )
     for name, parameter in model.named_parameters():

@@ -126,7 +126,7 @@ class MaskClassificationHead(OpenVocabHead):
         """A single class would take every pixel."""
         if num_classes == 1:
             raise ValueError(
-                'a MaskClassificationHead compares words, and one word is all it would find: add '
+                'a MaskClassificationHead compares words, and one word is all it would find. Add '
                 "words for the background, such as 'wall' and 'floor'"
             )
 

@@ -142,7 +142,7 @@ class Distiller:
         InfoCLIP compresses the teacher's relation map R_T (Eq. 9) and transfers it to the
         student's, R_S (Eq. 11; paper, section 3); other losses compare what they name. Images
         (B, 3, h, w) are normalised for the teacher; ``dense`` (B, C, H, W) and ``text``, (T, C) or
-        (B, T, C), are the student's embeddings, ``trunk`` (B, K, H, W) its last stage if it has one.
+        (B, T, C), are the student's embeddings, ``trunk`` (B, K, H, W) its last stage, if any.
         """
         if self.teacher is None:
             raise RuntimeError(

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import convnext
 import numpy as np
 import pytest
 import torch
@@ -42,6 +43,21 @@ class TestZeroShotHead(HeadContract):
 
 class TestZeroShotHeadOfSynonyms(TestZeroShotHead):
     changes = dict(synonyms='max', templates=['a {}', 'the {}'])
+
+
+class TestMaskClassificationHead(HeadContract):
+    decode_head = convnext.MASKS
+    changes = convnext.mask_config()
+    fewest = 2
+
+
+class TestMaskClassificationHeadOfFCCLIP(TestMaskClassificationHead):
+    decode_head = dict(
+        type='MaskClassificationHead',
+        proposals=convnext.PROPOSALS,
+        ensemble=dict(alpha=0.4, beta=0.8, seen=['thing 0', 'thing 2']),
+    )
+    changes = convnext.mask_config(backbone=dict(finetune='frozen'))
 
 
 class TestToyMaskHead(HeadContract):
