@@ -106,14 +106,11 @@ def apply_finetune_policy(model: nn.Module, policy: str) -> list[str]:
         'frozen': [],
     }[policy]
     if policy != 'frozen' and not any(name.startswith('visual.') for name in trained):
-        fits = (
-            'full',
-            'frozen',
-            'trunk' if is_convnext(getattr(model, 'visual', None)) else 'attention',
-        )
+        visual = getattr(model, 'visual', None)
+        fits = ('full', 'frozen', 'trunk' if is_convnext(visual) else 'attention')
         raise ValueError(
-            f'finetune={policy!r} trains nothing of this image tower ({_kind_of(getattr(model, "visual", None))}); '
-            f'for it there are {fits}'
+            f'finetune={policy!r} trains nothing of this image tower ({_kind_of(visual)}); for it '
+            f'there are {fits}'
         )
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in trained)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-import torch
 from mmseg.models.segmentors import BaseSegmentor
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
@@ -24,8 +22,8 @@ from infoclip_mmseg.models.segmentors.inference import (
     batches,
     check_image_sizes,
     check_labels,
-    evaluating,
 )
+from infoclip_mmseg.models.segmentors.plain import PlainTensors
 from infoclip_mmseg.models.segmentors.vocabulary import Vocabulary, VocabularyOwner
 from infoclip_mmseg.models.text.prompts import DEFAULT_TEMPLATES
 from infoclip_mmseg.utils.tensors import pad_to_patches, pair, resize, whole_patches
@@ -34,7 +32,7 @@ SampleList = list[SegDataSample]
 
 
 @MODELS.register_module()
-class OpenVocabSegmentor(VocabularyOwner, Student, BaseSegmentor):
+class OpenVocabSegmentor(VocabularyOwner, Student, PlainTensors, BaseSegmentor):
     """CAT-Seg, with a neck and its two losses InfoCLIP (arXiv 2511.15967), or another distillation.
 
     The vocabulary belongs to the data set being run: :class:`~infoclip_mmseg.engine.VocabularyHook`
@@ -231,58 +229,6 @@ class OpenVocabSegmentor(VocabularyOwner, Student, BaseSegmentor):
         w') at the head's resolution in mode 'whole'; a mode that does not fit is a ValueError.
         """
         return self._inference.probabilities(inputs, mode)
-
-    @torch.no_grad()
-    def segment(
-        self, images: Tensor, classes: Sequence[str] | None = None, mode: str = 'slide'
-    ) -> Tensor:
-        """Segment plain tensors as in evaluation, without mmseg's pipelines and samples.
-
-        The result holds a map a class; for vocabularies of thousands of words see :meth:`label`.
-
-        Args:
-            images: RGB images (B, 3, h, w), 0..255, of any size.
-            classes: Words to choose from, for this call only; None takes the current vocabulary.
-            mode: ``'slide'``, ``'windows'`` or ``'whole'``; others are a ValueError.
-
-        Returns:
-            Modes 'slide' and 'windows': :meth:`probabilities`. Mode 'whole': the head's logits (B,
-            T, h', w') after resizing the images to ``input_size``.
-        """
-        with evaluating(self, images, classes) as images:
-            if mode == 'whole':
-                return self.encode_decode(images)
-            return self.probabilities(images, mode)
-
-    @torch.no_grad()
-    def label(
-        self, images: Tensor, classes: Sequence[str] | None = None, mode: str = 'slide'
-    ) -> tuple[Tensor, Tensor]:
-        """Label maps of plain tensors; memory does not grow with the vocabulary.
-
-        Arguments and errors are those of :meth:`segment`.
-
-        Returns:
-            Labels (B, h, w) and their probabilities (B, h, w), at the size of the images. Of a
-            single class: 0 where its probability is above the head's threshold, elsewhere the
-            head's ``ignore_index``.
-        """
-        with evaluating(self, images, classes) as images:
-            size = (images.shape[-2], images.shape[-1])
-            inference = self._inference
-            labelled = [inference.label(views, size) for views in inference.views(images, mode)]
-        labels, probability = zip(*labelled)
-        return torch.stack(labels), torch.stack(probability)
-
-    @torch.no_grad()
-    def segments(
-        self, images: Tensor, classes: Sequence[str] | None = None, **options: Any
-    ) -> list[tuple[Tensor, list[dict[str, Any]]]]:
-        """Id maps and segments of plain tensors, of a head with :meth:`OpenVocabHead.segments`."""
-        with evaluating(self, images, classes) as images:
-            size = (images.shape[-2], images.shape[-1])
-            features = self.extract_feat(images)
-            return self.decode_head.segments(features, self._text(), size, **options)
 
     @property
     def _inference(self) -> Inference:
