@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import open_clip
 import pytest
+from convnext import CONVNEXT, PROPOSALS
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.evaluator import Evaluator
@@ -93,8 +94,13 @@ def losses_of(cfg: Config) -> list[str]:
 
 def build_small(cfg: Config):
     """The config's model on a CLIP of toy size."""
-    if isinstance(cfg.model.backbone.model_name, str):
-        cfg.model.backbone.update(model_name=TOY_CLIP, pretrained=None)
+    name = cfg.model.backbone.model_name
+    if isinstance(name, str):
+        small = CONVNEXT if name.startswith('convnext') else TOY_CLIP
+        cfg.model.backbone.update(model_name=small, pretrained=None)
+        if 'proposals' in cfg.model.decode_head:
+            sizes = {k: v for k, v in PROPOSALS.items() if k != 'num_queries'}
+            cfg.model.decode_head.proposals.update(sizes)
     return MODELS.build(cfg.model)
 
 
@@ -222,6 +228,65 @@ def test_comparisons_have_a_row_for_every_method(path, monkeypatch):
         if run.train:
             rows.append((cfg.model.get('neck') is not None, losses_of(cfg)))
     assert rows == list(METHODS.values())
+
+
+MASK_RUNS = sorted((ROOT / 'configs/maft-plus').glob('*.py'))
+MAFT_PLUS = {
+    'b': ('convnext_base_w_320', 'laion_aesthetic_s13b_b82k_augreg', 60000),
+    'l': ('convnext_large_d_320', 'laion2b_s29b_b131k_ft_soup', 55000),
+}
+MASK_WORDS = {'coco-stuff': 'coco', 'ade20k': 'ade150', **{k: k for k in ('ade847', 'pc459')}}
+MASK_WORDS |= {'pc59': 'pc59', 'voc20': 'voc20'}
+
+
+def test_every_size_of_maft_plus_has_its_configs():
+    expected = {f'maftp_convnext-{size}_{data}' for size in MAFT_PLUS for data in MASK_WORDS}
+    assert {path.stem for path in MASK_RUNS} >= expected
+
+
+@pytest.mark.parametrize('path', MASK_RUNS, ids=name_of)
+def test_maft_plus_has_its_recipe(path):
+    lines = path.read_text().splitlines()
+    tool, rest = (
+        ('train', ' --amp') if path.stem.endswith('coco-stuff') else ('test', ' CHECKPOINT')
+    )
+    assert len(lines) < 20
+    assert lines[1] == f'# python tools/{tool}.py {path.relative_to(ROOT)}{rest}'
+    _, clip, data = parts(path)
+    cfg = load(path)
+    name, pretrained, iterations = MAFT_PLUS[clip.removeprefix('convnext-')]
+    assert (cfg.model.backbone.model_name, cfg.model.backbone.pretrained) == (name, pretrained)
+    [hook] = [h for h in cfg.custom_hooks if h.type == 'VocabularyHook']
+    words = dict.fromkeys(('train', 'val'), 'maftp_coco')
+    assert hook.vocabularies == {**words, 'test': f'maftp_{MASK_WORDS[data]}'}
+    assert (cfg.test_dataloader.dataset.type, cfg.test_dataloader.dataset.data_root) == (
+        DATA_ROOTS[data]
+    )
+    assert cfg.train_dataloader.batch_size == 8
+    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+        [resize] = [step for step in loader.dataset.pipeline if step.type == 'Resize']
+        assert resize == dict(type='Resize', scale=(1333, 800), keep_ratio=True)
+    if data == 'coco-stuff':
+        assert cfg.train_cfg.max_iters == cfg.param_scheduler[0].end == iterations
+    model = build_small(cfg)
+    groups = build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups
+    options = {id(p): g for g in groups for p in g['params']}
+    named = dict(model.named_parameters())
+    head, trunk = 'decode_head.proposals.', 'backbone.clip.visual.trunk.'
+    for parameter, rate, decay in (
+        (f'{trunk}stages.0.blocks.0.mlp.fc1.weight', 1e-5, 2e-5),
+        (f'{trunk}stages.0.blocks.0.gamma', 1e-5, 2e-5),
+        (f'{trunk}stages.0.blocks.0.norm.weight', 1e-5, 0),
+        (f'{head}decoder.queries_features.weight', 1e-4, 0),
+        (f'{head}decoder.level_embed.weight', 1e-4, 0),
+        (f'{head}pixel_decoder.level_embed', 1e-4, 2e-5),
+        (f'{head}decoder.decoder.layernorm.weight', 1e-4, 0),
+        ('decode_head.void_embedding.weight', 1e-4, 0),
+        ('decode_head.in_vocabulary.logit_scale', 1e-4, 2e-5),
+    ):
+        group = options[id(named[parameter])]
+        assert group['lr'] == pytest.approx(rate), parameter
+        assert group['weight_decay'] == pytest.approx(decay), parameter
 
 
 CLEARCLIP_RUNS = {

@@ -31,7 +31,7 @@ from infoclip_mmseg.models.proposals.mask2former import Proposals
 
 DATA = Path(__file__).parents[1] / 'data'
 FACTS = json.loads((DATA / 'maftp_tiny.json').read_text())
-HEADS = dict(proposals=4, transfer=4, text=2)
+HEADS = dict(transfer=4, text=2)
 
 
 def tokenize(texts: list[str]) -> torch.Tensor:

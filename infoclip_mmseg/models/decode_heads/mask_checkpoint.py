@@ -54,6 +54,7 @@ _RULES = {
     rf'{_PREDICTOR}_mask_pooling_proj\.': 'decode_head.in_vocabulary.pooled_proj.',
     rf'{_PREDICTOR}logit_scale': 'decode_head.in_vocabulary.logit_scale',
 }
+_SAMPLES = 3 * 4  # levels and points of a head of the pixel decoder's attention
 _ENCODER = {'linear': 'fc', 'norm1': 'self_attn_layer_norm', 'norm2': 'final_layer_norm'}
 _SELF_ATTENTION = re.compile(r'(.*\.decoder\.layers\.\d+\.self_attn)\.in_proj_(weight|bias)')
 
@@ -83,8 +84,8 @@ def convert_maftp(
         source: State dict.
         form: Form of the transfer that the weights were trained with, which they do not tell:
             'panoptic' for maftp_l_pano.pth. Without meaning for FC-CLIP.
-        heads: Heads of the attentions, which leave no trace in the weights, where they are others
-            than published: ``proposals``, ``transfer`` and ``text``.
+        heads: Heads of the attentions that leave no trace in the weights, where they are others
+            than published: ``transfer`` and ``text``.
     """
     source = source.get('model', source)
     source = {key.removeprefix('module.'): torch.as_tensor(v) for key, v in source.items()}
@@ -113,7 +114,7 @@ def infer_model(state: dict[str, Tensor], form: str, heads: dict[str, int]) -> d
     Missing tensors are a ValueError.
     """
     try:
-        clip, proposals = _clip_config(state, heads), _proposals_config(state, heads)
+        clip, proposals = _clip_config(state, heads), _proposals_config(state)
     except KeyError as error:
         raise ValueError(
             f'not a checkpoint of MAFT+ or FC-CLIP with a ConvNeXt: tensor {error} is missing. '
@@ -163,14 +164,15 @@ def _clip_config(state: dict[str, Tensor], heads: dict[str, int]) -> dict:
     return dict(embed_dim=embed_dim, vision_cfg=vision, text_cfg=text)
 
 
-def _proposals_config(state: dict[str, Tensor], heads: dict[str, int]) -> dict:
+def _proposals_config(state: dict[str, Tensor]) -> dict:
     pixels, decoder = f'{_PIXELS}.', f'{_DECODER}.decoder.'
     queries, hidden = state[f'{_DECODER}.queries_features.weight'].shape
     return dict(
         type='Mask2FormerProposals',
         num_queries=queries,
         hidden_dim=hidden,
-        num_heads=heads.get('proposals', 8),
+        num_heads=state[f'{pixels}encoder.layers.0.self_attn.attention_weights.bias'].numel()
+        // _SAMPLES,
         encoder_layers=count_indices(state, pixels + r'encoder\.layers\.(\d+)\.'),
         encoder_ffn=state[f'{pixels}encoder.layers.0.fc1.weight'].shape[0],
         decoder_layers=count_indices(state, decoder + r'layers\.(\d+)\.'),
