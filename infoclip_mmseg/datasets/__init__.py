@@ -9,6 +9,7 @@ from infoclip_mmseg.datasets.benchmark_datasets import (
 )
 from infoclip_mmseg.datasets.checks import CheckInputs, check_dataloader_cfg
 from infoclip_mmseg.datasets.label_maps import LoadLabelMap
+from infoclip_mmseg.datasets.panoptic import LoadPanoptic, PackPanopticInputs, PanopticDataset
 from infoclip_mmseg.datasets.vocabularies import load_vocabulary
 from infoclip_mmseg.datasets.vocabulary_dataset import VocabularyDataset
 from infoclip_mmseg.world import ComposedWorldDataset
@@ -19,6 +20,9 @@ __all__ = [
     'CheckInputs',
     'ComposedWorldDataset',
     'LoadLabelMap',
+    'LoadPanoptic',
+    'PackPanopticInputs',
+    'PanopticDataset',
     'PascalContext459Dataset',
     'PascalVOC20Dataset',
     'PascalVOC20bDataset',

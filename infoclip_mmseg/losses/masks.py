@@ -5,7 +5,7 @@ Legend: B images, Q masks, L predictions of a decoder, T classes, n targets of a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,6 +25,14 @@ def label_targets(labels: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
     present = labels.unique()
     present = present[present != ignore_index].long()
     return present, (labels[None] == present[:, None, None]).float()
+
+
+def segment_targets(ids: Tensor, segments: Sequence[Mapping[str, Any]]) -> tuple[Tensor, Tensor]:
+    """Targets of an id map (h, w): a mask of each segment that is no crowd, and its label."""
+    kept = [segment for segment in segments if not segment.get('iscrowd')]
+    numbers = torch.tensor([s['id'] for s in kept], dtype=ids.dtype, device=ids.device)
+    labels = torch.tensor([s['label'] for s in kept], dtype=torch.long, device=ids.device)
+    return labels, (ids[None] == numbers[:, None, None]).float()
 
 
 def normalised_soft_iou(masks: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -128,7 +128,8 @@ class VocabularyHook(Hook):
         check_several_classes(names, type(dataset).__name__)
         model = unwrap_segmentor(runner.model, 'set_vocabulary')
         ignore_index = getattr(dataset, 'metainfo', {}).get('ignore_index')
-        model.set_vocabulary(names, palette, ignore_index)
+        things = getattr(dataset, 'metainfo', {}).get('things')
+        model.set_vocabulary(names, palette, ignore_index, things)
         runner.visualizer.dataset_meta = model.dataset_meta
         classes = getattr(dataset, 'metainfo', {}).get('classes') or names
         ignored = IGNORED_8 if ignore_index is None else ignore_index

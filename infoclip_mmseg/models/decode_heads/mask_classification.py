@@ -16,7 +16,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
-from infoclip_mmseg.losses.masks import Targets, label_targets
+from infoclip_mmseg.losses.masks import Targets, label_targets, segment_targets
 from infoclip_mmseg.models.backbones.dual_encoder import CLIPDualEncoder, ImageFeatures
 from infoclip_mmseg.models.decode_heads.base import OpenVocabHead
 from infoclip_mmseg.models.layers.cost_volume import ClassLogits
@@ -194,7 +194,8 @@ class MaskClassificationHead(OpenVocabHead):
             size: Height and width of the images without their padding.
             **options: ``task``: 'panoptic', or 'instance' with an empty id map and segments that
                 have a ``mask``; ``things``: indices of the classes whose masks stay apart;
-                ``score`` and ``overlap`` in place of the head's; ``top``, see :func:`instances`.
+                ``score`` and ``overlap`` in place of the head's; ``top``, see :func:`instances`;
+                ``out_sizes``, height and width of each result in place of the image's.
         """
         options = dict(options)
         task, things = options.pop('task', 'panoptic'), options.pop('things', ())
@@ -205,17 +206,29 @@ class MaskClassificationHead(OpenVocabHead):
             raise ValueError(f'things {wrong} are no class: the vocabulary has {self.num_classes}')
         classes, masks = self.classify(features, text)
         masks = resize(masks, _image_size(features))[..., : size[0], : size[1]]
+        out_sizes = options.pop('out_sizes', None) or [size] * len(masks)
+        each = [(c, resize(m[None], s)[0]) for c, m, s in zip(classes, masks, out_sizes)]
         if task == 'panoptic':
             thresholds = {'score': self.score, 'overlap': self.overlap, **options}
-            return [panoptic_segments(c, m, things, **thresholds) for c, m in zip(classes, masks)]
-        empty = masks.new_zeros(masks.shape[-2:], dtype=torch.long)
-        return [(empty, instances(c, m, things or None, **options)) for c, m in zip(classes, masks)]
+            return [panoptic_segments(c, m, things, **thresholds) for c, m in each]
+        return [
+            (
+                m.new_zeros(m.shape[-2:], dtype=torch.long),
+                instances(c, m, things or None, **options),
+            )
+            for c, m in each
+        ]
 
     # Training -----------------------------------------------------------------------------------
 
     def targets(self, samples: Sequence[SegDataSample]) -> Targets:
-        """Masks of the label maps: one a class that an image shows, ascending."""
-        return [label_targets(s.gt_sem_seg.data[0], self.ignore_index) for s in samples]
+        """Masks of panoptic segments, or of label maps: one a class that an image shows."""
+        return [
+            segment_targets(sample.gt_panoptic.data[0], sample.gt_segments)
+            if 'gt_panoptic' in sample
+            else label_targets(sample.gt_sem_seg.data[0], self.ignore_index)
+            for sample in samples
+        ]
 
     def loss(self, features: ImageFeatures, text: Tensor, targets: Targets) -> dict[str, Tensor]:
         """Losses of the masks and in-vocabulary classes, and the mask-aware loss of CLIP."""

@@ -12,10 +12,11 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
+from infoclip_mmseg.models.backbones.dual_encoder import ImageFeatures
 from infoclip_mmseg.models.decode_heads.base import OpenVocabHead
 from infoclip_mmseg.models.layers.cost_volume import ClassLogits
 from infoclip_mmseg.models.segmentors.vocabulary import Vocabulary
-from infoclip_mmseg.models.views.class_maps import Labeller, class_maps
+from infoclip_mmseg.models.views.class_maps import FLIP_AXES, Labeller, class_maps
 from infoclip_mmseg.models.views.windows import (
     MODES,
     ViewLogits,
@@ -27,7 +28,13 @@ from infoclip_mmseg.models.views.windows import (
 from infoclip_mmseg.utils.tensors import Size, pair
 
 DEFAULT_TEST_CFG = dict(
-    mode='slide', size=640, window=384, overlap=0.333, view_batch_size=None, max_dense_classes=1024
+    mode='slide',
+    size=640,
+    window=384,
+    overlap=0.333,
+    view_batch_size=None,
+    max_dense_classes=1024,
+    panoptic=False,
 )
 
 
@@ -116,6 +123,25 @@ class Inference:
     def _new_maps(self, views: ViewLogits, size: Size) -> Tensor:
         shape = (self.vocabulary.num_classes, *size)
         return views.logits.new_zeros(shape, dtype=torch.float32)
+
+
+def fill_panoptic(
+    model: Any,
+    features: ImageFeatures,
+    text: Tensor,
+    images: Tensor,
+    samples: Sequence[SegDataSample],
+) -> None:
+    """Put id maps at the original sizes of images (B, 3, h, w), and segments, into samples."""
+    things = (model.vocabulary.meta or {}).get('things') or ()
+    size = (images.shape[-2], images.shape[-1])
+    sizes = [sample.metainfo.get('ori_shape', size)[:2] for sample in samples]
+    results = model.decode_head.segments(features, text, size, out_sizes=sizes, things=things)
+    for sample, (ids, segments) in zip(samples, results):
+        flip = sample.metainfo['flip_direction'] if sample.metainfo.get('flip') else None
+        ids = ids if flip is None else ids.flip(FLIP_AXES[flip])
+        sample.pred_panoptic = PixelData(data=ids[None])
+        sample.set_metainfo(dict(pred_segments=segments))
 
 
 def _name(sample: SegDataSample, key: str) -> Any:

@@ -22,6 +22,7 @@ from infoclip_mmseg.models.segmentors.inference import (
     batches,
     check_image_sizes,
     check_labels,
+    fill_panoptic,
 )
 from infoclip_mmseg.models.segmentors.plain import PlainTensors
 from infoclip_mmseg.models.segmentors.vocabulary import Vocabulary, VocabularyOwner
@@ -66,7 +67,8 @@ class OpenVocabSegmentor(VocabularyOwner, Student, PlainTensors, BaseSegmentor):
             :mod:`~infoclip_mmseg.models.views.windows`), 'windows' (windows of the image at the
             size that the pipeline gives it; ``window`` and ``stride`` in pixels) or 'whole'.
             ``view_batch_size`` (None: 1 on a CPU, else 4). Predictions hold a map of every class
-            only where there are at most ``max_dense_classes``.
+            only where there are at most ``max_dense_classes``. ``panoptic``: predictions are
+            segments, of a head that finds masks; ``things`` of the data set stay apart.
         train_cfg: Not used; mmseg passes it.
         data_preprocessor: Usually :class:`OpenVocabDataPreProcessor`. Mean and standard deviation
             are those that open_clip has for the weights' tag, and need not be given.
@@ -207,7 +209,9 @@ class OpenVocabSegmentor(VocabularyOwner, Student, PlainTensors, BaseSegmentor):
         Returns:
             The samples with ``pred_sem_seg`` (1, h, w), ``pred_probability`` (1, h, w) of the
             class that won, and ``seg_logits`` (T, h, w), which here are probabilities. The last is
-            left out where the vocabulary has more than ``max_dense_classes`` words.
+            left out where the vocabulary has more than ``max_dense_classes`` words. With
+            ``test_cfg.panoptic`` in their place ``pred_panoptic`` (1, h, w), ids, and
+            ``pred_segments``.
         """
         if data_samples is None:
             data_samples = [SegDataSample() for _ in inputs]
@@ -217,6 +221,10 @@ class OpenVocabSegmentor(VocabularyOwner, Student, PlainTensors, BaseSegmentor):
             max_dense_classes = self.test_cfg['max_dense_classes']
         inference, samples = self._inference, iter(data_samples)
         for images in batches(inputs, data_samples):
+            if self.test_cfg['panoptic']:
+                features, text = self.extract_feat(images), self._text()
+                fill_panoptic(self, features, text, images, [next(samples) for _ in images])
+                continue
             size = (images.shape[-2], images.shape[-1])
             for views in inference.views(images, self.test_cfg['mode']):
                 inference.fill_sample(next(samples), views, size, max_dense_classes)

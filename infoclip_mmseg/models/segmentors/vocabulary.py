@@ -38,6 +38,7 @@ class Vocabulary:
         names: Sequence[str],
         palette: Sequence[Sequence[int]] | None = None,
         ignore_index: int | None = None,
+        things: Sequence[int] | None = None,
     ) -> None:
         """Take these words from now on; see :meth:`VocabularyOwner.set_vocabulary`."""
         self._prompts = build_prompts(names, self.templates, self.synonyms)
@@ -45,6 +46,8 @@ class Vocabulary:
         self.meta = dict(classes=tuple(names), palette=[list(colour) for colour in palette])
         if ignore_index is not None:
             self.meta['ignore_index'] = ignore_index
+        if things is not None:
+            self.meta['things'] = list(things)
 
     @property
     def prompts(self) -> PromptSet:
@@ -98,6 +101,7 @@ class VocabularyOwner:
         names: Sequence[str],
         palette: Sequence[Sequence[int]] | None = None,
         ignore_index: int | None = None,
+        things: Sequence[int] | None = None,
     ) -> None:
         """Label pixels with these names from now on; an error leaves the present ones.
 
@@ -106,10 +110,12 @@ class VocabularyOwner:
             palette: T colours [r, g, b], 0..255; made up where None or of another number.
             ignore_index: Value of pixels without a label in the label maps that go with the names;
                 None takes that of the model's config.
+            things: Indices of the names whose objects panoptic output tells apart; None: unknown,
+                and none are.
         """
         kept = dict(vars(self.vocabulary))
         try:
-            self.vocabulary.set(names, palette, ignore_index)
+            self.vocabulary.set(names, palette, ignore_index, things)
             self.follow_vocabulary()
         except BaseException:
             vars(self.vocabulary).update(kept)
@@ -127,7 +133,9 @@ class VocabularyOwner:
     def dataset_meta(self, meta: dict | None) -> None:
         if meta and meta.get('classes'):
             names = meta.get('prompt_names') or meta['classes']
-            self.set_vocabulary(names, meta.get('palette'), meta.get('ignore_index'))
+            self.set_vocabulary(
+                names, meta.get('palette'), meta.get('ignore_index'), meta.get('things')
+            )
 
     @property
     def prompts(self) -> PromptSet:
