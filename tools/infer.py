@@ -4,6 +4,8 @@
 Usage: python tools/infer.py IMAGES... --classes "cat; red car, automobile" [--out DIR]
        python tools/infer.py photos/ --vocabulary ade847 --config infoclip_vitb16_coco-stuff \
            --weights CHECKPOINT
+       python tools/infer.py photos/ --task panoptic --classes "sky; dog" --things dog --config \
+           maft-plus/maftp_convnext-l_ade20k --weights CHECKPOINT
 
 Without --config the small CLIP of the composed world is used: nothing is downloaded, and it knows
 nothing but drawn scenes.
@@ -35,10 +37,11 @@ from infoclip_mmseg.apis import (
     list_sources,
     parse_words,
 )
-from infoclip_mmseg.apis.image_sources import Source
+from infoclip_mmseg.apis.image_sources import OnError, Source
 from infoclip_mmseg.apis.inferencer import DEFAULT_CONFIG
 from infoclip_mmseg.apis.loading import find_config
 from infoclip_mmseg.apis.prediction import write_json
+from infoclip_mmseg.apis.segments import TASKS, Segments, find_segments
 from infoclip_mmseg.apis.words import Background, Words
 from infoclip_mmseg.datasets.vocabularies import load_vocabulary, shipped_vocabularies
 from infoclip_mmseg.engine.cfg_options import CfgOptions
@@ -69,6 +72,18 @@ def build_parser() -> argparse.ArgumentParser:
         metavar='WORDS|P',
         help='"wall; floor": words that compete and become background; or a probability 0..1 below '
         'which a pixel is background',
+    )
+    parser.add_argument(
+        '--task',
+        choices=('semantic', *TASKS),
+        default='semantic',
+        help='a label for each pixel, or segments, of a model that finds masks',
+    )
+    parser.add_argument(
+        '--things',
+        default='all',
+        metavar='WORDS',
+        help='classes whose objects are told apart in segments; all by default',
     )
     parser.add_argument('--config', default=DEFAULT_CONFIG, help='name or path of a config')
     parser.add_argument('--weights', help='checkpoint (.pth or .safetensors)')
@@ -121,6 +136,13 @@ class Summary:
         self.pixels += prediction.labels.size
         self.areas += prediction.areas
 
+    def add_segments(self, found: Segments) -> None:
+        """Count the segments of an image."""
+        self.images += 1
+        self.pixels += found.ids.size
+        for segment in found.segments:
+            self.areas[segment['label']] += segment['area']
+
     def skip(self, name: str, error: Exception) -> None:
         """Note an image that could not be read."""
         self.skipped.append(dict(image=name, error=str(error)))
@@ -168,6 +190,11 @@ def build_inferencer(args: argparse.Namespace) -> OpenVocabInferencer:
 def run(args: argparse.Namespace, console: Console) -> Summary:
     """Check the words and images, then segment; files are written as soon as one is finished."""
     classes, background = read_classes(args), read_background(args.background)
+    if background is not None and args.task != 'semantic':
+        raise ValueError(
+            f'--background is for --task semantic; for {args.task} segments name these words among '
+            'the classes, and leave them out of --things'
+        )
     sources = list_sources(args.images)
     with logs_to_file(args.out / 'infer.log', args.verbose):
         return segment(args, sources, classes, background, console)
@@ -194,17 +221,18 @@ def segment(
             progress.advance(task)
             console.print(f'skipped: {error}', style='yellow', markup=False)
 
+        on_error: OnError = 'raise' if args.strict else skip
+        shared: dict[str, Any] = dict(opacity=args.opacity, out_dir=args.out, on_error=on_error)
         try:
-            for prediction in inferencer.stream(
-                sources,
-                classes,
-                background,
-                batch_size=args.batch_size,
-                opacity=args.opacity,
-                out_dir=args.out,
-                frame_step=args.frame_step,
-                on_error='raise' if args.strict else skip,
-            ):
+            if args.task != 'semantic':
+                things = args.things if args.things == 'all' else parse_words(args.things)
+                asked = (inferencer, sources, classes, things, args.task)
+                for found in find_segments(*asked, **shared):
+                    summary.add_segments(found)
+                    progress.advance(task)
+                return summary
+            shared.update(batch_size=args.batch_size, frame_step=args.frame_step)
+            for prediction in inferencer.stream(sources, classes, background, **shared):
                 summary.add(prediction)
                 progress.advance(task)
         finally:

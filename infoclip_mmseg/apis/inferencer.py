@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -251,18 +251,25 @@ class OpenVocabInferencer:
             np.ascontiguousarray(picture.image[top:bottom, left:right, ::-1])
             for picture, ((top, bottom, left, right), _) in parts
         ]
-        packed = [self._prepare(crop, picture.name) for crop, (picture, _) in zip(crops, parts)]
+        packed = [self.prepare(crop, picture.name) for crop, (picture, _) in zip(crops, parts)]
         data = {key: [item[key] for item in packed] for key in ('inputs', 'data_samples')}
-        dtype = torch.float16 if self.device.type == 'cuda' else torch.bfloat16
-        precision = torch.autocast(self.device.type, dtype=dtype) if self.amp else nullcontext()
         names, scores = call.words.model_names, call.return_scores
-        with self._lock, torch.no_grad(), precision:
+        with self.predicting():
             self.model.set_vocabulary(names)
             batch = self.model.data_preprocessor(data, False)
             samples = self.model.predict(**batch, max_dense_classes=len(names) if scores else 0)
         return [read_maps(s, crop.shape[:2], scores) for s, crop in zip(samples, crops)]
 
-    def _prepare(self, image: NDArray[np.uint8], name: str) -> dict[str, Any]:
+    @contextmanager
+    def predicting(self) -> Iterator[None]:
+        """The model for one thread, without gradients, in the precision that was asked for."""
+        dtype = torch.float16 if self.device.type == 'cuda' else torch.bfloat16
+        precision = torch.autocast(self.device.type, dtype=dtype) if self.amp else nullcontext()
+        with self._lock, torch.no_grad(), precision:
+            yield
+
+    def prepare(self, image: NDArray[np.uint8], name: str) -> dict[str, Any]:
+        """A BGR image (h, w, 3) through the config's pipeline, reduced where it is very large."""
         height, width = image.shape[:2]
         shrink = min(1.0, (MAX_LABEL_PIXELS / (height * width)) ** 0.5)
         target = (max(1, round(height * shrink)), max(1, round(width * shrink)))

@@ -39,6 +39,7 @@ class OpenVocabHead(BaseModule):
     whole_vocabulary = False  # `probabilities` needs the scores of all words at once (softmax)
     trained = True  # whether the head has weights; without, no checkpoint is needed
     scores_words = False  # each synonym of a class may have a score of its own
+    finds_masks = False  # whether it has `segments`
     pad_len = 0  # most classes that are decoded of a view; 0: all
     class_chunk: int | None = None  # class maps worked on at a time, where chosen; 0: all
 

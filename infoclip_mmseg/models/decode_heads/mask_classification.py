@@ -86,7 +86,7 @@ class MaskClassificationHead(OpenVocabHead):
         sizes: What the segmentor tells every head; not needed here.
     """
 
-    scores_words = True
+    scores_words = finds_masks = True
 
     def __init__(
         self,

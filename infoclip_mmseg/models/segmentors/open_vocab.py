@@ -161,7 +161,7 @@ class OpenVocabSegmentor(VocabularyOwner, Student, PlainTensors, BaseSegmentor):
 
         A head that says something of every pixel says nothing of the padding.
         """
-        logits = self.decode_head(self.extract_feat(inputs), self._text())
+        logits = self.decode_head(self.extract_feat(inputs), self.embed_vocabulary())
         padded = whole_patches((inputs.shape[-2], inputs.shape[-1]), self.backbone.patch_size)
         if self.input_size is None and logits.shape[-2:] == padded:
             logits = logits[..., : inputs.shape[-2], : inputs.shape[-1]]
@@ -178,7 +178,7 @@ class OpenVocabSegmentor(VocabularyOwner, Student, PlainTensors, BaseSegmentor):
         check_labels(data_samples, self.prompts.num_classes, self.decode_head.ignore_index)
 
         # Student: image and text embeddings, logits, task loss.
-        features, text = self.extract_feat(inputs), self._text()
+        features, text = self.extract_feat(inputs), self.embed_vocabulary()
         targets = self.decode_head.targets(data_samples)
         losses = add_prefix(self.decode_head.loss(features, text, targets), 'decode')
 
@@ -222,7 +222,7 @@ class OpenVocabSegmentor(VocabularyOwner, Student, PlainTensors, BaseSegmentor):
         inference, samples = self._inference, iter(data_samples)
         for images in batches(inputs, data_samples):
             if self.test_cfg['panoptic']:
-                features, text = self.extract_feat(images), self._text()
+                features, text = self.extract_feat(images), self.embed_vocabulary()
                 fill_panoptic(self, features, text, images, [next(samples) for _ in images])
                 continue
             size = (images.shape[-2], images.shape[-1])
@@ -246,13 +246,14 @@ class OpenVocabSegmentor(VocabularyOwner, Student, PlainTensors, BaseSegmentor):
 
     def _decode(self, inputs: Tensor) -> ClassLogits:
         """As :meth:`encode_decode`, of the classes that the head decodes only."""
-        return self.decode_head.decode(self.extract_feat(inputs), self._text())
+        return self.decode_head.decode(self.extract_feat(inputs), self.embed_vocabulary())
 
     def _forward(self, inputs: Tensor, data_samples: SampleList | None = None) -> Tensor:
         """Logits (B, T, h', w') at the head's resolution."""
         return self.encode_decode(inputs)
 
-    def _text(self) -> Tensor:
+    def embed_vocabulary(self) -> Tensor:
+        """Text embeddings of the current vocabulary, as the head takes them."""
         return self.backbone.embed_prompts(self.prompts)
 
     def _at_input_size(self, inputs: Tensor) -> Tensor:

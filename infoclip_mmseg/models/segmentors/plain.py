@@ -21,7 +21,7 @@ class PlainTensors:
     encode_decode: Any
     extract_feat: Any
     probabilities: Any
-    _text: Any
+    embed_vocabulary: Any
 
     @torch.no_grad()
     def segment(
@@ -73,7 +73,7 @@ class PlainTensors:
         with evaluating(self, images, classes) as images:
             size = (images.shape[-2], images.shape[-1])
             features = self.extract_feat(images)
-            return self.decode_head.segments(features, self._text(), size, **options)
+            return self.decode_head.segments(features, self.embed_vocabulary(), size, **options)
 
     def panoptic(
         self,
