@@ -31,7 +31,8 @@ apis
 deploy demo experiments
 """
 MAX_FILES, MAX_LINES, MAX_FUNCTION = 14, 320, 50
-MAX_PACKAGE = 18_000
+# 17,831 when the rooms were made; guards against forgetting came since.
+MAX_PACKAGE = 19_000
 
 
 def rooms() -> dict[str, tuple[int, int]]:
