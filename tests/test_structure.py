@@ -31,7 +31,7 @@ apis
 deploy demo experiments
 """
 MAX_FILES, MAX_LINES, MAX_FUNCTION = 14, 320, 50
-# 17,831 when the rooms were made; the mask-classification family came since.
+# 17,831 when the rooms were made; guards against forgetting and the mask family came since.
 MAX_PACKAGE = 24_000
 
 

@@ -166,11 +166,13 @@ def _token_keys(names: Sequence[str], model: Any) -> tuple[list[tuple[bytes, ...
     prompts = build_prompts(names, model.vocabulary.templates, model.vocabulary.synonyms)
     tokenizer = model.backbone.tokenizer
     rows = np.asarray(tokenizer(list(prompts.texts)))
+    counts = prompts.word_counts or (1,) * len(names)
+    classes = np.repeat(np.arange(len(names)), counts)  # of each word that has embeddings
     encode = getattr(tokenizer, 'encode', None)
     keys: list[tuple[bytes, ...]] = [()] * len(names)
     cut: dict[str, str] = {}  # names that are cut off, as they are shown
     for text, owner, row in zip(prompts.texts, prompts.owners, rows):
-        index = owner // prompts.num_templates
+        index = int(classes[owner // prompts.num_templates])
         name, keys[index] = names[index], (*keys[index], row.tobytes())
         if row[-1] != 0 and (encode is None or len(encode(text)) + 2 > len(row)):
             cut[name] = f'{name[:60]!r}{"..." if len(name) > 60 else ""}'

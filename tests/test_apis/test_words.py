@@ -111,3 +111,15 @@ def test_ten_thousand_words(inferencer, warned):
     assert len(words.model_names) == len(words.palette) == 10_000 and not warned
     with pytest.raises(ValueError, match='65537 names are more than the 65536'):
         plan_words([f'thing {i}' for i in range(65_537)], None, inferencer.model)
+
+
+@pytest.mark.parametrize('synonyms', ['first', 'average', 'max'])
+def test_synonyms_belong_to_their_class(inferencer, warned, monkeypatch, synonyms):
+    """Also where each has its own embedding; a class is told from others by all that is read."""
+    monkeypatch.setattr(inferencer.model.vocabulary, 'synonyms', synonyms)
+    words = plan_words(
+        ['car, automobile', 'tree', 'Car,  Automobile', 'car, bus'], None, inferencer.model
+    )
+    same = [0, 1, 0, 0] if synonyms == 'first' else [0, 1, 0, 2]
+    assert words.owners.tolist() == same
+    assert len(warned) == 1 and "'Car,  Automobile'" in warned[0]
