@@ -20,6 +20,17 @@ Targets = Sequence[tuple[Tensor, Tensor]]
 """Of each image its labels (n,), int64, and masks (n, h, w), float of 0 and 1."""
 
 
+def average_over_ranks(value: Tensor) -> Tensor:
+    """Mean over ranks of a tensor without gradient.
+
+    A loss that every rank divides by it becomes, averaged by DDP, that of one process with the
+    joint batch.
+    """
+    value = value.detach().clone()
+    all_reduce(value)
+    return value / get_world_size()
+
+
 def label_targets(labels: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
     """Targets of a label map (h, w): a mask of each class that it holds, ascending."""
     present = labels.unique()
@@ -52,8 +63,8 @@ def mask_aware_loss(logits: Tensor, masks: Tensor, targets: Targets) -> Tensor:
     """Class probabilities should rank masks as their overlap does (MAFT+, arXiv 2408.00744).
 
     For each target: SmoothL1 between the probabilities of its class over the masks and its
-    normalised soft IoU with them; the mean over targets and masks, a scalar. Gradient reaches the
-    logits only. Without any target it is 0.
+    normalised soft IoU with them; the mean over targets, of all ranks, and masks, a scalar.
+    Gradient reaches the logits only. Without any target it is 0.
 
     Args:
         logits: (B, Q, T), without void.
@@ -72,9 +83,11 @@ def mask_aware_loss(logits: Tensor, masks: Tensor, targets: Targets) -> Tensor:
             )[0]
             wanted.append(normalised_soft_iou(resized, truth.to(resized))[1])
             given.append(probability[:, labels].T)
+        count = average_over_ranks(logits.new_tensor(float(sum(map(len, wanted)))))
         if not wanted:
             return logits.sum() * 0
-        return F.smooth_l1_loss(torch.cat(given), torch.cat(wanted))
+        total = F.smooth_l1_loss(torch.cat(given), torch.cat(wanted), reduction='sum')
+        return total / (count * logits.shape[1])
 
 
 @MODELS.register_module()
@@ -160,12 +173,25 @@ class Mask2FormerCriterion(nn.Module):
         parts: Any = modeling_mask2former
 
         class Criterion(parts.Mask2FormerLoss):
-            """Its count of targets is averaged over ranks whatever launched them."""
+            """What it divides by is averaged over ranks, whatever launched them."""
 
             def get_num_masks(self, class_labels: Any, device: torch.device) -> Tensor:
                 count = torch.tensor(float(sum(map(len, class_labels))), device=device)
-                all_reduce(count)
-                return (count / get_world_size()).clamp(min=1)
+                return average_over_ranks(count).clamp(min=1)
+
+            def loss_labels(
+                self, class_queries_logits: Any, class_labels: Any, indices: Any
+            ) -> Any:
+                """Cross-entropy over queries, void where nothing is matched, weighted mean."""
+                logits = class_queries_logits.transpose(1, 2)
+                place = self._get_predictions_permutation_indices(indices)
+                matched = [labels[j] for labels, (_, j) in zip(class_labels, indices)]
+                target = torch.full_like(logits[:, 0], self.num_labels, dtype=torch.long)
+                target[place] = torch.cat(matched)
+                weight = self.empty_weight.to(logits)
+                total = F.cross_entropy(logits, target, weight, reduction='sum')
+                weights = average_over_ranks(weight[target].sum())
+                return dict(loss_cross_entropy=total / weights)
 
         config = parts.Mask2FormerConfig(
             class_weight=self.weights['ce'],
