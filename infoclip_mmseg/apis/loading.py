@@ -15,6 +15,7 @@ from mmengine.registry import DefaultScope
 from mmseg.registry import MODELS, TRANSFORMS
 from torch import Tensor
 
+from infoclip_mmseg.datasets.vocabularies import read_seen_classes
 from infoclip_mmseg.models.backbones.weights import is_file_name
 from infoclip_mmseg.models.segmentors.open_vocab import OpenVocabSegmentor
 from infoclip_mmseg.utils.checkpoint_files import check_state_dict, load_checkpoint_file
@@ -110,6 +111,7 @@ def load_segmentor(
     the pretrained CLIP of the config, and a file may hold a CLIP's weights only.
     """
     model = build_segmentor(cfg)
+    read_seen_classes(model)
     checkpoint = {} if weights is None else load_checkpoint_file(weights)
     state = checkpoint.get('state_dict', checkpoint)
     bare = not model.decode_head.trained

@@ -95,6 +95,13 @@ def load_vocabulary(path: str | Path) -> list[str]:
     return names
 
 
+def read_seen_classes(model: Any) -> None:
+    """Read the vocabulary that a head's ensemble names for the seen classes, where it names one."""
+    ensemble = getattr(getattr(model, 'decode_head', None), 'ensemble', None)
+    if ensemble and isinstance(ensemble.get('seen'), str):
+        ensemble['seen'] = load_vocabulary(ensemble['seen'])
+
+
 def check_several_classes(names: Sequence[str], owner: str) -> None:
     """Raise a ValueError, which names the owner, for a single class.
 

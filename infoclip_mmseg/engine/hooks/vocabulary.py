@@ -12,7 +12,11 @@ from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
 from infoclip_mmseg.datasets.label_maps import IGNORED_8, numberings_of
-from infoclip_mmseg.datasets.vocabularies import check_several_classes, load_vocabulary
+from infoclip_mmseg.datasets.vocabularies import (
+    check_several_classes,
+    load_vocabulary,
+    read_seen_classes,
+)
 from infoclip_mmseg.engine.hooks.census import LabelCensus
 from infoclip_mmseg.engine.launch import unwrap_segmentor
 from infoclip_mmseg.utils.files import first_few
@@ -127,6 +131,7 @@ class VocabularyHook(Hook):
             )
         check_several_classes(names, type(dataset).__name__)
         model = unwrap_segmentor(runner.model, 'set_vocabulary')
+        read_seen_classes(model)
         ignore_index = getattr(dataset, 'metainfo', {}).get('ignore_index')
         things = getattr(dataset, 'metainfo', {}).get('things')
         model.set_vocabulary(names, palette, ignore_index, things)

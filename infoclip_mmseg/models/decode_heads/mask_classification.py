@@ -76,7 +76,8 @@ class MaskClassificationHead(OpenVocabHead):
         proposals: :class:`Mask2FormerProposals`; its ``in_channels`` are filled in.
         transfer: :class:`ContentDependentTransfer`, or None: words are the same for all images.
         ensemble: ``alpha`` and ``beta``, the exponents of the out-of-vocabulary probabilities for
-            seen and for other classes, and ``seen``, the names of the training vocabulary; None
+            seen and for other classes, and ``seen``, the names of the training vocabulary, which
+            :class:`~infoclip_mmseg.engine.VocabularyHook` reads where a vocabulary is named; None
             takes these probabilities alone, as MAFT+ does.
         loss_masks: Criterion of masks and in-vocabulary classes.
         loss_mask_aware: :class:`MaskAwareLoss` of the out-of-vocabulary logits, or None: CLIP does
@@ -168,6 +169,11 @@ class MaskClassificationHead(OpenVocabHead):
 
     def _exponents(self, like: Tensor) -> Tensor:
         assert self.ensemble is not None
+        if isinstance(self.ensemble['seen'], str):
+            raise RuntimeError(
+                f'the seen classes {self.ensemble["seen"]!r} were not read: add '
+                'dict(type="VocabularyHook") to custom_hooks, or give a list of names'
+            )
         known = {word for name in self.ensemble['seen'] for word in split_synonyms(name)}
         alpha, beta = self.ensemble['alpha'], self.ensemble['beta']
         values = [beta if known.isdisjoint(split_synonyms(n)) else alpha for n in self.names]

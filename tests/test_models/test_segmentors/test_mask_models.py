@@ -11,6 +11,8 @@ from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
+from infoclip_mmseg.datasets.vocabularies import read_seen_classes
+
 CLASSES = ['wall', 'sky, clouds', 'tree', 'cat']
 TEACHER = [dict(type='RepresentationCompensationLoss', compares='trunk')]
 
@@ -191,3 +193,17 @@ def test_infoclip_meets_maft_plus(toy_cfg):
     assert {'loss_ib', 'loss_mi', 'loss_rc', 'decode.loss_mask_aware'} <= losses.keys()
     losses['loss_mi'].backward()
     assert model.backbone.clip.visual.trunk.stem[0].weight.grad.abs().max() > 0
+
+
+def test_seen_classes_of_a_vocabulary(toy_cfg):
+    """FC-CLIP trusts CLIP less for words that it was trained on."""
+    ensemble = dict(alpha=0.4, beta=0.8, seen='voc20')
+    head = dict(transfer=None, loss_mask_aware=None, ensemble=ensemble)
+    model = build(toy_cfg, head, backbone=dict(finetune='frozen')).eval()
+    model.set_vocabulary(['sofa, cat', 'violin', 'bus'])
+    images = torch.rand(1, 3, 64, 96) * 255
+    with pytest.raises(RuntimeError, match="seen classes 'voc20' were not read"):
+        model.segment(images, mode='whole')
+    read_seen_classes(model)
+    assert model.decode_head._exponents(images).tolist() == pytest.approx([0.4, 0.8, 0.4])
+    assert model.segment(images, mode='whole').isfinite().all()
