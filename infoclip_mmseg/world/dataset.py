@@ -95,8 +95,14 @@ class ComposedWorldDataset(BaseSegDataset):
             classes = (*classes, *distractor_names(self.spec, num_distractors))
         colours, others = dict(zip(every, world_palette(self.spec))), make_palette(len(classes))
         palette = [colours.get(name, other) for name, other in zip(classes, others)]
-        meta = {'classes': classes, 'palette': palette, 'seen_classes': seen, **(metainfo or {})}
+        things = [
+            classes.index(name) for name in every[len(self.spec.grounds) :] if name in classes
+        ]
+        known: dict[str, Any] = dict(classes=classes, palette=palette, seen_classes=seen)
+        known['things'] = things
+        meta = {**known, **(metainfo or {})}
         kinds = [step.get('type') if isinstance(step, dict) else None for step in pipeline]
+        self.panoptic = 'PackPanopticInputs' in kinds
         steps = [step for step, kind in zip(pipeline, kinds) if kind not in LOADING_STEPS]
         usual = dict(data_prefix=dict(img_path='', seg_map_path=''), img_suffix='.png')
         super().__init__(metainfo=meta, pipeline=steps, **{**usual, **kwargs})
@@ -127,13 +133,38 @@ class ComposedWorldDataset(BaseSegDataset):
         """Label map (H, W) of a scene in this data set's vocabulary, 255 outside of it."""
         return self.lookup[scene.labels]
 
+    def segments_of(self, scene: Scene) -> tuple[NDArray[np.uint16], list[dict[str, Any]]]:
+        """Id map (H, W) of a scene, 0 outside of the vocabulary, and its segments.
+
+        Objects are things, each ground is stuff; ``id`` counts from 1.
+        """
+        labels, owners = self.labels_of(scene).astype(np.int64), scene.owners.astype(np.int64)
+        keys = np.where(owners >= 0, owners + IGNORED + 1, labels)  # of objects behind the grounds'
+        keys[labels == IGNORED] = -1
+        values, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+        outside = int(values[0] == -1)
+        ids = inverse.reshape(keys.shape) + (1 - outside)
+        segments = [
+            dict(id=number, label=int(labels.flat[place]), is_thing=bool(value > IGNORED))
+            for number, (value, place) in enumerate(
+                zip(values[outside:].tolist(), first[outside:].tolist()), 1
+            )
+        ]
+        return ids.astype(np.uint16), segments
+
     def get_data_info(self, idx: int) -> dict:
-        """The entry of item ``idx`` with ``img`` (H, W, 3), BGR 0..255, and ``gt_seg_map``."""
+        """The entry of item ``idx`` with ``img`` (H, W, 3), BGR 0..255, and ``gt_seg_map``.
+
+        With ``PackPanopticInputs`` in the pipeline also ``gt_panoptic`` and ``gt_segments``.
+        """
         info = super().get_data_info(idx)
         scene = self.scene(info['scene'])
         info['img'] = np.ascontiguousarray(scene.image[..., ::-1])
         info['gt_seg_map'] = self.labels_of(scene)
         info['seg_fields'] = ['gt_seg_map']
+        if self.panoptic:
+            info['gt_panoptic'], info['gt_segments'] = self.segments_of(scene)
+            info['seg_fields'].append('gt_panoptic')
         info['img_shape'] = info['ori_shape'] = scene.labels.shape
         return info
 

@@ -128,3 +128,27 @@ def test_the_colour_of_a_pixel_does_not_tell_its_class():
     iou = 100 * both / either
     assert iou[6:].mean() < 20
     assert (guess == truth).mean() > 0.15  # it is not a broken classifier either
+
+
+@pytest.mark.parametrize('vocabulary', ['all', 'seen'])
+def test_panoptic_ground_truth(vocabulary):
+    """Objects are things, each by itself; each ground is one stuff segment."""
+    pack = [dict(type='PackPanopticInputs')]
+    dataset = ComposedWorldDataset(length=6, split='val', vocabulary=vocabulary, pipeline=pack)
+    names, things = dataset.metainfo['classes'], dataset.metainfo['things']
+    assert [names[i] for i in things] == [n for n in names if n.endswith(' object')]
+    for index in range(6):
+        scene, sample = dataset.scene(index), dataset[index]['data_samples']
+        ids, labels = sample.gt_panoptic.data[0].numpy(), sample.gt_sem_seg.data[0].numpy()
+        assert set(np.unique(ids)) - {0} == {s['id'] for s in sample.gt_segments}
+        assert ((ids == 0) == (labels == 255)).all()
+        for segment in sample.gt_segments:
+            inside = ids == segment['id']
+            assert (labels[inside] == segment['label']).all()
+            assert segment['is_thing'] is (segment['label'] in things)
+            owners = np.unique(scene.owners[inside])
+            assert len(owners) == 1 and (owners[0] >= 0) is np.bool_(segment['is_thing'])
+        stuff = [s['label'] for s in sample.gt_segments if not s['is_thing']]
+        assert len(set(stuff)) == len(stuff)
+    plain = ComposedWorldDataset(length=1, pipeline=[dict(type='PackSegInputs')])
+    assert 'gt_panoptic' not in plain[0]['data_samples']
