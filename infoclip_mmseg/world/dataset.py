@@ -98,9 +98,8 @@ class ComposedWorldDataset(BaseSegDataset):
         things = [
             classes.index(name) for name in every[len(self.spec.grounds) :] if name in classes
         ]
-        known: dict[str, Any] = dict(classes=classes, palette=palette, seen_classes=seen)
-        known['things'] = things
-        meta = {**known, **(metainfo or {})}
+        meta: dict[str, Any] = dict(classes=classes, palette=palette, seen_classes=seen)
+        meta.update(things=things, **(metainfo or {}))
         kinds = [step.get('type') if isinstance(step, dict) else None for step in pipeline]
         self.panoptic = 'PackPanopticInputs' in kinds
         steps = [step for step, kind in zip(pipeline, kinds) if kind not in LOADING_STEPS]
