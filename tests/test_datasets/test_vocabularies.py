@@ -16,7 +16,7 @@ from mmseg.datasets import (
 
 from infoclip_mmseg.datasets.benchmarks import BENCHMARKS
 from infoclip_mmseg.datasets.vocabularies import load_vocabulary, shipped_vocabularies
-from infoclip_mmseg.models.text.prompts import check_names
+from infoclip_mmseg.models.text.prompts import check_names, split_synonyms
 
 SIZES = dict(ade150=150, ade847=847, coco=171, pc459=459, pc59=59, voc20=20, voc20b=59)
 CLEARCLIP = dict(
@@ -31,6 +31,16 @@ CLEARCLIP = dict(
 )
 SIZES |= {f'clearclip_{name}': size for name, size in CLEARCLIP.items()}
 SIZES |= dict(sclip_voc21=21, sclip_coco_object=81)
+MAFTP = {  # classes, and names with synonyms
+    'ade150': (150, 403),
+    'ade847': (847, 1342),
+    'coco': (171, 328),
+    'coco_panoptic': (133, 254),
+    'pc459': (459, 559),
+    'pc59': (59, 160),
+    'voc20': (20, 79),
+}
+SIZES |= {f'maftp_{name}': size for name, (size, _) in MAFTP.items()}
 
 
 def test_the_shipped_lists_and_their_sizes():
@@ -38,6 +48,12 @@ def test_the_shipped_lists_and_their_sizes():
     assert set(shipped_vocabularies()) == SIZES.keys() | of_records
     for name, size in SIZES.items():
         assert len(check_names(load_vocabulary(name))) == size
+
+
+@pytest.mark.parametrize('name', MAFTP)
+def test_names_of_maft_plus(name):
+    names = load_vocabulary(f'maftp_{name}')
+    assert sum(len(split_synonyms(text)) for text in names) == MAFTP[name][1]
 
 
 @pytest.mark.parametrize(
@@ -113,7 +129,7 @@ def test_entries_of_the_large_lists(name, index, expected):
 
 def test_an_unknown_name_tells_the_known_ones():
     with pytest.raises(
-        FileNotFoundError, match="'ade848' does not exist.*ade150, ade847, .*coco, pc459"
+        FileNotFoundError, match="'ade848' does not exist.*ade150, ade847, .*coco, maftp_.*pc459"
     ):
         load_vocabulary('ade848')
 
