@@ -223,7 +223,7 @@ def _find_problems(name: str, dataset: Mapping[str, Any]) -> Iterator[str]:
         path = os.path.join(root, ann_file)
         if not os.path.exists(path):
             yield f'{name}.ann_file={ann_file!r}: no file {path}'
-        elif not own and os.path.isfile(path) and Path(path).read_bytes()[:3] == codecs.BOM_UTF8:
+        elif not own and os.path.isfile(path) and _begins_with_mark(path):
             yield (
                 f'{name}.ann_file={ann_file!r}: {path} begins with a byte order mark, which would '
                 'become part of the first name; save it as UTF-8 without one'
@@ -255,6 +255,11 @@ def _find_problems(name: str, dataset: Mapping[str, Any]) -> Iterator[str]:
 
 def _is_remote(path: str) -> bool:
     return '://' in path or path.startswith('s3:')
+
+
+def _begins_with_mark(path: str) -> bool:
+    with open(path, 'rb') as file:
+        return file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
 
 
 def _class_of(dataset: Mapping[str, Any]) -> type:

@@ -142,10 +142,12 @@ def test_partial_file_that_is_too_long(server, tmp_path):
     (tmp_path / 'downloads').mkdir()
     (tmp_path / 'downloads/file.zip.part').write_bytes(DATA + b'x')
     fetch(source(server), tmp_path)
+    assert [ask for _, ask in server.requests] == [f'bytes={len(DATA) + 1}-', None]
 
 
 def test_second_address(server, tmp_path):
     fetch(source(server, '/missing', '/file'), tmp_path)
+    assert server.requests == [('/missing', None), ('/file', None)]
 
 
 def test_no_address_answers(server, tmp_path):
