@@ -44,7 +44,7 @@ class ComposedWorldDataset(BaseSegDataset):
         vocabulary: 'all' classes; only 'seen' ones, others become 255; or with 'distractors', names
             that never occur.
         num_distractors: How many of these.
-        domain: 'base' or 'shifted'.
+        domain: One of :data:`~infoclip_mmseg.world.render.DOMAINS`.
         seed: Of the scenes.
         spec: Overrides of the world, see :class:`~infoclip_mmseg.world.WorldSpec`.
         kwargs: As in ``BaseSegDataset``: ``pipeline``, ``indices``, ``test_mode`` and so on.

@@ -26,7 +26,7 @@ from torch.utils.data import Dataset
 from infoclip_mmseg.models.backbones.dual_encoder import CLIPDualEncoder
 from infoclip_mmseg.models.backbones.weights import TOKEN_ROWS, TOKEN_TABLE
 from infoclip_mmseg.models.distillation.distiller import Distiller, Student
-from infoclip_mmseg.world import WorldSpec, caption, render_scene, scene_rng
+from infoclip_mmseg.world import DOMAINS, WorldSpec, caption, render_scene, scene_rng
 
 MAX_LOGIT_SCALE = math.log(100)
 """CLIP's bound on the logarithm of the inverse temperature (arXiv 2103.00020, section 2.5)."""
@@ -48,6 +48,7 @@ class CaptionedViewsDataset(Dataset):
         named: Side of a view to how many classes its caption names at most; 4 where it is not
             given. Captions of close-ups name their one subject.
         spec: Overrides of the world's attributes, see :class:`~infoclip_mmseg.world.WorldSpec`.
+        domain: One of :data:`~infoclip_mmseg.world.render.DOMAINS`.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class CaptionedViewsDataset(Dataset):
         size: Sequence[int] = (64, 64),
         named: dict[int, int] | None = None,
         spec: dict | None = None,
+        domain: str = 'base',
     ) -> None:
         self.views = {int(side): int(count) for side, count in views.items()}
         if not self.views or max(self.views) > min(size):
@@ -66,7 +68,7 @@ class CaptionedViewsDataset(Dataset):
             )
         self.length, self.seed, self.size = length, seed, (size[0], size[1])
         self.named = {int(side): count for side, count in (named or {}).items()}
-        self.spec = WorldSpec(**(spec or {}))
+        self.spec, self.domain = WorldSpec(**(spec or {})), DOMAINS[domain]
 
     def __len__(self) -> int:
         return self.length
@@ -74,7 +76,7 @@ class CaptionedViewsDataset(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         """``images``: size to uint8 RGB (n, s, s, 3); ``texts``: size to n captions."""
         rng = scene_rng(self.seed, 'pretrain', index)
-        scene = render_scene(rng, self.size, self.spec)
+        scene = render_scene(rng, self.size, self.spec, domain=self.domain)
         images, texts = {}, {}
         for side, count in self.views.items():
             corners = [self._corner(rng, scene, side, number) for number in range(count)]

@@ -50,7 +50,8 @@ def test_first_command_compares_and_draws(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     rows = [line for line in done.stdout.splitlines() if line.startswith('│ ')]
     names = [row.split('│')[1].strip() for row in rows]
-    assert names == ['zero-shot CLIP', 'CAT-Seg', 'InfoCLIP']
+    trained = ['CAT-Seg, no guard', 'InfoCLIP, published', 'InfoCLIP-CS, guarded']
+    assert names == ['zero-shot CLIP', *trained]
     zero_shot = [float(cell) for cell in rows[0].split('│')[2:-1]]
     assert min(zero_shot) > 50, 'the committed CLIP reads the world'
     folder = tmp_path / 'work_dirs/world'
@@ -58,10 +59,10 @@ def test_first_command_compares_and_draws(tmp_path):
         pixels = np.array(Image.open(folder / name).convert('RGB'))
         assert min(pixels.shape[:2]) > 300 and len(np.unique(pixels)) > 50
         assert str(folder.relative_to(tmp_path) / name) in done.stdout
-    assert {path.name for path in folder.iterdir()} >= {'catseg', 'infoclip', 'zero_shot'}
+    assert {path.name for path in folder.iterdir()} >= {'catseg', 'infoclip', 'infoclip_cs'}
     # It speaks to a person: the framework's logs are in a file.
     assert len(done.stdout.splitlines()) + len(done.stderr.splitlines()) <= 60
-    for step in ('zero-shot CLIP: test', 'CAT-Seg: training', 'InfoCLIP: training'):
+    for step in ('zero-shot CLIP: test', *(f'{name}: training' for name in trained)):
         assert step in done.stdout
     assert 'mmengine - INFO' not in done.stdout
     assert 'mmengine - INFO' in (folder / 'quickstart.log').read_text(encoding='utf-8')

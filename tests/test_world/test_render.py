@@ -96,6 +96,17 @@ def test_the_shifted_domain_is_darker_and_noisier():
     assert np.mean(shifted) < 0.85 * np.mean(base)
 
 
+def test_the_large_domain_is_the_base_at_twice_the_size():
+    def covered(size, name):
+        scenes = [scene(index, size, domain=DOMAINS[name]) for index in range(30)]
+        counts = [len(np.unique(drawn.owners)) for drawn in scenes]
+        return np.mean([(drawn.owners >= 0).mean() for drawn in scenes]), np.mean(counts)
+
+    base, large = covered((64, 64), 'base'), covered((128, 128), 'large')
+    np.testing.assert_allclose(large, base, rtol=0.12)
+    assert covered((128, 128), 'base')[1] > 2 * large[1]
+
+
 @pytest.mark.parametrize('shape', SHAPES)
 def test_outlines_are_different(shape):
     grid = np.linspace(-1.5, 1.5, 61, dtype=np.float32)
