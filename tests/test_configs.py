@@ -172,9 +172,10 @@ def test_pretraining_builds(path):
     cfg = load(path)
     cfg.train_dataloader.dataset.length = 1
     assert len(DATASETS.build(cfg.train_dataloader.dataset)) == 1
-    views = dict(pretrain_1_contrast={8, 16, 32}, pretrain_2_dense={64})[path.stem]
+    stage = path.stem.replace('convnext_', '')
+    views = dict(pretrain_1_contrast={8, 16, 32}, pretrain_2_dense={64})[stage]
     if path.parent.name == 'shapes':
-        views = dict(pretrain_1_contrast={32, 64, 128}, pretrain_2_dense={128})[path.stem]
+        views = dict(pretrain_1_contrast={32, 64, 128}, pretrain_2_dense={128})[stage]
     assert set(cfg.train_dataloader.dataset.views) == views
     build_optim_wrapper(MODELS.build(cfg.model), cfg.optim_wrapper)
     assert [HOOKS.build(hook) for hook in cfg.custom_hooks]
