@@ -190,40 +190,64 @@ class MaskClassificationHead(OpenVocabHead):
         """The maps as they are, float32."""
         return logits.float()
 
-    def segments(
-        self, features: ImageFeatures, text: Tensor, size: Size, **options: Any
-    ) -> list[tuple[Tensor, list[Segment]]]:
-        """Id map (h, w) and segments of each image; see :func:`panoptic_segments`.
+    def classified_masks(
+        self,
+        features: ImageFeatures,
+        text: Tensor,
+        size: Size,
+        out_sizes: Sequence[Size] | None = None,
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Of each image the log probabilities (Q, T + 1) of its masks and these (Q, h, w), logits.
 
         Args:
             features, text: As for :meth:`decode`.
             size: Height and width of the images without their padding.
-            **options: ``task``: 'panoptic', or 'instance' with an empty id map and segments that
-                have a ``mask``; ``things``: indices of the classes whose masks stay apart;
-                ``score`` and ``overlap`` in place of the head's; ``top``, see :func:`instances`;
-                ``out_sizes``, height and width of each result in place of the image's.
+            out_sizes: Height and width of each result in place of ``size``.
         """
-        options = dict(options)
-        task, things = options.pop('task', 'panoptic'), options.pop('things', ())
+        classes, masks = self.classify(features, text)
+        masks = resize(masks, _image_size(features))[..., : size[0], : size[1]]
+        sizes = out_sizes or [size] * len(masks)
+        return [(c, resize(m[None], s)[0]) for c, m, s in zip(classes, masks, sizes)]
+
+    def segments_of(
+        self,
+        classes: Tensor,
+        masks: Tensor,
+        task: str = 'panoptic',
+        things: Sequence[int] = (),
+        **options: Any,
+    ) -> tuple[Tensor, list[Segment]]:
+        """Id map (h, w) and segments of an image; see :func:`panoptic_segments`.
+
+        Args:
+            classes, masks: As :meth:`classified_masks` gives them.
+            task: 'panoptic', or 'instance' with an empty id map and segments that have a ``mask``.
+            things: Indices of the classes whose masks stay apart.
+            **options: ``score`` and ``overlap`` in place of the head's; ``top``, see
+                :func:`instances`.
+        """
         if task not in TASKS:
             raise ValueError(f'task must be one of {TASKS}, got {task!r}')
         wrong = [index for index in things if not 0 <= index < self.num_classes]
         if wrong:
             raise ValueError(f'things {wrong} are no class: the vocabulary has {self.num_classes}')
-        classes, masks = self.classify(features, text)
-        masks = resize(masks, _image_size(features))[..., : size[0], : size[1]]
-        out_sizes = options.pop('out_sizes', None) or [size] * len(masks)
-        each = [(c, resize(m[None], s)[0]) for c, m, s in zip(classes, masks, out_sizes)]
         if task == 'panoptic':
             thresholds = {'score': self.score, 'overlap': self.overlap, **options}
-            return [panoptic_segments(c, m, things, **thresholds) for c, m in each]
-        return [
-            (
-                m.new_zeros(m.shape[-2:], dtype=torch.long),
-                instances(c, m, things or None, **options),
-            )
-            for c, m in each
-        ]
+            return panoptic_segments(classes, masks, things, **thresholds)
+        empty = masks.new_zeros(masks.shape[-2:], dtype=torch.long)
+        return empty, instances(classes, masks, things or None, **options)
+
+    def segments(
+        self,
+        features: ImageFeatures,
+        text: Tensor,
+        size: Size,
+        out_sizes: Sequence[Size] | None = None,
+        **options: Any,
+    ) -> list[tuple[Tensor, list[Segment]]]:
+        """:meth:`segments_of` each image of :meth:`classified_masks`."""
+        each = self.classified_masks(features, text, size, out_sizes)
+        return [self.segments_of(classes, masks, **options) for classes, masks in each]
 
     # Training -----------------------------------------------------------------------------------
 

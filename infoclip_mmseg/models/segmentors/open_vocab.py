@@ -68,7 +68,7 @@ class OpenVocabSegmentor(VocabularyOwner, Student, PlainTensors, BaseSegmentor):
             size that the pipeline gives it; ``window`` and ``stride`` in pixels) or 'whole'.
             ``view_batch_size`` (None: 1 on a CPU, else 4). Predictions hold a map of every class
             only where there are at most ``max_dense_classes``. ``panoptic``: predictions are
-            segments, of a head that finds masks; ``things`` of the data set stay apart.
+            segments and labels, of a head that finds masks; ``things`` of the data set stay apart.
         train_cfg: Not used; mmseg passes it.
         data_preprocessor: Usually :class:`OpenVocabDataPreProcessor`. Mean and standard deviation
             are those that open_clip has for the weights' tag, and need not be given.
@@ -210,8 +210,8 @@ class OpenVocabSegmentor(VocabularyOwner, Student, PlainTensors, BaseSegmentor):
             The samples with ``pred_sem_seg`` (1, h, w), ``pred_probability`` (1, h, w) of the
             class that won, and ``seg_logits`` (T, h, w), which here are probabilities. The last is
             left out where the vocabulary has more than ``max_dense_classes`` words. With
-            ``test_cfg.panoptic`` in their place ``pred_panoptic`` (1, h, w), ids, and
-            ``pred_segments``.
+            ``test_cfg.panoptic`` they have ``pred_panoptic`` (1, h, w), ids, ``pred_segments``
+            and ``pred_sem_seg``.
         """
         if data_samples is None:
             data_samples = [SegDataSample() for _ in inputs]
