@@ -1,5 +1,5 @@
 # The harder world: classes also have a shape, scenes of 128 x 128 pixels. First stage of its CLIP.
-# python tools/pretrain_clip.py configs/world/shapes/pretrain_*.py --work-dir work_dirs/pretrain_shapes
+# python tools/pretrain_clip.py configs/world/shapes/pretrain_{1_contrast,2_dense}.py
 _base_ = ['../pretrain_1_contrast.py']
 model = dict(
     backbone=dict(model_name=dict(vision_cfg=dict(image_size=128, patch_size=16))),
