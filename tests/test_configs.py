@@ -23,13 +23,23 @@ from infoclip_mmseg.world.attributes import WorldSpec, distractor_names
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted(p for p in (ROOT / 'configs').rglob('*.py') if '_base_' not in p.parts)
+MASK_METHODS = {  # by file: CLIP trains, with a transfer or not, and the distillation's losses
+    'fcclip': (False, False, []),
+    'maftp': (True, True, ['RepresentationCompensationLoss']),
+    'maftp_no_rc': (True, True, []),
+    'maftp_no_cdt': (True, False, ['RepresentationCompensationLoss']),
+    'infoclip_maftp': (True, True, ['InfoBottleneckLoss', 'MITransferLoss']),
+}
 PRETRAINING = [path for path in CONFIGS if path.stem.startswith('pretrain')]
 ABLATIONS = [path for path in CONFIGS if path.stem.startswith('ablation')]
 STUDY = [path for path in CONFIGS if path.parent.name == 'study']
 COMPOSED = [path for path in CONFIGS if path.parent.name == 'compose']  # test_compose_configs.py
 SEGMENTORS = [path for path in CONFIGS if path not in (*PRETRAINING, *ABLATIONS, *COMPOSED, *STUDY)]
 TRAINED_ABLATIONS = [path for path in ABLATIONS if path.stem != 'ablation_dense_modes']
-WORLD = [path for path in SEGMENTORS if path.parent.name == 'world']
+WORLD_MASKS = [
+    path for path in SEGMENTORS if path.parent.name == 'world' and path.stem in MASK_METHODS
+]
+WORLD = [p for p in SEGMENTORS if p.parent.name == 'world' and p not in WORLD_MASKS]
 CLEARCLIP = [path for path in SEGMENTORS if path.parent.name == 'clearclip']
 RUNS = sorted((ROOT / 'configs').glob('*.py'))
 DATA_ROOTS = {
@@ -198,6 +208,24 @@ def test_rows_of_the_composed_world_differ_in_the_method_only(path):
     assert cfg.model.decode_head == base.model.decode_head
     assert cfg.optim_wrapper.clip_grad['scope'] == [['clip', 'head'], ['lpam']]
     assert (cfg.model.get('neck') is not None, losses_of(cfg)) == {**METHODS, **GUARDED}[path.stem]
+
+
+@pytest.mark.parametrize('path', WORLD_MASKS, ids=name_of)
+def test_mask_models_of_the_composed_world_differ_in_the_method_only(path):
+    lines = path.read_text().splitlines()
+    assert len(lines) < 20
+    assert lines[1] == f'# python tools/train.py configs/world/{path.name}'
+    cfg, base = load(path), load(path.with_name('maftp.py'))
+    same = ('test_dataloader', 'test_evaluator', 'train_dataloader', 'optim_wrapper', 'train_cfg')
+    for key in (*same, 'param_scheduler', 'randomness'):
+        assert cfg[key] == base[key]
+    assert cfg.model.decode_head.proposals == base.model.decode_head.proposals
+    trains = cfg.model.backbone.finetune == 'trunk'
+    transfer = cfg.model.decode_head.transfer is not None
+    assert (trains, transfer, losses_of(cfg)) == MASK_METHODS[path.stem]
+    assert trains is (cfg.model.decode_head.loss_mask_aware is not None)
+    taught = any(hook.type == 'FrozenTeacherHook' for hook in cfg.custom_hooks)
+    assert taught is bool(losses_of(cfg))
 
 
 def test_the_rivals_of_table_2_are_there():

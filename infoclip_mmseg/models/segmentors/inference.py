@@ -136,7 +136,7 @@ def fill_panoptic(
     images: Tensor,
     samples: Sequence[SegDataSample],
 ) -> None:
-    """Put id maps, segments and labels of images (B, 3, h, w) at their original sizes into samples."""
+    """Put id maps, segments and labels of images (B, 3, h, w) into samples, at original sizes."""
     things = (model.vocabulary.meta or {}).get('things') or ()
     size = (images.shape[-2], images.shape[-1])
     sizes = [sample.metainfo.get('ori_shape', size)[:2] for sample in samples]
