@@ -15,6 +15,8 @@ from torch import Tensor
 from infoclip_mmseg.models.backbones.dual_encoder import ImageFeatures
 from infoclip_mmseg.models.decode_heads.base import OpenVocabHead
 from infoclip_mmseg.models.layers.cost_volume import ClassLogits
+from infoclip_mmseg.models.layers.mask_pooling import semantic_map
+from infoclip_mmseg.models.segmentors.oracle import check_oracle
 from infoclip_mmseg.models.segmentors.vocabulary import Vocabulary
 from infoclip_mmseg.models.views.class_maps import FLIP_AXES, Labeller, class_maps
 from infoclip_mmseg.models.views.windows import (
@@ -35,7 +37,11 @@ DEFAULT_TEST_CFG = dict(
     view_batch_size=None,
     max_dense_classes=1024,
     panoptic=False,
+    oracle=None,
 )
+
+ROWS = 128
+"""Of a semantic map that is made at a time of many masks and classes."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,7 @@ class Inference:
         if mode not in MODES:
             raise ValueError(f'mode must be one of {MODES}, got {mode!r}')
         self.head.check_mode(mode)
+        check_oracle(self.test_cfg['oracle'], self.head, mode)
         if mode == 'windows' and 'stride' not in self.test_cfg:
             raise ValueError(
                 "mode 'windows' needs a stride in pixels, for example "
@@ -132,16 +139,21 @@ def fill_panoptic(
     images: Tensor,
     samples: Sequence[SegDataSample],
 ) -> None:
-    """Put id maps at the original sizes of images (B, 3, h, w), and segments, into samples."""
+    """Put id maps, segments and labels of images (B, 3, h, w) into samples, at original sizes."""
     things = (model.vocabulary.meta or {}).get('things') or ()
     size = (images.shape[-2], images.shape[-1])
     sizes = [sample.metainfo.get('ori_shape', size)[:2] for sample in samples]
-    results = model.decode_head.segments(features, text, size, out_sizes=sizes, things=things)
-    for sample, (ids, segments) in zip(samples, results):
+    head = model.decode_head
+    each = head.classified_masks(features, text, size, sizes)
+    for sample, (classes, masks) in zip(samples, each):
         flip = sample.metainfo['flip_direction'] if sample.metainfo.get('flip') else None
-        ids = ids if flip is None else ids.flip(FLIP_AXES[flip])
+        masks = masks if flip is None else masks.flip(FLIP_AXES[flip])
+        ids, segments = head.segments_of(classes, masks, things=things)
         sample.pred_panoptic = PixelData(data=ids[None])
         sample.set_metainfo(dict(pred_segments=segments))
+        rows = masks[None].split(ROWS, dim=-2)
+        labels = [semantic_map(classes[None], part).argmax(dim=1) for part in rows]
+        sample.pred_sem_seg = PixelData(data=torch.cat(labels, dim=-2))
 
 
 def _name(sample: SegDataSample, key: str) -> Any:
