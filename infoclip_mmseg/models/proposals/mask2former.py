@@ -28,10 +28,10 @@ class Proposals(NamedTuple):
     mask_features: Tensor  # (B, D, H, W)
 
     def nearest(self, masks: Tensor) -> Proposals:
-        """Given masks (B, n, h, w), logits, each with the query whose last mask is most like it."""
+        """Given masks (B, n, h, w), logits, each with the query whose last mask has the best IoU."""
         ours, queries = self.masks[-1], self.queries[-1]
         masks = resize(masks, (ours.shape[-2], ours.shape[-1]))
-        overlaps = map(normalised_soft_iou, ours.sigmoid(), masks.sigmoid())
+        overlaps = map(normalised_soft_iou, (ours > 0).float(), (masks > 0).float())
         index = torch.stack([iou.argmax(dim=1) for iou, _ in overlaps])
         index = index[..., None].expand(-1, -1, queries.shape[-1])
         return Proposals((masks,), (queries.gather(1, index),), self.mask_features)
