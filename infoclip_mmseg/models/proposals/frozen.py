@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.registry import DefaultScope
 from mmseg.registry import MODELS
 from torch import Tensor
 
@@ -82,7 +83,8 @@ class FrozenMaskGenerator:
         config = Config.fromfile(config).model if isinstance(config, str) else dict(config)
         if config.get('backbone'):
             config['backbone'] = {**config['backbone'], 'finetune': 'frozen'}
-        model = MODELS.build({**config, 'loss_distill': None})
+        with DefaultScope.overwrite_default_scope('mmseg'):  # it may be asked for after the start
+            model = MODELS.build({**config, 'loss_distill': None})
         if not model.decode_head.finds_masks:
             raise ValueError(
                 f'model.mask_generator has a {type(model.decode_head).__name__}, which finds no '
