@@ -29,7 +29,7 @@ class FrozenMaskGenerator:
 
     It is no module: as an attribute of the segmentor it is in no state dict, no optimizer and no
     bucket of a distributed wrapper, and copies of the segmentor share it. The model is built, and
-    its weights are read, when masks are first asked for or training begins.
+    its weights are read, when masks are first asked for.
 
     Args:
         config: File of the model's config, or its ``model`` as a dict.
@@ -80,11 +80,11 @@ class FrozenMaskGenerator:
                     'tools/convert_maftp.py'
                 )
         config: Any = self.config
-        config = Config.fromfile(config).model if isinstance(config, str) else dict(config)
-        if config.get('backbone'):
-            config['backbone'] = {**config['backbone'], 'finetune': 'frozen'}
+        config = Config.fromfile(config).model if isinstance(config, str) else config
+        unused = getattr(MODELS.get(config['type']), 'TRAINING_KEYS', ())
+        config = {key: value for key, value in config.items() if key not in unused}
         with DefaultScope.overwrite_default_scope('mmseg'):  # it may be asked for after the start
-            model = MODELS.build({**config, 'loss_distill': None})
+            model = MODELS.build(config)
         if not model.decode_head.finds_masks:
             raise ValueError(
                 f'model.mask_generator has a {type(model.decode_head).__name__}, which finds no '

@@ -28,7 +28,7 @@ class Proposals(NamedTuple):
     mask_features: Tensor  # (B, D, H, W)
 
     def nearest(self, masks: Tensor) -> Proposals:
-        """Given masks (B, n, h, w), logits, each with the query whose last mask has the best IoU."""
+        """Given masks (B, n, h, w), logits, each with the query of the best IoU with it."""
         ours, queries = self.masks[-1], self.queries[-1]
         masks = resize(masks, (ours.shape[-2], ours.shape[-1]))
         overlaps = map(normalised_soft_iou, (ours > 0).float(), (masks > 0).float())

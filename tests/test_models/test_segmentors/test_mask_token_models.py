@@ -7,10 +7,12 @@ import copy
 import mask_tokens
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
+from infoclip_mmseg import OpenVocabInferencer
 from infoclip_mmseg.losses import FiSeRLoss
 from infoclip_mmseg.models.segmentors.oracle import with_truth
 from infoclip_mmseg.utils.checkpoint_files import CheckpointError
@@ -281,6 +283,44 @@ def test_fiser_is_no_teachers_and_not_built_for_inference(toy_cfg):
     with pytest.raises(ValueError, match='give each a loss_name'):
         build(toy_cfg, loss_aux=twice)
     assert isinstance(model.auxiliary_losses[0], FiSeRLoss)
+
+
+@pytest.mark.parametrize('finetune', ['mask_q', 'image_q', 'all'])
+def test_mixed_precision(toy_cfg, finetune):
+    """Training in bfloat16 is close to float32; words that are kept in tests stay float32."""
+    losses = []
+    model = build(toy_cfg, backbone=dict(finetune=finetune)).train()
+    for layer in model.backbone.word_attention:
+        torch.nn.init.constant_(layer.gate, 0.5)
+    for enabled in (False, True):
+        with torch.autocast('cpu', torch.bfloat16, enabled=enabled):
+            losses.append(model.loss(*batch())['decode.loss_ce'])
+    losses[1].backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
+    torch.testing.assert_close(losses[1], losses[0], rtol=0.1, atol=0.1)
+    model.eval()
+    with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
+        model(*batch(), mode='predict')
+    assert {key.dtype for pair in model.backbone._kept[2] for key in pair} == {torch.float32}
+
+
+def test_own_images_and_words(toy_cfg, tmp_path, photo):
+    """A checkpoint holds CLIP and what was trained; without one it is the frozen baseline."""
+    config = toy_cfg(**mask_tokens.config(loss_aux=[dict(type='FiSeRLoss')]))
+    config['decode_head'] = dict(type='MaskTokenHead')
+    imports = dict(imports=['infoclip_mmseg'], allow_failed_imports=False)
+    path, weights = tmp_path / 'fisa.py', tmp_path / 'fisa.pth'
+    Config(dict(model=config, custom_imports=imports)).dump(path)
+    model = MODELS.build(config)
+    torch.nn.init.constant_(model.backbone.word_attention[0].gate, 0.25)
+    torch.save(dict(state_dict=model.state_dict()), weights)
+    segmenter = OpenVocabInferencer(str(path), weights=str(weights))
+    assert segmenter.model.backbone.word_attention[0].gate.item() == 0.25
+    [result] = segmenter(str(photo), ['sky', 'wall'], return_scores=True)
+    assert result.labels.shape == (48, 64) and result.scores.shape == (2, 48, 64)
+    [again] = segmenter(str(photo), ['wall', 'sky', 'cat'], return_scores=True)
+    assert again.scores.shape[0] == 3
+    assert OpenVocabInferencer(str(path)).model.backbone.word_attention[0].gate.item() == 0
 
 
 # Bad input ------------------------------------------------------------------------------------
