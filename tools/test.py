@@ -4,6 +4,7 @@
 Usage: python tools/test.py configs/infoclip_vitb16_ade20k.py CHECKPOINT [--show-dir DIR] [...]
        python tools/test.py configs/infoclip_vitb16_coco-stuff.py CHECKPOINT --benchmarks all
        python tools/test.py configs/infoclip_vitb16_ade20k.py CHECKPOINT --forgetting 'sofa; sheep'
+       python tools/test.py configs/fc-clip/fcclip_convnext-l_ade20k.py CHECKPOINT --bottleneck
 """
 
 from __future__ import annotations
@@ -40,7 +41,14 @@ from infoclip_mmseg.evaluation.benchmarks import (
     run_benchmarks,
 )
 from infoclip_mmseg.evaluation.benchmarks.run import FOLDER
+from infoclip_mmseg.evaluation.bottleneck import (
+    measure_bottleneck,
+    prepare_bottleneck,
+    write_bottleneck,
+)
 from infoclip_mmseg.utils.checkpoint_files import CheckpointError, install_safe_loader
+from infoclip_mmseg.visualization.bottleneck import draw_bottleneck
+from infoclip_mmseg.visualization.lettering import save_figure
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -70,6 +78,12 @@ def build_parser() -> argparse.ArgumentParser:
         help='also compare the tuned CLIP with the untouched one on these words: a list with '
         'semicolons, the name of a vocabulary, or its file',
     )
+    parser.add_argument(
+        '--bottleneck',
+        action='store_true',
+        help='of a model that finds masks: mIoU, and PQ where the test set is panoptic, also with '
+        'the true masks and with the true classes; a table and a picture',
+    )
     parser.add_argument('--data-root', default='data', help='folder of the benchmarks')
     parser.add_argument('--redo', action='store_true', help='evaluate finished benchmarks again')
     return parser
@@ -89,10 +103,10 @@ def prepare_config(args: argparse.Namespace) -> Config:
         raise ValueError(f'a {cfg.model.decode_head.type} needs a checkpoint: test.py CONFIG FILE')
     if args.benchmarks is None:
         check_dataloader_cfg(cfg, ('test_dataloader',))
-    elif args.show or args.show_dir or args.forgetting:
+    elif args.show or args.show_dir or args.forgetting or args.bottleneck:
         raise ValueError(
-            '--show, --show-dir and --forgetting are for one data set: use its config, without '
-            '--benchmarks'
+            '--show, --show-dir, --forgetting and --bottleneck are for one data set: use its '
+            'config, without --benchmarks'
         )
     cfg.load_from, cfg.resume = args.checkpoint, False
     if args.amp:
@@ -101,6 +115,10 @@ def prepare_config(args: argparse.Namespace) -> Config:
         _enable_drawing(cfg, args)
     if args.forgetting is not None:
         _check_forgetting(cfg, args)
+    if args.bottleneck:
+        if args.tta:
+            raise ValueError('--bottleneck knows the truth of images as they are: leave out --tta')
+        prepare_bottleneck(cfg)
     if args.tta:
         _enable_tta(cfg)
     if args.out is not None and args.benchmarks is None:
@@ -149,7 +167,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         if args.checkpoint is None:
             unwrap_segmentor(runner.model, 'backbone').init_weights()
-        if args.benchmarks is None:
+        if args.bottleneck:
+            run_bottleneck(runner, Path(args.config).stem)
+        elif args.benchmarks is None:
             runner.test()
         else:
             name = f'{Path(args.config).stem} {Path(args.checkpoint or "pretrained").name}'
@@ -159,6 +179,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     except CheckpointError as error:
         parser.exit(2, f'{parser.prog}: error: {error}\n')
     leave_together()
+
+
+def run_bottleneck(runner: Runner, title: str) -> None:
+    """Measure what the true masks and the true classes gain, and write a table and a picture."""
+    figures = measure_bottleneck(runner, unwrap_segmentor(runner.model, 'test_cfg'))
+    if is_main_process():
+        folder = Path(runner.work_dir)
+        table = write_bottleneck(folder, figures)
+        save_figure(draw_bottleneck(figures, title), folder / 'bottleneck')
+        print(f'\n{table}written to {folder}/bottleneck.md, .json, .png, .pdf')
 
 
 def _enable_drawing(cfg: Config, args: argparse.Namespace) -> None:

@@ -51,7 +51,8 @@ class SplitAttention(nn.Module):
     def attend(self, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None) -> Tensor:
         """Softmax attention (B, L, C) in heads, without the output projection.
 
-        Any of the three projections (B, L, C) may stand in any place; the mask (L, L) is additive.
+        Any of the three projections (B, L, C) may stand in any place; the mask, (L, L) or
+        (B, 1, L, L), is additive, or of bools that say what is seen.
         """
         q, k, v = (self.split_heads(x).transpose(1, 2) for x in (q, k, v))
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from infoclip_mmseg.models.backbones.attention import SplitAttention, replace_modules
 from infoclip_mmseg.models.backbones.convnext import build_trunk, is_convnext
 
-POLICIES = ('attention', 'image_attention', 'trunk', 'full', 'frozen')
+POLICIES = ('attention', 'image_attention', 'image_query', 'image', 'trunk', 'full', 'frozen')
 # Trained by CAT-Seg and InfoCLIP: query and value projection weights of every block.
 _ATTENTION_SUFFIXES = ('attn.q_proj_weight', 'attn.v_proj_weight')
 # Trained by MAFT+.
@@ -90,9 +90,10 @@ def apply_finetune_policy(model: nn.Module, policy: str) -> list[str]:
 
     ``'attention'`` trains the query and value weights of every block of both towers (no biases, no
     position embeddings; CAT-Seg, section 3.4), ``'image_attention'`` those of the image tower only,
-    so that text embeddings stay as they were, ``'trunk'`` stem and stages of a ConvNeXt (MAFT+),
-    ``'full'`` everything but the logit scale,
-    ``'frozen'`` nothing. Another policy, and one that is not for the image tower, is a ValueError.
+    so that text embeddings stay as they were, ``'image_query'`` the query weights of these alone,
+    ``'image'`` the whole image tower, ``'trunk'`` stem and stages of a ConvNeXt (MAFT+), ``'full'``
+    everything but the logit scale, ``'frozen'`` nothing. Another policy, and one that is not for
+    the image tower, is a ValueError.
     """
     if policy not in POLICIES:
         raise ValueError(f'finetune must be one of {POLICIES}, got {policy!r}')
@@ -101,6 +102,8 @@ def apply_finetune_policy(model: nn.Module, policy: str) -> list[str]:
     trained = {
         'attention': attention,
         'image_attention': [name for name in attention if name.startswith('visual.')],
+        'image_query': [n for n in attention if n.startswith('visual.') and '.q_proj' in n],
+        'image': [name for name in names if name.startswith('visual.')],
         'trunk': [name for name in names if name.startswith(_TRUNK_PREFIXES)],
         'full': [name for name in names if name.rsplit('.', 1)[-1] not in _NEVER_TRAINED],
         'frozen': [],

@@ -17,6 +17,7 @@ from infoclip_mmseg.models.backbones.vit import ViTTower
 from infoclip_mmseg.models.backbones.weights import load_pretrained
 from infoclip_mmseg.models.text.encoder import TextEncoder, Tokenizer
 from infoclip_mmseg.models.text.prompts import PromptSet
+from infoclip_mmseg.utils.tensors import Size
 
 
 class ImageFeatures(NamedTuple):
@@ -26,6 +27,10 @@ class ImageFeatures(NamedTuple):
     cls: Tensor  # the class token read in the same way (B, C); of a ConvNeXt the pooled embedding
     blocks: tuple[Tensor, ...]  # outputs of the chosen blocks (B, width, H, W), or stages
     encoder: CLIPDualEncoder | None = None  # for what a head asks of features that it has pooled
+    inputs: tuple[Tensor, ...] = ()  # tokens (B, 1 + N, width) that enter each block, if kept
+    size: Size | None = None  # of the images, padding included, before CLIP's input size
+    masks: Tensor | None = None  # given masks (B, Q, h, w), logits, in place of the head's own
+    labels: Tensor | None = None  # their known classes (B, Q), T for void
 
 
 @MODELS.register_module()

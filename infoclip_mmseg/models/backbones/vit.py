@@ -47,11 +47,12 @@ class ViTTower:
         self.patch_size: tuple[int, int] = visual.conv1.kernel_size
 
     def dense(
-        self, images: Tensor, run: Callable[..., Tensor]
+        self, images: Tensor, run: Callable[..., Tensor], inputs: list[Tensor] | None = None
     ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         """Dense embeddings of normalised images (B, 3, h, w); h and w in whole patches.
 
         ``run`` calls its first argument, a block, with the others: the place for checkpointing.
+        ``inputs`` gets the tokens (B, 1 + N, width) that enter each block.
 
         Returns:
             Dense embeddings (B, C, H, W), the class token read in the same way (B, C), and the maps
@@ -61,9 +62,13 @@ class ViTTower:
         maps = []
         *body, last = self.visual.transformer.resblocks
         for index, block in enumerate(body):
+            if inputs is not None:
+                inputs.append(tokens)
             tokens = run(block, tokens)
             if index in self.out_blocks:
                 maps.append(to_map(tokens, grid))
+        if inputs is not None:
+            inputs.append(tokens)
         tokens = run(DENSE_MODES[self.dense_mode], last, tokens)
         tokens = self.visual.ln_post(tokens) @ self.visual.proj
         return to_map(tokens, grid), tokens[:, 0], tuple(maps)

@@ -115,6 +115,14 @@ class OpenVocabHead(BaseModule):
             'that classifies masks'
         )
 
+    def propose(self, features: ImageFeatures) -> Tensor:
+        """Class-agnostic masks (B, Q, h, w), logits over the images, of heads that find masks."""
+        raise TypeError(f'a {type(self).__name__} labels positions and finds no masks')
+
+    def pooled(self, features: ImageFeatures) -> Tensor:
+        """Embeddings (B, C) of whole images, for auxiliary losses: the mean of the dense ones."""
+        return features.dense.mean(dim=(-2, -1))
+
     def targets(self, samples: Sequence[SegDataSample]) -> Any:
         """What :meth:`loss` compares with: the label maps (B, h, w), int64, of B samples."""
         return torch.cat([sample.gt_sem_seg.data for sample in samples]).long()

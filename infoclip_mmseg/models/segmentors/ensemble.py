@@ -53,8 +53,8 @@ class EnsembleSegmentor(OpenVocabSegmentor):
         logits, classes = self._decode(inputs)
         return logits if classes is None else scatter_logits(logits, classes, self.out_channels)
 
-    def _decode(self, inputs: Tensor) -> ClassLogits:
-        logits, classes = super()._decode(inputs)
+    def _decode(self, inputs: Tensor, look: Any = None) -> ClassLogits:
+        logits, classes = super()._decode(inputs, look)
         encoder = self._untouched_on(inputs.device).encoder
         dense = encoder.encode_image(self._at_input_size(inputs)).dense
         text = encoder.embed_prompts(self.prompts).mean(dim=1, keepdim=True)

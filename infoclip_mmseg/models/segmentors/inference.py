@@ -16,6 +16,7 @@ from infoclip_mmseg.models.backbones.dual_encoder import ImageFeatures
 from infoclip_mmseg.models.decode_heads.base import OpenVocabHead
 from infoclip_mmseg.models.layers.cost_volume import ClassLogits
 from infoclip_mmseg.models.layers.mask_pooling import semantic_map
+from infoclip_mmseg.models.segmentors.oracle import check_oracle
 from infoclip_mmseg.models.segmentors.vocabulary import Vocabulary
 from infoclip_mmseg.models.views.class_maps import FLIP_AXES, Labeller, class_maps
 from infoclip_mmseg.models.views.windows import (
@@ -36,6 +37,7 @@ DEFAULT_TEST_CFG = dict(
     view_batch_size=None,
     max_dense_classes=1024,
     panoptic=False,
+    oracle=None,
 )
 
 ROWS = 128
@@ -61,6 +63,7 @@ class Inference:
         if mode not in MODES:
             raise ValueError(f'mode must be one of {MODES}, got {mode!r}')
         self.head.check_mode(mode)
+        check_oracle(self.test_cfg['oracle'], self.head, mode)
         if mode == 'windows' and 'stride' not in self.test_cfg:
             raise ValueError(
                 "mode 'windows' needs a stride in pixels, for example "

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import islice
 
 from mmseg.models.segmentors import BaseSegmentor
 from mmseg.registry import MODELS
@@ -16,6 +19,7 @@ from infoclip_mmseg.models.distillation.distiller import Distiller, Student
 from infoclip_mmseg.models.distillation.guard_words import GuardWords
 from infoclip_mmseg.models.layers.cost_volume import ClassLogits
 from infoclip_mmseg.models.normalisation import as_trained, normalisation_of
+from infoclip_mmseg.models.segmentors.auxiliary import auxiliary_losses, build_auxiliary
 from infoclip_mmseg.models.segmentors.inference import (
     DEFAULT_TEST_CFG,
     Inference,
@@ -24,6 +28,7 @@ from infoclip_mmseg.models.segmentors.inference import (
     check_labels,
     fill_panoptic,
 )
+from infoclip_mmseg.models.segmentors.oracle import look_with_truth
 from infoclip_mmseg.models.segmentors.plain import PlainTensors
 from infoclip_mmseg.models.segmentors.vocabulary import Vocabulary, VocabularyOwner
 from infoclip_mmseg.models.text.prompts import DEFAULT_TEMPLATES
@@ -54,6 +59,10 @@ class OpenVocabSegmentor(VocabularyOwner, Student, PlainTensors, BaseSegmentor):
             classes: a list of names, the name of a vocabulary or its file (of which training
             classes are left out). They get the student's own embeddings, cached where its text
             tower is frozen. None takes the training classes.
+        loss_aux: More losses that need no teacher, such as
+            :class:`~infoclip_mmseg.losses.FiSeRLoss`: each of the head's pooled image embeddings,
+            one text embedding a class, and the classes that each image shows.
+        mask_generator: :class:`FrozenMaskGenerator`, whose masks a head that makes none classifies.
         guidance: :class:`~infoclip_mmseg.models.AppearanceGuidance`, another backbone
             whose maps guide the head in place of CLIP's blocks; the head then needs
             ``guidance_channels``. None: CLIP guides itself.
@@ -69,6 +78,8 @@ class OpenVocabSegmentor(VocabularyOwner, Student, PlainTensors, BaseSegmentor):
             ``view_batch_size`` (None: 1 on a CPU, else 4). Predictions hold a map of every class
             only where there are at most ``max_dense_classes``. ``panoptic``: predictions are
             segments and labels, of a head that finds masks; ``things`` of the data set stay apart.
+            ``oracle``: 'masks' or 'classes', of such a head, which are then the true ones; see
+            :mod:`~infoclip_mmseg.models.segmentors.oracle`.
         train_cfg: Not used; mmseg passes it.
         data_preprocessor: Usually :class:`OpenVocabDataPreProcessor`. Mean and standard deviation
             are those that open_clip has for the weights' tag, and need not be given.
@@ -76,8 +87,8 @@ class OpenVocabSegmentor(VocabularyOwner, Student, PlainTensors, BaseSegmentor):
         init_cfg: See ``mmengine.model.BaseModule``.
     """
 
-    TRAINING_KEYS = ('neck', 'loss_ib', 'loss_mi', 'loss_distill', 'guard_words')
-    """Arguments that only training has a use for; any of them asks for a teacher."""
+    TRAINING_KEYS = ('neck', 'loss_ib', 'loss_mi', 'loss_distill', 'guard_words', 'loss_aux')
+    """Arguments that only training has a use for; all but the last ask for a teacher."""
 
     def __init__(
         self,
@@ -88,6 +99,8 @@ class OpenVocabSegmentor(VocabularyOwner, Student, PlainTensors, BaseSegmentor):
         loss_mi: dict | None = None,
         loss_distill: Sequence[dict] | None = None,
         guard_words: Sequence[str] | str | None = None,
+        loss_aux: Sequence[dict] | None = None,
+        mask_generator: dict | None = None,
         guidance: dict | None = None,
         input_size: int | Sequence[int] | None = 384,
         templates: str | Sequence[str] = DEFAULT_TEMPLATES,
@@ -103,18 +116,15 @@ class OpenVocabSegmentor(VocabularyOwner, Student, PlainTensors, BaseSegmentor):
             data_preprocessor = as_trained(data_preprocessor, backbone, 'model.data_preprocessor')
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         if neck is None and (loss_ib or loss_mi):
-            raise ValueError(
-                'loss_ib and loss_mi compare relation maps: set neck=dict(type="LPAM")'
-            )
+            raise ValueError('loss_ib, loss_mi compare relation maps: set neck=dict(type="LPAM")')
         self.backbone = MODELS.build(backbone)
         self.vocabulary = Vocabulary(templates, synonyms)
-        sizes = dict(
-            embed_dim=self.backbone.embed_dim,
-            guidance_in_channels=self.backbone.image_width,
-            num_prompts=len(self.vocabulary.templates),
-        )
+        sizes = dict(embed_dim=self.backbone.embed_dim, num_prompts=len(self.vocabulary.templates))
+        sizes |= dict(guidance_in_channels=self.backbone.image_width)
         self.decode_head = MODELS.build({**sizes, **decode_head})
         self.guidance = MODELS.build(guidance) if guidance else None
+        self.mask_generator = MODELS.build(mask_generator) if mask_generator else None
+        self.auxiliary_losses = build_auxiliary(loss_aux or (), self.backbone.embed_dim)
         if neck is not None:
             self.neck = MODELS.build({'embed_dim': self.backbone.embed_dim, **neck})
         losses = [loss for loss in (loss_ib, loss_mi, *(loss_distill or ())) if loss]
@@ -150,11 +160,16 @@ class OpenVocabSegmentor(VocabularyOwner, Student, PlainTensors, BaseSegmentor):
     def extract_feat(self, inputs: Tensor) -> ImageFeatures:
         """Image features of normalised images (B, 3, h, w) of any size."""
         images = self._at_input_size(inputs)
+        # What is said of an image covers it with the padding that CLIP sees.
+        region = images if self.input_size is None else inputs
         features = self.backbone.encode_image(images)
-        if self.guidance is None:
-            return features
-        maps = self.guidance(images, normalisation_of(self.data_preprocessor))
-        return features._replace(blocks=maps)
+        features = features._replace(size=(region.shape[-2], region.shape[-1]))
+        normalisation, generator = normalisation_of(self.data_preprocessor), self.mask_generator
+        if generator is not None and (generator.in_training or not self.training):
+            features = features._replace(masks=generator(region, normalisation))
+        if self.guidance is not None:
+            features = features._replace(blocks=self.guidance(images, normalisation))
+        return features
 
     def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict] | None = None) -> Tensor:
         """Logits (B, T, h', w') at the head's resolution of normalised images (B, 3, h, w).
@@ -181,6 +196,8 @@ class OpenVocabSegmentor(VocabularyOwner, Student, PlainTensors, BaseSegmentor):
         features, text = self.extract_feat(inputs), self.embed_vocabulary()
         targets = self.decode_head.targets(data_samples)
         losses = add_prefix(self.decode_head.loss(features, text, targets), 'decode')
+        if others := self.auxiliary_losses:
+            losses |= auxiliary_losses(others, self.decode_head, features, text, data_samples)
 
         # Teacher: the losses that hold the student to it; one embedding a class.
         if self.distiller.needs_teacher:
@@ -219,15 +236,16 @@ class OpenVocabSegmentor(VocabularyOwner, Student, PlainTensors, BaseSegmentor):
         check_labels(data_samples, self.prompts.num_classes, self.decode_head.ignore_index)
         if max_dense_classes is None:
             max_dense_classes = self.test_cfg['max_dense_classes']
-        inference, samples = self._inference, iter(data_samples)
+        rest, oracle = iter(data_samples), self.test_cfg['oracle']
         for images in batches(inputs, data_samples):
+            samples, size = list(islice(rest, len(images))), (images.shape[-2], images.shape[-1])
+            look = look_with_truth(self, samples, size) if oracle else self.extract_feat
             if self.test_cfg['panoptic']:
-                features, text = self.extract_feat(images), self.embed_vocabulary()
-                fill_panoptic(self, features, text, images, [next(samples) for _ in images])
+                fill_panoptic(self, look(images), self.embed_vocabulary(), images, samples)
                 continue
-            size = (images.shape[-2], images.shape[-1])
-            for views in inference.views(images, self.test_cfg['mode']):
-                inference.fill_sample(next(samples), views, size, max_dense_classes)
+            inference = replace(self._inference, decode=partial(self._decode, look=look))
+            for sample, views in zip(samples, inference.views(images, self.test_cfg['mode'])):
+                inference.fill_sample(sample, views, size, max_dense_classes)
         return data_samples
 
     def probabilities(self, inputs: Tensor, mode: str = 'slide') -> Tensor:
@@ -244,9 +262,12 @@ class OpenVocabSegmentor(VocabularyOwner, Student, PlainTensors, BaseSegmentor):
         resizes = self.input_size is not None
         return Inference(head, self.vocabulary, patch, resizes, self.test_cfg, self._decode)
 
-    def _decode(self, inputs: Tensor) -> ClassLogits:
+    def _decode(
+        self, inputs: Tensor, look: Callable[[Tensor], ImageFeatures] | None = None
+    ) -> ClassLogits:
         """As :meth:`encode_decode`, of the classes that the head decodes only."""
-        return self.decode_head.decode(self.extract_feat(inputs), self.embed_vocabulary())
+        features = (look or self.extract_feat)(inputs)
+        return self.decode_head.decode(features, self.embed_vocabulary())
 
     def _forward(self, inputs: Tensor, data_samples: SampleList | None = None) -> Tensor:
         """Logits (B, T, h', w') at the head's resolution."""
