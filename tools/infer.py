@@ -39,7 +39,6 @@ from infoclip_mmseg.apis import (
 )
 from infoclip_mmseg.apis.image_sources import OnError, Source
 from infoclip_mmseg.apis.inferencer import DEFAULT_CONFIG
-from infoclip_mmseg.apis.loading import find_config
 from infoclip_mmseg.apis.prediction import write_json
 from infoclip_mmseg.apis.segments import TASKS, Segments, find_segments
 from infoclip_mmseg.apis.words import Background, Words
@@ -50,6 +49,7 @@ from infoclip_mmseg.engine.launch import keep_freed_memory
 from infoclip_mmseg.utils.checkpoint_files import CheckpointError
 from infoclip_mmseg.utils.files import first_few
 from infoclip_mmseg.utils.images import MAX_PIXELS
+from infoclip_mmseg.utils.resources import find_config
 
 SHOWN = 5
 

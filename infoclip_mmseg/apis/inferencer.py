@@ -26,7 +26,7 @@ from infoclip_mmseg.apis.image_sources import (
     list_sources,
     read_pictures,
 )
-from infoclip_mmseg.apis.loading import build_pipeline, find_config, load_segmentor, pick_device
+from infoclip_mmseg.apis.loading import build_pipeline, load_segmentor, pick_device
 from infoclip_mmseg.apis.prediction import (
     MAX_ASPECT,
     Maps,
@@ -40,6 +40,7 @@ from infoclip_mmseg.apis.prediction import (
 )
 from infoclip_mmseg.apis.words import Background, Words, plan_words, words_key
 from infoclip_mmseg.utils.images import ImageError
+from infoclip_mmseg.utils.resources import find_config
 from infoclip_mmseg.visualization.overlay import draw_overlay
 
 DEFAULT_CONFIG = 'world/zero_shot'

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,43 +14,11 @@ from mmseg.registry import MODELS, TRANSFORMS
 from torch import Tensor
 
 from infoclip_mmseg.datasets.vocabularies import read_seen_classes
-from infoclip_mmseg.models.backbones.weights import is_file_name
 from infoclip_mmseg.models.segmentors.open_vocab import OpenVocabSegmentor
 from infoclip_mmseg.utils.checkpoint_files import check_state_dict, load_checkpoint_file
 
-ROOT = Path(__file__).resolve().parents[2]
 # Steps of a pipeline that read files; images are read before.
 _READING = ('Load', 'CheckInputs', 'InferencerLoader')
-
-
-def find_config(name: str | os.PathLike[str]) -> Path:
-    """A config file, by path or by name.
-
-    A name is that of a config of this repository, with or without its folder:
-    'infoclip_vitb16_coco-stuff', 'world/zero_shot'.
-    """
-    path = Path(name).expanduser()
-    if path.is_file():
-        return path
-    folder = ROOT / 'configs'
-    known = {
-        p.relative_to(folder).with_suffix('').as_posix(): p
-        for p in sorted(folder.rglob('*.py'))
-        if '_base_' not in p.parts
-    }
-    wanted = str(name).removesuffix('.py').removeprefix('configs/')
-    matches = [p for key, p in known.items() if key == wanted or key.split('/')[-1] == wanted]
-    if len(matches) == 1:
-        return matches[0]
-    if matches:
-        raise ValueError(f'{name!r} fits several configs: {", ".join(map(str, matches))}')
-    close = difflib.get_close_matches(wanted, [*known, *(k.split('/')[-1] for k in known)], n=3)
-    hint = f'; did you mean {" or ".join(close)}?' if close else ''
-    where = f'in {folder}' if known else 'as this installation has no configs: pass a path'
-    raise FileNotFoundError(
-        f'config {str(name)!r} is neither a file (working directory {Path.cwd()}) nor found by '
-        f'name {where}{hint}'
-    )
 
 
 def pick_device(device: str | torch.device | None) -> torch.device:
@@ -87,11 +53,7 @@ def build_segmentor(cfg: Config) -> Any:
 def load_clip(model: Any, weights: str | None = None) -> None:
     """Load a CLIP's weights into the backbone: a file's, or by default those of the config."""
     backbone = model.backbone
-    weights = weights or backbone.pretrained
-    if weights and is_file_name(weights) and not Path(weights).expanduser().exists():
-        # What a config names relative to the repository is found from any folder.
-        weights = str(ROOT / weights) if (ROOT / weights).is_file() else weights
-    backbone.pretrained = weights
+    backbone.pretrained = weights or backbone.pretrained
     backbone.init_weights()
 
 
