@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import cv2
+import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmseg.registry import MODELS, TRANSFORMS
+from numpy.typing import NDArray
 from torch import Tensor
 
 from infoclip_mmseg.datasets.vocabularies import read_seen_classes
 from infoclip_mmseg.models.segmentors.open_vocab import OpenVocabSegmentor
 from infoclip_mmseg.utils.checkpoint_files import check_state_dict, load_checkpoint_file
 
+# Larger images are reduced to so many pixels and their label maps enlarged. What the model itself
+# looks at is far smaller (640 x 640 as published).
+MAX_LABEL_PIXELS = 16_000_000
 # Steps of a pipeline that read files; images are read before.
 _READING = ('Load', 'CheckInputs', 'InferencerLoader')
 
@@ -89,10 +95,28 @@ def load_segmentor(
     return model.to(device).eval().requires_grad_(False)
 
 
-def build_pipeline(cfg: Config) -> list[Any]:
-    """The steps of a config's test pipeline after those that read files."""
+def pipeline_steps(cfg: Config) -> list[dict[str, Any]]:
+    """Configs of the steps of a test pipeline after those that read files."""
     loader = cfg.get('test_dataloader') or {}
     steps = loader.get('dataset', {}).get('pipeline') or cfg.get('test_pipeline')
-    steps = [s for s in steps or [dict(type='PackSegInputs')] if not s['type'].startswith(_READING)]
+    steps = steps or [dict(type='PackSegInputs')]
+    return [step for step in steps if not step['type'].startswith(_READING)]
+
+
+def build_pipeline(cfg: Config) -> list[Any]:
+    """The steps of a config's test pipeline after those that read files."""
     with DefaultScope.overwrite_default_scope('mmseg'):
-        return [TRANSFORMS.build(step) for step in steps]
+        return [TRANSFORMS.build(step) for step in pipeline_steps(cfg)]
+
+
+def run_pipeline(steps: Sequence[Any], image: NDArray[np.uint8], name: str) -> dict[str, Any]:
+    """A BGR image (h, w, 3) through a test pipeline, reduced where it is very large."""
+    height, width = image.shape[:2]
+    shrink = min(1.0, (MAX_LABEL_PIXELS / (height * width)) ** 0.5)
+    target = (max(1, round(height * shrink)), max(1, round(width * shrink)))
+    if shrink < 1:
+        image = np.asarray(cv2.resize(image, target[::-1], interpolation=cv2.INTER_AREA))
+    item: Any = dict(img=image, img_path=name, img_shape=image.shape[:2], ori_shape=target)
+    for step in steps:
+        item = step(item)
+    return item

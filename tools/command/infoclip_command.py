@@ -8,12 +8,13 @@ It is a module beside the package, so that its help does not wait for PyTorch.
 from __future__ import annotations
 
 import ast
-import runpy
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 COMMANDS = {
     'segment': 'infer.py',
@@ -83,14 +84,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     count = next((n for n in (1, 2) if ' '.join(words[:n]) in COMMANDS), 0)
     if not count:
-        sys.stderr.write(f'{overview(tools)}\ninfoclip: error: no command {words[0]!r}\n')
+        close = get_close_matches(' '.join(words[:2]), COMMANDS, n=2)
+        hint = f'did you mean {" or ".join(close)}? ' if close else ''
+        sys.stderr.write(
+            f'infoclip: error: no command {words[0]!r}; {hint}infoclip --help lists all\n'
+        )
         return 2
     name, options = ' '.join(words[:count]), words[count:]
-    tool = tools / COMMANDS[name]
-    sys.argv = [f'infoclip {name}', *options]
-    sys.path.insert(0, str(tool.parent))
-    runpy.run_path(str(tool), run_name='__main__')
+    run_tool(tools / COMMANDS[name], [f'infoclip {name}', *options])
     return 0
+
+
+def run_tool(tool: Path, argv: Sequence[str]) -> None:
+    """Run a program as `python TOOL` does, under the name that ``argv`` begins with."""
+    module = ModuleType('__main__')
+    module.__file__ = str(tool)
+    sys.modules['__main__'], sys.argv = module, list(argv)
+    sys.path.insert(0, str(tool.parent))
+    exec(compile(tool.read_text(encoding='utf-8'), tool, 'exec'), module.__dict__)
 
 
 if __name__ == '__main__':
