@@ -100,6 +100,8 @@ def test_a_plan_is_kept_for_equal_words_only(inferencer):
     words[0] = 'sand'
     assert plan(words).names == ('sand', *WORDS[1:])
     with pytest.raises(TypeError, match='classes must be a list of words'):
+        plan(1.5)
+    with pytest.raises(ValueError, match='no classes: pass names'):
         plan(None)
 
 
