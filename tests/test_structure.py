@@ -26,7 +26,7 @@ models
 world
 datasets
 evaluation
-engine visualization
+engine visualization annotations
 apis
 deploy demo experiments
 """

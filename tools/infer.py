@@ -29,6 +29,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from infoclip_mmseg.annotations import FORMATS, make_writer
 from infoclip_mmseg.apis import (
     ImageError,
     OpenVocabInferencer,
@@ -92,6 +93,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument('--amp', action='store_true', help='mixed precision')
     parser.add_argument('--batch-size', type=int, default=1, help='images or tiles at a time')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/infer'), help='output folder')
+    parser.add_argument(
+        '--format',
+        choices=('png', *FORMATS),
+        default='png',
+        help='annotations for a labelling tool beside the label maps',
+    )
     parser.add_argument('--opacity', type=float, default=0.5, help='of the colours, 0..1')
     parser.add_argument('--frame-step', type=int, default=1, help='every n-th frame of videos')
     parser.add_argument('--max-pixels', type=int, default=MAX_PIXELS, help='of an image')
@@ -211,7 +218,10 @@ def segment(
     inferencer = build_inferencer(args)
     if args.config == DEFAULT_CONFIG:
         console.print('no --config: the small CLIP of the composed world; it knows drawn scenes')
-    summary = Summary(args, inferencer.plan(classes, background))
+    words = inferencer.plan(classes, background)
+    summary, writer = Summary(args, words), None
+    if args.format != 'png':
+        writer = make_writer(args.format, args.out, words.classes, words.palette)
     columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
         task = progress.add_task('segmenting', total=count_pictures(sources, args.frame_step))
@@ -229,13 +239,19 @@ def segment(
                 asked = (inferencer, sources, classes, things, args.task)
                 for found in find_segments(*asked, **shared):
                     summary.add_segments(found)
+                    if writer is not None:
+                        writer.add(found.regions())
                     progress.advance(task)
                 return summary
             shared.update(batch_size=args.batch_size, frame_step=args.frame_step)
             for prediction in inferencer.stream(sources, classes, background, **shared):
                 summary.add(prediction)
+                if writer is not None:
+                    writer.add(prediction.regions())
                 progress.advance(task)
         finally:
+            if writer is not None:
+                console.print(f'annotations {writer.close()}', soft_wrap=True)
             summary.write(args.out / 'summary.json')
     return summary
 

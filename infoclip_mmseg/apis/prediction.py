@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from infoclip_mmseg.annotations import Exportable, Regions, label_regions
 from infoclip_mmseg.apis.image_sources import Picture
 from infoclip_mmseg.apis.words import Words
 
@@ -28,7 +29,7 @@ _CHUNK = 1 << 22
 
 
 @dataclass(frozen=True)
-class Prediction:
+class Prediction(Exportable):
     """Labels of one image.
 
     Attributes:
@@ -66,6 +67,13 @@ class Prediction:
     def background_index(self) -> int | None:
         """Label of the background, or None where the call had none."""
         return self.num_classes if len(self.names) > self.num_classes else None
+
+    def regions(self) -> Regions:
+        """A region for each class that has pixels."""
+        names, scores = self.names[: self.num_classes], self.mean_scores.tolist()
+        found = label_regions(self.labels, names, scores)
+        height, width = self.labels.shape
+        return Regions(self.name, self.stem, (height, width), found)
 
     def found(self) -> list[dict[str, Any]]:
         """Index, name, colour, pixels, share and mean score of what is there, largest first."""

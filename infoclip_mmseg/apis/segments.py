@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from infoclip_mmseg.annotations import Exportable, Region, Regions
 from infoclip_mmseg.apis.image_sources import (
     OnError,
     Picture,
@@ -35,7 +36,7 @@ MAX_SEGMENTS = 255
 
 
 @dataclass(frozen=True)
-class Segments:
+class Segments(Exportable):
     """Segments of one image.
 
     Attributes:
@@ -55,6 +56,15 @@ class Segments:
     segments: list[dict[str, Any]]
     classes: tuple[str, ...]
     visualization: NDArray[np.uint8] | None = field(default=None, repr=False)
+
+    def regions(self) -> Regions:
+        """A region a segment."""
+        height, width = self.ids.shape
+        found = [
+            Region(s['label'], s['class'], s.get('mask', self.ids == s['id']), s['score'])
+            for s in self.segments
+        ]
+        return Regions(self.name, self.stem, (height, width), found)
 
     def to_dict(self) -> dict[str, Any]:
         """What the JSON file holds."""
