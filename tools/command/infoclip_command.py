@@ -21,6 +21,7 @@ COMMANDS = {
     'train': 'train.py',
     'test': 'test.py',
     'demo': 'demo.py',
+    'serve': 'serve.py',
     'export': 'export.py',
     'prepare': 'prepare_data.py',
     'benchmark': 'benchmark.py',
