@@ -40,6 +40,11 @@ def coco_rle(mask: NDArray[np.bool_]) -> dict[str, Any]:
     return dict(size=list(packed['size']), counts=packed['counts'].decode('ascii'))
 
 
+def rle_mask(runs: dict[str, Any]) -> NDArray[np.bool_]:
+    """The mask (h, w) of :func:`coco_rle`."""
+    return coco_mask.decode(dict(runs, counts=runs['counts'].encode('ascii'))).astype(bool)
+
+
 def cvat_runs(mask: NDArray[np.bool_]) -> list[int]:
     """Lengths of runs of a mask (h, w), row by row, in turn without and with it; CVAT's form."""
     flat = mask.ravel().astype(np.int8)
