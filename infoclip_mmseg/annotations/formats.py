@@ -116,7 +116,7 @@ class CocoWriter:
 
     def close(self) -> Path:
         """Write the file."""
-        write_text(self.path, json.dumps(self.content, ensure_ascii=False))
+        write_text(self.path, json.dumps(self.content, ensure_ascii=False), shared=True)
         return self.path
 
 
@@ -134,7 +134,7 @@ class LabelmeWriter:
         if os.path.isfile(regions.image):  # labelme looks for it from where its file lies
             content['imagePath'] = os.path.relpath(regions.image, self.folder)
         text = json.dumps(content, ensure_ascii=False)
-        write_text(self.folder / f'{regions.stem}.json', text)
+        write_text(self.folder / f'{regions.stem}.json', text, shared=True)
 
     def close(self) -> Path:
         """All is written."""
@@ -175,7 +175,8 @@ class CvatWriter:
     def close(self) -> Path:
         """Write the file."""
         ElementTree.indent(self.root)
-        write_text(self.path, ElementTree.tostring(self.root, encoding='unicode') + '\n')
+        text = ElementTree.tostring(self.root, encoding='unicode') + '\n'
+        write_text(self.path, text, shared=True)
         return self.path
 
 
@@ -203,7 +204,8 @@ class LabelStudioWriter:
             about = dict(value=name, background='#' + bytes(colour).hex())
             ElementTree.SubElement(labels, 'Label', about)
         ElementTree.indent(view)
-        write_text(folder / 'labels.xml', ElementTree.tostring(view, encoding='unicode') + '\n')
+        text = ElementTree.tostring(view, encoding='unicode') + '\n'
+        write_text(folder / 'labels.xml', text, shared=True)
 
     def add(self, regions: Regions) -> None:
         """Note an image."""
@@ -227,7 +229,7 @@ class LabelStudioWriter:
 
     def close(self) -> Path:
         """Write the file."""
-        write_text(self.path, json.dumps(self.tasks, ensure_ascii=False))
+        write_text(self.path, json.dumps(self.tasks, ensure_ascii=False), shared=True)
         return self.path
 
 
@@ -240,7 +242,7 @@ class YoloWriter:
         self.folder = folder / 'labels'
         content = dict(path='.', train='images', val='images', names=dict(enumerate(names)))
         text = yaml.safe_dump(content, allow_unicode=True, sort_keys=False)
-        write_text(folder / 'data.yaml', text)
+        write_text(folder / 'data.yaml', text, shared=True)
 
     def add(self, regions: Regions) -> None:
         """Write an image's file."""
@@ -250,7 +252,7 @@ class YoloWriter:
             for ring in rings(region.mask):
                 corners = ' '.join(f'{value:.6g}' for value in (ring / scale).ravel())
                 lines.append(f'{region.label} {corners}\n')
-        write_text(self.folder / f'{regions.stem}.txt', ''.join(lines))
+        write_text(self.folder / f'{regions.stem}.txt', ''.join(lines), shared=True)
 
     def close(self) -> Path:
         """All is written."""

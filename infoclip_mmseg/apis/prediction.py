@@ -219,7 +219,7 @@ def save_prediction(prediction: Prediction, out_dir: Path) -> None:
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write JSON in UTF-8, in one step; bytes of file names that are no text become escapes."""
     text = json.dumps(content, ensure_ascii=False, indent=1) + '\n'
-    with write_whole(path) as draft:
+    with write_whole(path, shared=True) as draft:
         draft.write_text(text, encoding='utf-8', errors='backslashreplace')
 
 
