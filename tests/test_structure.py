@@ -26,9 +26,9 @@ models
 world
 datasets
 evaluation
-engine visualization
+engine visualization annotations
 apis
-deploy demo experiments
+deploy demo experiments integrations service
 """
 MAX_FILES, MAX_LINES, MAX_FUNCTION = 14, 320, 50
 # 17,831 when the rooms were made; guards against forgetting and the mask family came since.

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 
-from infoclip_mmseg.apis.loading import build_segmentor, find_config, load_clip, load_state
+from infoclip_mmseg.apis.loading import build_segmentor, load_clip, load_state
 from infoclip_mmseg.datasets.vocabularies import load_vocabulary
 from infoclip_mmseg.deploy.export import (
     check_export,
@@ -40,6 +40,7 @@ from infoclip_mmseg.engine.cfg_options import CfgOptions
 from infoclip_mmseg.engine.launch import check_file
 from infoclip_mmseg.utils.checkpoint_files import CheckpointError, load_checkpoint_file
 from infoclip_mmseg.utils.images import read_image
+from infoclip_mmseg.utils.resources import find_config
 
 PRETRAINED = 'pretrained'
 FORMATS = ('.onnx', '.pt2', '.npz')

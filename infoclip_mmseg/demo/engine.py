@@ -20,11 +20,11 @@ from PIL import Image
 
 from infoclip_mmseg.apis.image_sources import Source
 from infoclip_mmseg.apis.inferencer import DEFAULT_CONFIG, OpenVocabInferencer
-from infoclip_mmseg.apis.loading import find_config
 from infoclip_mmseg.apis.prediction import Prediction
 from infoclip_mmseg.apis.relation_maps import RelationMaps, align, load_lpam
 from infoclip_mmseg.apis.words import Words, parse_words
 from infoclip_mmseg.utils.images import read_image
+from infoclip_mmseg.utils.resources import find_config
 from infoclip_mmseg.world import WorldSpec, render_scene, scene_rng
 
 MAX_SCORED_WORDS = 64

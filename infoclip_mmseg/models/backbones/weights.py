@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from infoclip_mmseg.models.backbones.layouts import LAYOUTS, looks_like, split_qkv, without_prefixes
 from infoclip_mmseg.utils.checkpoint_files import is_torchscript, load_checkpoint_file
+from infoclip_mmseg.utils.resources import find_file
 
 FILE_SUFFIXES = ('.pt', '.pth', '.bin', '.safetensors')
 # Entries of OpenAI's TorchScript archives that are not weights.
@@ -45,7 +46,7 @@ def find_weights(model_name: str, pretrained: str, quick_gelu: bool) -> Path:
     model's, or of weights with the other GELU, a ValueError.
     """
     if is_file_name(pretrained):
-        path = Path(pretrained).expanduser()
+        path = find_file(pretrained)
         if not path.is_file():
             raise FileNotFoundError(
                 f'CLIP weights {str(path)!r} do not exist (working directory {Path.cwd()}). Put '
