@@ -24,6 +24,7 @@ COMMANDS = {
     'serve': 'serve.py',
     'export': 'export.py',
     'prepare': 'prepare_data.py',
+    'prepare import': 'import_annotations.py',
     'benchmark': 'benchmark.py',
     'quickstart': 'quickstart.py',
     'visualize': 'visualize.py',
@@ -83,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[0] in ('-V', '--version'):
         sys.stdout.write(f'infoclip_mmseg {version("infoclip_mmseg")}\n')
         return 0
-    count = next((n for n in (1, 2) if ' '.join(words[:n]) in COMMANDS), 0)
+    count = next((n for n in (2, 1) if ' '.join(words[:n]) in COMMANDS), 0)
     if not count:
         close = get_close_matches(' '.join(words[:2]), COMMANDS, n=2)
         hint = f'did you mean {" or ".join(close)}? ' if close else ''
