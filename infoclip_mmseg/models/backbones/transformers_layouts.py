@@ -114,6 +114,7 @@ _SIGLIP_TEXT = Names(
 )
 _IMAGE_BIAS, _POSITIONS = 'attn.qkv.bias', 'visual.trunk.pos_embed'
 # The pooling attends with one packed tensor there, with a query and a key-value layer here.
+_PARTS = ('q', 'kv')
 _POOLING, _HF_POOLING = 'visual.trunk.attn_pool.', 'vision_model.head.attention.in_proj_'
 
 
@@ -129,9 +130,10 @@ def from_siglip(state: State) -> dict[str, Tensor]:
     converted = from_transformers(image, _SIGLIP_IMAGE, _IMAGE_BIAS)
     converted[_POSITIONS] = converted[_POSITIONS][None]
     for kind in ('weight', 'bias'):
-        query, key, value = converted.pop(_HF_POOLING + kind).chunk(3)
-        converted[f'{_POOLING}q.{kind}'] = query
-        converted[f'{_POOLING}kv.{kind}'] = torch.cat([key, value])
+        packed = converted.pop(_HF_POOLING + kind)
+        width = len(packed) // 3
+        split = zip(_PARTS, packed.split([width, 2 * width]))
+        converted.update((f'{_POOLING}{part}.{kind}', tensor) for part, tensor in split)
     return {**converted, **from_transformers(rest, _SIGLIP_TEXT)}
 
 
@@ -140,10 +142,12 @@ def to_siglip(state: State) -> dict[str, Tensor]:
     image = {name: state[name] for name in state if name.startswith('visual.')}
     rest = {name: state[name] for name in state if name not in image}
     image[_POSITIONS] = image[_POSITIONS][0]
-    for kind in ('weight', 'bias'):
-        parts = [image.pop(f'{_POOLING}{part}.{kind}') for part in ('q', 'kv')]
-        image[_HF_POOLING + kind] = torch.cat(parts)
+    pooling = {
+        _HF_POOLING + kind: torch.cat([image.pop(f'{_POOLING}{part}.{kind}') for part in _PARTS])
+        for kind in ('weight', 'bias')
+    }
     return {
         **to_transformers(image, _SIGLIP_IMAGE, _IMAGE_BIAS),
+        **pooling,
         **to_transformers(rest, _SIGLIP_TEXT),
     }
