@@ -49,14 +49,26 @@ class SplitAttention(nn.Module):
         """(..., C) to (..., heads, C // heads)."""
         return x.unflatten(-1, (self.num_heads, -1))
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None) -> Tensor:
+    def attend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        attn_mask: Tensor | None = None,
+        scale: float | None = None,
+    ) -> Tensor:
         """Softmax attention (B, L, C) in heads, without the output projection.
 
-        Any of the three projections (B, L, C) may stand in any place; the mask (L, L) is additive.
+        Any of the three projections (B, L, C) may stand in any place; the mask (L, L) is additive;
+        the scale of the products is 1 / sqrt(C / heads) where none is given.
         """
         q, k, v = (self.split_heads(x).transpose(1, 2) for x in (q, k, v))
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask, scale=scale)
         return out.transpose(1, 2).flatten(2)
+
+    def without_positions(self) -> SplitAttention:
+        """Itself: queries and keys hold no positions of their own."""
+        return self
 
     def forward(
         self,

@@ -68,7 +68,7 @@ class TimmViTTower(ViTTower):
         if hasattr(embed, 'norm'):
             x = embed.norm(x)
         learned = (trunk.cls_token, getattr(trunk, 'reg_token', None))
-        prefix = [token.expand(len(x), -1, -1) for token in learned if token is not None]
+        prefix = [token.expand(x.shape[0], -1, -1) for token in learned if token is not None]
         if trunk.pos_embed is None:
             return trunk.norm_pre(torch.cat([*prefix, x], dim=1)), grid
         rows = 0 if trunk.no_embed_class else self.num_prefix_tokens
@@ -176,10 +176,17 @@ class TimmAttention:
         """Values (B, L, K) of tokens (B, L, K)."""
         return self._part('v', x)
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Softmax attention (B, L, K) in heads, without the output projection."""
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -> Tensor:
+        """Softmax attention (B, L, K) in heads, without the output projection.
+
+        The scale of the products is 1 / sqrt(K / heads) where none is given.
+        """
         q, k, v = (self._heads(x) for x in (q, k, v))
-        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        return F.scaled_dot_product_attention(q, k, v, scale=scale).transpose(1, 2).flatten(2)
+
+    def without_positions(self) -> TimmAttention:
+        """The same attention with queries and keys that are not rotated."""
+        return TimmAttention(self.attention, None)
 
     def out_proj(self, x: Tensor) -> Tensor:
         """Sub-norm, if there is one, and output projection of (B, L, K)."""

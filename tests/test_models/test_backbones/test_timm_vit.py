@@ -119,14 +119,16 @@ def rotated(x, grid, heads, reference=3):
     return torch.cat([x[:, :1], turned], dim=1)
 
 
-def attention(q, k, v, heads):
+def attention(q, k, v, heads, scale=None):
     q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
-    weights = (q @ k.mT / math.sqrt(q.shape[-1])).softmax(dim=-1)
+    weights = (q @ k.mT * (scale or 1 / math.sqrt(q.shape[-1]))).softmax(dim=-1)
     return (weights @ v).transpose(1, 2).flatten(2)
 
 
 @torch.no_grad()
-@pytest.mark.parametrize('mode', ['catseg', 'maskclip', 'clearclip', 'sclip', 'vanilla_residual'])
+@pytest.mark.parametrize(
+    'mode', ['catseg', 'maskclip', 'clearclip', 'sclip', 'declip', 'vanilla_residual']
+)
 def test_eva02_written_out(mode):
     encoder = build('toy_eva02', dense_mode=mode)
     images = torch.randn(2, 3, 24, 40)
@@ -142,10 +144,12 @@ def test_eva02_written_out(mode):
 
     n = norm(x, b + 'norm1')
     q, k, v = (linear(n, f'{b}attn.{part}_proj') for part in 'qkv')
+    plain = attention(q, q, v, 2, 1.0) + attention(k, k, v, 2, 1.0)
     q, k = rotated(q, grid, 2), rotated(k, grid, 2)
     mixed = {
         'clearclip': lambda: attention(q, q, v, 2),
         'sclip': lambda: attention(q, q, v, 2) + attention(k, k, v, 2),
+        'declip': lambda: plain,
         'vanilla_residual': lambda: attention(q, k, v, 2),
     }.get(mode, lambda: v)()
     y = linear(norm(mixed, b + 'attn.norm'), b + 'attn.proj')
