@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -35,6 +36,7 @@ DEFAULT_TEST_CFG = dict(
     view_batch_size=None,
     max_dense_classes=1024,
     panoptic=False,
+    share_classes=False,
 )
 
 
@@ -42,6 +44,8 @@ DEFAULT_TEST_CFG = dict(
 class Inference:
     """How the images of a segmentor become label maps; ``decode`` takes normalised views.
 
+    ``decode_together``, which also takes how many go through the model at a time, is for views of
+    one image that share their classes (:func:`decode_together`).
     Where the model does not resize its views (``resizes``), they are padded to whole patches.
     """
 
@@ -51,6 +55,7 @@ class Inference:
     resizes: bool
     test_cfg: Mapping[str, Any]
     decode: Callable[[Tensor], ClassLogits]
+    decode_together: Callable[..., ClassLogits]
 
     def check_mode(self, mode: str) -> None:
         """Raise a ValueError for an unknown mode and for one that does not fit head or options."""
@@ -76,7 +81,11 @@ class Inference:
         else:
             layout = whole_layout(images, None if self.resizes else self.patch)
             batch_size = len(images)
-        yield from view_logits(images, self.decode, layout, batch_size)
+        decode = self.decode
+        if cfg['share_classes'] and len(layout.views) > 1:
+            decode = partial(self.decode_together, batch_size=batch_size)
+            batch_size = len(layout.views)
+        yield from view_logits(images, decode, layout, batch_size)
 
     def class_maps(
         self, views: ViewLogits, size: Size | None = None, flip: str | None = None
@@ -123,6 +132,21 @@ class Inference:
     def _new_maps(self, views: ViewLogits, size: Size) -> Tensor:
         shape = (self.vocabulary.num_classes, *size)
         return views.logits.new_zeros(shape, dtype=torch.float32)
+
+
+def decode_together(model: Any, views: Tensor, batch_size: int) -> ClassLogits:
+    """Logits of the normalised views (V, 3, h, w) of an image, all of the same classes.
+
+    They are those that a head which selects some takes for the positions of all views, side by
+    side. ``batch_size`` views go through the model at a time; the features of all are held.
+    """
+    parts = views.split(batch_size)
+    features = [model.extract_feat(part) for part in parts]
+    dense = torch.cat([part.dense for part in features]).transpose(0, 1).flatten(1, 2)
+    classes = model.decode_head.select(dense[None], model.embed_vocabulary())
+    decoded = [model.decode_features(*part, classes) for part in zip(parts, features)]
+    logits, kept = zip(*decoded)
+    return ClassLogits(torch.cat(logits), None if kept[0] is None else torch.cat(kept))
 
 
 def fill_panoptic(

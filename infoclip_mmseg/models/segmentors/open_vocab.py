@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from mmseg.models.segmentors import BaseSegmentor
 from mmseg.registry import MODELS
@@ -22,6 +23,7 @@ from infoclip_mmseg.models.segmentors.inference import (
     batches,
     check_image_sizes,
     check_labels,
+    decode_together,
     fill_panoptic,
 )
 from infoclip_mmseg.models.segmentors.plain import PlainTensors
@@ -69,6 +71,8 @@ class OpenVocabSegmentor(VocabularyOwner, Student, PlainTensors, BaseSegmentor):
             ``view_batch_size`` (None: 1 on a CPU, else 4). Predictions hold a map of every class
             only where there are at most ``max_dense_classes``. ``panoptic``: predictions are
             segments, of a head that finds masks; ``things`` of the data set stay apart.
+            ``share_classes``: with a head that selects classes (``decode_head.num_decoded``) the
+            views of an image vote together and are decoded for the same ones, not each for its own.
         train_cfg: Not used; mmseg passes it.
         data_preprocessor: Usually :class:`OpenVocabDataPreProcessor`. Mean and standard deviation
             are those that open_clip has for the weights' tag, and need not be given.
@@ -242,11 +246,21 @@ class OpenVocabSegmentor(VocabularyOwner, Student, PlainTensors, BaseSegmentor):
     def _inference(self) -> Inference:
         head, patch = self.decode_head, self.backbone.patch_size
         resizes = self.input_size is not None
-        return Inference(head, self.vocabulary, patch, resizes, self.test_cfg, self._decode)
+        decode, together = self._decode, partial(decode_together, self)
+        return Inference(head, self.vocabulary, patch, resizes, self.test_cfg, decode, together)
 
     def _decode(self, inputs: Tensor) -> ClassLogits:
         """As :meth:`encode_decode`, of the classes that the head decodes only."""
-        return self.decode_head.decode(self.extract_feat(inputs), self.embed_vocabulary())
+        return self.decode_features(inputs, self.extract_feat(inputs))
+
+    def decode_features(
+        self, inputs: Tensor, features: ImageFeatures, classes: Tensor | None = None
+    ) -> ClassLogits:
+        """As :meth:`encode_decode`, of views and their features, and of ``classes`` (B or 1, k)."""
+        text = self.embed_vocabulary()
+        if classes is None:
+            return self.decode_head.decode(features, text)
+        return self.decode_head.decode(features, text, classes.expand(len(inputs), -1))
 
     def _forward(self, inputs: Tensor, data_samples: SampleList | None = None) -> Tensor:
         """Logits (B, T, h', w') at the head's resolution."""
