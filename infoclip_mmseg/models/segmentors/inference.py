@@ -14,6 +14,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from infoclip_mmseg.models.backbones.dual_encoder import ImageFeatures
+from infoclip_mmseg.models.data_preprocessor import file_of
 from infoclip_mmseg.models.decode_heads.base import OpenVocabHead
 from infoclip_mmseg.models.layers.cost_volume import ClassLogits
 from infoclip_mmseg.models.segmentors.vocabulary import Vocabulary
@@ -168,36 +169,16 @@ def fill_panoptic(
         sample.set_metainfo(dict(pred_segments=segments))
 
 
-def _name(sample: SegDataSample, key: str) -> Any:
-    return sample.metainfo.get(key) or 'an array without a file name'
-
-
 def check_image_sizes(
     images: Tensor, samples: Sequence[SegDataSample], patch: tuple[int, int]
 ) -> None:
     """Raise a ValueError where an image or its file (``ori_shape``) is smaller than a patch."""
-    sizes = [(sample.metainfo.get('ori_shape'), _name(sample, 'img_path')) for sample in samples]
+    sizes = [(sample.metainfo.get('ori_shape'), file_of(sample, 'img_path')) for sample in samples]
     for size, name in [(tuple(images.shape[-2:]), 'the batch'), *sizes]:
         if size is not None and (size[0] < patch[0] or size[1] < patch[1]):
             raise ValueError(
                 f'image of {size[0]} x {size[1]} pixels ({name}) is smaller than one patch of '
                 f'{patch[0]} x {patch[1]}; remove it from the data or enlarge it first'
-            )
-
-
-def check_labels(samples: Sequence[SegDataSample], num_classes: int, ignore_index: int) -> None:
-    """Raise a ValueError where a ground truth has labels that are no class and not ignored."""
-    for sample in samples:
-        if 'gt_sem_seg' not in sample:
-            continue
-        labels = sample.gt_sem_seg.data
-        wrong = labels[(labels != ignore_index) & ((labels >= num_classes) | (labels < 0))]
-        if wrong.numel():
-            raise ValueError(
-                f'label map {_name(sample, "seg_map_path")} has values from {int(wrong.min())} to '
-                f'{int(wrong.max())} in {wrong.numel()} pixels, but the vocabulary has '
-                f'{num_classes} names (labels 0..{num_classes - 1}, {ignore_index} for none). Use '
-                "the vocabulary that belongs to the labels, or the data set's reduce_zero_label"
             )
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from infoclip_mmseg.losses.base import build_losses
 from infoclip_mmseg.models.backbones.dual_encoder import ImageFeatures
+from infoclip_mmseg.models.data_preprocessor import OpenVocabDataPreProcessor, check_labels
 from infoclip_mmseg.models.distillation.distiller import Distiller, Student
 from infoclip_mmseg.models.distillation.guard_words import GuardWords
 from infoclip_mmseg.models.layers.cost_volume import ClassLogits
@@ -22,7 +23,6 @@ from infoclip_mmseg.models.segmentors.inference import (
     Inference,
     batches,
     check_image_sizes,
-    check_labels,
     decode_together,
     fill_panoptic,
 )
@@ -143,6 +143,8 @@ class OpenVocabSegmentor(VocabularyOwner, Student, PlainTensors, BaseSegmentor):
         self.decode_head.ignore_index = ignored
         if padded is not None:
             self.data_preprocessor.seg_pad_val = padded
+        if isinstance(self.data_preprocessor, OpenVocabDataPreProcessor):
+            self.data_preprocessor.label_range = (self.vocabulary.num_classes, ignored)
 
     @property
     def out_channels(self) -> int:
