@@ -1,8 +1,8 @@
 """Which classes of a vocabulary an image is decoded for: those its positions vote for.
 
 Pure functions. The idea is that of the channel reduction of ERR-Seg (arXiv 2501.17642) and of the
-early rejection of SED (arXiv 2311.15537, section 3.4): most classes of a vocabulary are not in the
-image, and the raw cost volume, a matrix product, already says so.
+early rejection of SED (arXiv 2311.15537): most classes of a vocabulary are not in the image, and
+the raw cost volume, a matrix product, already says so.
 
 Legend: B images, T classes, k classes that are decoded, P prompts, C channels, N positions, h w.
 """
