@@ -65,17 +65,26 @@ class ExportedView(nn.Module):
         return self.decode_head(features, self.text_embeddings if text is None else text)
 
 
-def class_range(num_classes: int, pad_len: int) -> tuple[int, int]:
+def class_range(num_classes: int, pad_len: int, num_decoded: int = 0) -> tuple[int, int]:
     """Least and largest T of a program that is traced with ``num_classes`` text embeddings.
 
     The head does other things with less than ``pad_len`` classes (pads), just as many, and more
-    (picks), and a trace holds one of these.
+    (picks), and with more than ``num_decoded`` (selects), and a trace holds one of these.
     """
-    if not pad_len:
-        return 1, MAX_CLASSES
-    if num_classes == pad_len:
-        return pad_len, pad_len
-    return (1, pad_len - 1) if num_classes < pad_len else (pad_len + 1, MAX_CLASSES)
+    if 0 < num_decoded < num_classes:
+        return num_decoded + 1, MAX_CLASSES
+    low, high = 1, MAX_CLASSES
+    if pad_len and num_classes == pad_len:
+        low = high = pad_len
+    elif pad_len:
+        low, high = (1, pad_len - 1) if num_classes < pad_len else (pad_len + 1, MAX_CLASSES)
+    return low, min(high, num_decoded or MAX_CLASSES)
+
+
+def _limits(head: Any) -> tuple[int, int]:
+    """``pad_len`` and ``num_decoded`` of a head, 0 where it has none."""
+    selection = getattr(head, 'selection', None)
+    return head.pad_len, 0 if selection is None else selection.num_decoded
 
 
 def export_program(model: Any, text: Tensor, bake: bool = True) -> torch.export.ExportedProgram:
@@ -108,7 +117,7 @@ def export_program(model: Any, text: Tensor, bake: bool = True) -> torch.export.
     inputs: tuple[Tensor, ...] = (images,)
     shapes: tuple[dict, ...] = ({0: batch},)
     if not bake:
-        low, high = class_range(len(text), model.decode_head.pad_len)
+        low, high = class_range(len(text), *_limits(model.decode_head))
         free = high > low
         # A size of 1 in the example would be taken for a constant.
         text = text.repeat(2, 1, 1) if free and len(text) == 1 < high - 1 else text
@@ -134,7 +143,7 @@ def describe(model: Any, config: str, bake: bool) -> dict[str, Any]:
     """
     meta, preprocessor = model.dataset_meta, model.data_preprocessor
     num_classes = len(meta['classes'])
-    low, high = class_range(num_classes, model.decode_head.pad_len)
+    low, high = class_range(num_classes, *_limits(model.decode_head))
     return dict(
         config=config,
         classes=list(meta['classes']),

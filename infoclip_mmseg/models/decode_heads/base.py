@@ -80,6 +80,13 @@ class OpenVocabHead(BaseModule):
         """Logits of the classes that the head decodes, of B views and text (T, P, C)."""
         raise NotImplementedError(f'{type(self).__name__} must implement decode')
 
+    def select(self, dense: Tensor, text: Tensor) -> Tensor | None:
+        """Classes (B, k) to hand to :meth:`decode`, for dense embeddings (B, C, H, W).
+
+        None where there is nothing to choose; only a head that gives some takes them.
+        """
+        return None
+
     def scores(self, logits: Tensor) -> Tensor:
         """What is averaged over views, (B, k, h, w), float32."""
         return logits.float().sigmoid()

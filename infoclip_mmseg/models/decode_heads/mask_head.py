@@ -90,7 +90,7 @@ class MaskHead(OpenVocabHead):
         known = {word for name in self.ensemble['seen'] for word in split_synonyms(name)}
         alpha, beta = self.ensemble['alpha'], self.ensemble['beta']
         values = [beta if known.isdisjoint(split_synonyms(n)) else alpha for n in self.names]
-        return torch.tensor(values, dtype=like.dtype, device=like.device)
+        return torch.tensor(values, dtype=like.dtype).to(like.device, non_blocking=True)
 
     # Inference ----------------------------------------------------------------------------------
 

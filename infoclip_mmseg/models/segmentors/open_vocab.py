@@ -15,6 +15,7 @@ from torch import Tensor
 
 from infoclip_mmseg.losses.base import build_losses
 from infoclip_mmseg.models.backbones.dual_encoder import ImageFeatures
+from infoclip_mmseg.models.data_preprocessor import OpenVocabDataPreProcessor, check_labels
 from infoclip_mmseg.models.distillation.distiller import Distiller, Student
 from infoclip_mmseg.models.distillation.guard_words import GuardWords
 from infoclip_mmseg.models.layers.cost_volume import ClassLogits
@@ -25,7 +26,7 @@ from infoclip_mmseg.models.segmentors.inference import (
     Inference,
     batches,
     check_image_sizes,
-    check_labels,
+    decode_together,
     fill_panoptic,
 )
 from infoclip_mmseg.models.segmentors.oracle import look_with_truth
@@ -80,6 +81,8 @@ class OpenVocabSegmentor(VocabularyOwner, Student, PlainTensors, BaseSegmentor):
             segments and labels, of a head that finds masks; ``things`` of the data set stay apart.
             ``oracle``: 'masks' or 'classes', of such a head, which are then the true ones; see
             :mod:`~infoclip_mmseg.models.segmentors.oracle`.
+            ``share_classes``: with a head that selects classes (``decode_head.num_decoded``) the
+            views of an image vote together and are decoded for the same ones, not each for its own.
         train_cfg: Not used; mmseg passes it.
         data_preprocessor: Usually :class:`OpenVocabDataPreProcessor`. Mean and standard deviation
             are those that open_clip has for the weights' tag, and need not be given.
@@ -149,6 +152,8 @@ class OpenVocabSegmentor(VocabularyOwner, Student, PlainTensors, BaseSegmentor):
         self.decode_head.ignore_index = ignored
         if padded is not None:
             self.data_preprocessor.seg_pad_val = padded
+        if isinstance(self.data_preprocessor, OpenVocabDataPreProcessor):
+            self.data_preprocessor.label_range = (self.vocabulary.num_classes, ignored)
 
     @property
     def out_channels(self) -> int:
@@ -260,14 +265,23 @@ class OpenVocabSegmentor(VocabularyOwner, Student, PlainTensors, BaseSegmentor):
     def _inference(self) -> Inference:
         head, patch = self.decode_head, self.backbone.patch_size
         resizes = self.input_size is not None
-        return Inference(head, self.vocabulary, patch, resizes, self.test_cfg, self._decode)
+        decode, together = self._decode, partial(decode_together, self)
+        return Inference(head, self.vocabulary, patch, resizes, self.test_cfg, decode, together)
 
     def _decode(
         self, inputs: Tensor, look: Callable[[Tensor], ImageFeatures] | None = None
     ) -> ClassLogits:
         """As :meth:`encode_decode`, of the classes that the head decodes only."""
-        features = (look or self.extract_feat)(inputs)
-        return self.decode_head.decode(features, self.embed_vocabulary())
+        return self.decode_features(inputs, (look or self.extract_feat)(inputs))
+
+    def decode_features(
+        self, inputs: Tensor, features: ImageFeatures, classes: Tensor | None = None
+    ) -> ClassLogits:
+        """As :meth:`encode_decode`, of views and their features, and of ``classes`` (B or 1, k)."""
+        text = self.embed_vocabulary()
+        if classes is None:
+            return self.decode_head.decode(features, text)
+        return self.decode_head.decode(features, text, classes.expand(len(inputs), -1))
 
     def _forward(self, inputs: Tensor, data_samples: SampleList | None = None) -> Tensor:
         """Logits (B, T, h', w') at the head's resolution."""

@@ -114,7 +114,7 @@ class TextEncoder:
         embeddings = encode_in_batches(unit, tokens, texts, batch_size)
         slots = prompts.num_embeddings * prompts.num_templates
         if len(texts) != slots:
-            owners = torch.tensor(prompts.owners, device=embeddings.device)
+            owners = torch.tensor(prompts.owners).to(embeddings.device, non_blocking=True)
             zeros = embeddings.new_zeros(slots, embeddings.shape[-1])
             embeddings = F.normalize(zeros.index_add(0, owners, embeddings), dim=-1)
         return embeddings.unflatten(0, (prompts.num_embeddings, prompts.num_templates))
@@ -183,4 +183,4 @@ def encode_in_batches(
             rates = f'{rate:.0f} a second, eta {eta}'
             print_log(f'text: {done} of {total} prompts encoded, {rates}', logger='current')
     encoded = torch.cat(parts)
-    return encoded if total == len(texts) else encoded[index.to(encoded.device)]
+    return encoded if total == len(texts) else encoded[index.to(encoded.device, non_blocking=True)]

@@ -34,6 +34,11 @@ class TestCATSegHeadOfAllClasses(HeadContract):
     options = dict(pad_len=0, pooling_size=1)
 
 
+class TestCATSegHeadOfSelectedClasses(HeadContract):
+    options = dict(num_decoded=3, num_decoded_train=2)
+    limit = 3
+
+
 class TestCosineHead(HeadContract):
     decode_head = dict(type='CosineHead')
 
