@@ -29,6 +29,7 @@ COMMANDS = {
     'quickstart': 'quickstart.py',
     'visualize': 'visualize.py',
     'encode': 'encode_vocabulary.py',
+    'clips': 'list_clips.py',
     'interpolate': 'interpolate.py',
     'ablation': 'ablation.py',
     'pretrain': 'pretrain_clip.py',
