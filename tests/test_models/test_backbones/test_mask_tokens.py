@@ -8,9 +8,9 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import TOY_CLIP
 from convnext import CONVNEXT
 from mmseg.registry import MODELS
+from toys import TOY_CLIP
 
 from infoclip_mmseg.models.layers.mask_tokens import (
     keys_and_values,

@@ -22,7 +22,7 @@ class Step(torch.nn.Module):
     """Task loss of a toy-sized head, and what it selected."""
 
     def __init__(self) -> None:
-        from conftest import TOY_MODEL
+        from toys import TOY_MODEL
 
         from infoclip_mmseg.models import CATSegHead
 
