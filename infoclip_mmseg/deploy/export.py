@@ -25,8 +25,9 @@ OPSET = 18
 METADATA_FILE = 'metadata.json'
 # A protobuf file holds at most 2 GiB; what does not fit goes beside it.
 _PROTOBUF_LIMIT = 2_000_000_000
-MAX_DIFFERENCE = 1e-3
-MIN_EQUAL = 0.999
+# Largest difference of two logits, and least share of equal labels: in float32, and of float16.
+MAX_DIFFERENCE, MIN_EQUAL = 1e-3, 0.999
+MAX_DIFFERENCE_HALF, MIN_EQUAL_HALF = 0.1, 0.99
 
 Run = Callable[[Tensor, Tensor | None], Tensor]
 
@@ -165,8 +166,17 @@ def save_pt2(program: torch.export.ExportedProgram, path: Path, metadata: dict[s
     torch.export.save(program, path, extra_files={METADATA_FILE: text})
 
 
-def save_onnx(program: torch.export.ExportedProgram, path: Path, metadata: dict[str, Any]) -> None:
-    """Write an ONNX file of opset ``OPSET``; each entry of the metadata is a JSON string in it."""
+def save_onnx(
+    program: torch.export.ExportedProgram,
+    path: Path,
+    metadata: dict[str, Any],
+    half: bool = False,
+) -> None:
+    """Write an ONNX file of opset ``OPSET``; each entry of the metadata is a JSON string in it.
+
+    ``half``: weights and operations in float16 where onnxruntime's converter knows them to be
+    safe, inputs and outputs in float32 as before; for GPUs.
+    """
     result = torch.onnx.export(
         program, output_names=['logits'], opset_version=OPSET, dynamo=True, verbose=False
     )
@@ -176,6 +186,13 @@ def save_onnx(program: torch.export.ExportedProgram, path: Path, metadata: dict[
         result.model.metadata_props[key] = json.dumps(value, ensure_ascii=False)
     tensors = [*program.state_dict.values(), *program.constants.values()]
     size = sum(x.numel() * x.element_size() for x in tensors if isinstance(x, Tensor))
+    if half:
+        import onnx
+        from onnxruntime.transformers.float16 import convert_float_to_float16
+
+        proto = convert_float_to_float16(result.model_proto, keep_io_types=True)
+        onnx.save(proto, str(path), save_as_external_data=size // 2 > _PROTOBUF_LIMIT)
+        return
     result.save(str(path), external_data=size > _PROTOBUF_LIMIT)
 
 
@@ -202,9 +219,10 @@ class Agreement(NamedTuple):
     seconds: float
     seconds_torch: float
 
-    @property
-    def good(self) -> bool:
-        """Whether both are within ``MAX_DIFFERENCE`` and ``MIN_EQUAL``."""
+    def good(self, half: bool = False) -> bool:
+        """Whether both are within the bounds of float32, or of float16."""
+        if half:
+            return self.difference <= MAX_DIFFERENCE_HALF and self.equal >= MIN_EQUAL_HALF
         return self.difference <= MAX_DIFFERENCE and self.equal >= MIN_EQUAL
 
 

@@ -33,4 +33,4 @@ def test_onnx(kind, toy, tmp_path, ade_root):
     paths = sorted((ade_root / 'images/validation').iterdir())
     images = [np.asarray(Image.open(p).convert('RGB')) for p in paths]
     found = export.check_export(path, model, images, None, 2)
-    assert found.good and found.difference < export.MAX_DIFFERENCE
+    assert found.good() and found.difference < export.MAX_DIFFERENCE

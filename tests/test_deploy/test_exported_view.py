@@ -161,14 +161,14 @@ def test_file_metadata_and_check(baked, ade_root, tmp_path):
     images = [np.asarray(Image.open(file).convert('RGB')) for file in files]
     assert len(images) == 3
     found = check_export(path, model, images, None, batch_size=2)
-    assert found.good and found.equal == 1
+    assert found.good() and found.equal == 1
     with torch.no_grad():
         model.decode_head.conv_seg.bias += 0.01
     try:
         found = check_export(path, model, images, None)
     finally:
         model.decode_head.conv_seg.bias.data -= 0.01
-    assert not found.good and found.difference == pytest.approx(0.01, abs=1e-3)
+    assert not found.good() and found.difference == pytest.approx(0.01, abs=1e-3)
     model.set_vocabulary(OTHER)
     assert check_export(path, model, images, None).equal < 0.99
 
