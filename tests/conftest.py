@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import zlib
 from pathlib import Path
 
@@ -24,6 +25,13 @@ import infoclip_mmseg  # noqa: F401  (registers the modules)
 
 DATA = Path(__file__).parent / 'data'
 ROOT = Path(__file__).parent.parent
+
+
+def pytest_configure() -> None:
+    """Processes that run tests side by side share the cores."""
+    workers = int(os.environ.get('PYTEST_XDIST_WORKER_COUNT', 1))
+    if workers > 1:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
 
 
 def toy_config(distill: bool = False, **changes) -> dict:

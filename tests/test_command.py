@@ -92,5 +92,5 @@ def test_the_extra_is_what_requirements_install():
     given = names(PROJECT['project']['dependencies'])
     given.update(names(extras['mmseg'] + extras['experiments']))
     for name, bounds in wanted.items():
-        if name != 'pytest':
+        if not name.startswith('pytest'):
             assert given[name] == bounds, name
