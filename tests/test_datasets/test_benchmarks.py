@@ -13,9 +13,11 @@ from infoclip_mmseg.datasets.benchmarks import (
     BENCHMARKS,
     describe_absence,
     find_layout,
+    select_benchmarks,
+)
+from infoclip_mmseg.datasets.loaders import (
     make_dataloader_cfg,
     make_dataset_cfg,
-    select_benchmarks,
     with_label_loader,
 )
 
