@@ -151,7 +151,7 @@ def write_ade_segments(root: Path, workers: int, update: Update) -> None:
         annotations.append(dict(image_id=name, file_name=f'{name}.png', segments_info=segments))
         update(advance=1)
     categories = [
-        dict(id=label, name=name, isthing=int(label in THINGS))
+        dict(id=label, name=name.strip(), isthing=int(label in THINGS))
         for label, name in enumerate(load_vocabulary(ADE150.vocabulary))
     ]
     content = dict(images=images, annotations=annotations, categories=categories)
