@@ -1,8 +1,10 @@
 #!/usr/bin/env python
-"""Evaluate a checkpoint on the test set of a config, or on the benchmarks of the papers.
+r"""Evaluate a checkpoint on the test set of a config, or on the benchmarks of the papers.
 
 Usage: python tools/test.py configs/infoclip_vitb16_ade20k.py CHECKPOINT [--show-dir DIR] [...]
        python tools/test.py configs/infoclip_vitb16_coco-stuff.py CHECKPOINT --benchmarks all
+       python tools/test.py configs/maft-plus/maftp_convnext-l_coco-stuff.py CHECKPOINT \
+           --benchmarks all --vocabularies maftp
        python tools/test.py configs/infoclip_vitb16_ade20k.py CHECKPOINT --forgetting 'sofa; sheep'
        python tools/test.py configs/fc-clip/fcclip_convnext-l_ade20k.py CHECKPOINT --bottleneck
 """
@@ -23,7 +25,11 @@ from mmseg.registry import DATASETS, MODELS
 
 from infoclip_mmseg.apis.words import load_classes
 from infoclip_mmseg.datasets import check_dataloader_cfg
-from infoclip_mmseg.datasets.benchmarks import BENCHMARKS, select_benchmarks
+from infoclip_mmseg.datasets.benchmarks import (
+    BENCHMARKS,
+    PANOPTIC_BENCHMARKS,
+    select_benchmarks,
+)
 from infoclip_mmseg.engine.hooks.guards import CheckpointMatchHook
 from infoclip_mmseg.engine.launch import (
     add_common_arguments,
@@ -36,6 +42,7 @@ from infoclip_mmseg.engine.launch import (
 )
 from infoclip_mmseg.evaluation.benchmarks import (
     Plan,
+    check_finds_masks,
     evaluation_pipeline,
     make_plans,
     run_benchmarks,
@@ -70,7 +77,13 @@ def build_parser() -> argparse.ArgumentParser:
         '--benchmarks',
         nargs='+',
         metavar='KEY',
-        help=f"evaluate on these instead of the config's test set: all, {', '.join(BENCHMARKS)}",
+        help="evaluate on these instead of the config's test set: all six, "
+        f'{", ".join(BENCHMARKS)}; of models that find masks also {", ".join(PANOPTIC_BENCHMARKS)}',
+    )
+    parser.add_argument(
+        '--vocabularies',
+        choices=['maftp'],
+        help="ask --benchmarks for the class lists of MAFT+, with synonyms, instead of CAT-Seg's",
     )
     parser.add_argument(
         '--forgetting',
@@ -135,15 +148,23 @@ def plan_benchmarks(args: argparse.Namespace, cfg: Config) -> tuple[list[Plan], 
 
     Raises:
         FileNotFoundError: None is there, or files of one are missing.
-        ValueError: A benchmark is unknown.
+        ValueError: A benchmark is unknown, or is none for this model.
     """
     if args.benchmarks is None:
+        if args.vocabularies is not None:
+            raise ValueError(
+                '--vocabularies is for --benchmarks; the words of a config are those of its '
+                "VocabularyHook: vocabularies=dict(test='maftp_ade150')"
+            )
         return [], []
     benchmarks = select_benchmarks(args.benchmarks)
-    pipeline = evaluation_pipeline(cfg)
-    plans, absent = make_plans(benchmarks, args.data_root, pipeline, cfg.get('test_dataloader'))
+    check_finds_masks(benchmarks, cfg.model)
+    if args.tta and any(benchmark.is_panoptic for benchmark in benchmarks):
+        raise ValueError('--tta averages label maps, and segments are none: leave one of them out')
+    pipeline, template = evaluation_pipeline(cfg), cfg.get('test_dataloader')
+    plans, absent = make_plans(benchmarks, args.data_root, pipeline, template, args.vocabularies)
     if args.out is not None:
-        for plan in plans:
+        for plan in (plan for plan in plans if not plan.benchmark.is_panoptic):
             plan.evaluator['output_dir'] = str(Path(args.out, plan.benchmark.key))
     cfg.test_dataloader, cfg.test_evaluator = plans[0].dataloader, plans[0].evaluator
     cfg.test_cfg = cfg.get('test_cfg') or dict(type='TestLoop')
@@ -173,6 +194,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             runner.test()
         else:
             name = f'{Path(args.config).stem} {Path(args.checkpoint or "pretrained").name}'
+            name += f', class lists {args.vocabularies}' if args.vocabularies else ''
             table = run_benchmarks(runner, plans, absent, args.checkpoint, name, args.redo)
             if is_main_process():
                 print(f'\n{table}\nwritten to {Path(cfg.work_dir, FOLDER)}/table1.md, .csv, .json')
