@@ -17,7 +17,9 @@ from original_archives import ade_panoptic_maps, make_ade150_panoptic
 from test_benchmark_runs import CONFIG as CATSEG
 from test_benchmark_runs import ROOT, evaluate, tool
 
+from infoclip_mmseg.datasets.benchmarks import BENCHMARKS, PANOPTIC_BENCHMARKS
 from infoclip_mmseg.datasets.prepare.panoptic import THINGS
+from infoclip_mmseg.evaluation.benchmarks import check_finds_masks
 from infoclip_mmseg.models.decode_heads.mask_classification import MaskClassificationHead
 
 MAFTP = """
@@ -136,6 +138,13 @@ def test_bad_input_ends_with_one_error_before_any_work(place, capsys, spoil, opt
     assert not Path('work_dirs').exists()
 
 
+@pytest.mark.parametrize('model', [{}, dict(decode_head=[dict(type='FCNHead')])])
+def test_models_of_another_build_are_refused_for_segments_only(model):
+    check_finds_masks([BENCHMARKS['voc20']], model)
+    with pytest.raises(ValueError, match='needs a head that finds masks'):
+        check_finds_masks([*PANOPTIC_BENCHMARKS.values()], model)
+
+
 def test_averaged_views_have_no_segments(place, capsys):
     config = MAFTP + "tta_model = dict(type='OpenVocabTTAModel')\ntta_pipeline = []\n"
     Path('tiny.py').write_text(config.format(root=ROOT))
@@ -157,5 +166,5 @@ def test_a_training_without_segments_stops_before_it_begins(place, capsys):
     with pytest.raises(SystemExit) as stopped:
         tool('train').main(['tiny.py', '--cfg-options', 'val_benchmarks=ade150-panoptic'])
     assert stopped.value.code == 2
-    assert 'this config has a CATSegHead' in capsys.readouterr().err
+    assert 'model.decode_head.type is CATSegHead' in capsys.readouterr().err
     assert not Path('work_dirs').exists()
