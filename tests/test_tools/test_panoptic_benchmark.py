@@ -125,6 +125,7 @@ def no_maps(place: Path) -> None:
         (catseg, ['ade150-panoptic', 'voc20'], 'ade150-panoptic counts segments and needs a head'),
         (None, ['ade150-panoptic', '--tta'], '--tta needs tta_model'),
         (None, ['voc20b', '--vocabularies', 'maftp'], 'PAS-20b: maftp has no class list for it'),
+        (None, ['voc20', 'ade150-panoptic', '--out', 'maps'], '--out saves label maps, and segm'),
         (no_maps, ['ade150-panoptic'], 'A-150 panoptic: 1 of 2 label maps are missing'),
     ],
 )
@@ -150,7 +151,10 @@ def test_averaged_views_have_no_segments(place, capsys):
     Path('tiny.py').write_text(config.format(root=ROOT))
     with pytest.raises(SystemExit):
         evaluate('ade150-panoptic', '--tta')
-    assert '--tta averages label maps, and segments are none' in capsys.readouterr().err
+    assert (
+        '--tta averages and --out saves label maps, and segments are none'
+        in capsys.readouterr().err
+    )
 
 
 def test_class_lists_are_for_benchmarks(place, capsys):
