@@ -159,12 +159,15 @@ def plan_benchmarks(args: argparse.Namespace, cfg: Config) -> tuple[list[Plan], 
         return [], []
     benchmarks = select_benchmarks(args.benchmarks)
     check_finds_masks(benchmarks, cfg.model)
-    if args.tta and any(benchmark.is_panoptic for benchmark in benchmarks):
-        raise ValueError('--tta averages label maps, and segments are none: leave one of them out')
+    if (args.tta or args.out) and any(benchmark.is_panoptic for benchmark in benchmarks):
+        raise ValueError(
+            '--tta averages and --out saves label maps, and segments are none: leave '
+            f'{", ".join(PANOPTIC_BENCHMARKS)} out (tools/infer.py --task panoptic saves segments)'
+        )
     pipeline, template = evaluation_pipeline(cfg), cfg.get('test_dataloader')
     plans, absent = make_plans(benchmarks, args.data_root, pipeline, template, args.vocabularies)
     if args.out is not None:
-        for plan in (plan for plan in plans if not plan.benchmark.is_panoptic):
+        for plan in plans:
             plan.evaluator['output_dir'] = str(Path(args.out, plan.benchmark.key))
     cfg.test_dataloader, cfg.test_evaluator = plans[0].dataloader, plans[0].evaluator
     cfg.test_cfg = cfg.get('test_cfg') or dict(type='TestLoop')

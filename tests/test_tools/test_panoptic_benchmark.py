@@ -17,7 +17,9 @@ from original_archives import ade_panoptic_maps, make_ade150_panoptic
 from test_benchmark_runs import CONFIG as CATSEG
 from test_benchmark_runs import ROOT, evaluate, tool
 
+from infoclip_mmseg.datasets.benchmarks import BENCHMARKS, PANOPTIC_BENCHMARKS
 from infoclip_mmseg.datasets.prepare.panoptic import THINGS
+from infoclip_mmseg.evaluation.benchmarks import check_finds_masks
 from infoclip_mmseg.models.decode_heads.mask_classification import MaskClassificationHead
 
 MAFTP = """
@@ -123,6 +125,7 @@ def no_maps(place: Path) -> None:
         (catseg, ['ade150-panoptic', 'voc20'], 'ade150-panoptic counts segments and needs a head'),
         (None, ['ade150-panoptic', '--tta'], '--tta needs tta_model'),
         (None, ['voc20b', '--vocabularies', 'maftp'], 'PAS-20b: maftp has no class list for it'),
+        (None, ['voc20', 'ade150-panoptic', '--out', 'maps'], '--out saves label maps, and segm'),
         (no_maps, ['ade150-panoptic'], 'A-150 panoptic: 1 of 2 label maps are missing'),
     ],
 )
@@ -136,12 +139,22 @@ def test_bad_input_ends_with_one_error_before_any_work(place, capsys, spoil, opt
     assert not Path('work_dirs').exists()
 
 
+@pytest.mark.parametrize('model', [{}, dict(decode_head=[dict(type='FCNHead')])])
+def test_models_of_another_build_are_refused_for_segments_only(model):
+    check_finds_masks([BENCHMARKS['voc20']], model)
+    with pytest.raises(ValueError, match='needs a head that finds masks'):
+        check_finds_masks([*PANOPTIC_BENCHMARKS.values()], model)
+
+
 def test_averaged_views_have_no_segments(place, capsys):
     config = MAFTP + "tta_model = dict(type='OpenVocabTTAModel')\ntta_pipeline = []\n"
     Path('tiny.py').write_text(config.format(root=ROOT))
     with pytest.raises(SystemExit):
         evaluate('ade150-panoptic', '--tta')
-    assert '--tta averages label maps, and segments are none' in capsys.readouterr().err
+    assert (
+        '--tta averages and --out saves label maps, and segments are none'
+        in capsys.readouterr().err
+    )
 
 
 def test_class_lists_are_for_benchmarks(place, capsys):
@@ -157,5 +170,5 @@ def test_a_training_without_segments_stops_before_it_begins(place, capsys):
     with pytest.raises(SystemExit) as stopped:
         tool('train').main(['tiny.py', '--cfg-options', 'val_benchmarks=ade150-panoptic'])
     assert stopped.value.code == 2
-    assert 'this config has a CATSegHead' in capsys.readouterr().err
+    assert 'model.decode_head.type is CATSegHead' in capsys.readouterr().err
     assert not Path('work_dirs').exists()

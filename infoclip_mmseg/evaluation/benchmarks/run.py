@@ -92,11 +92,12 @@ def make_plans(
 def check_finds_masks(benchmarks: Sequence[Benchmark], model_cfg: Mapping[str, Any]) -> None:
     """Raise a ValueError where one of the benchmarks counts segments and the model has none."""
     counting = [benchmark.key for benchmark in benchmarks if benchmark.is_panoptic]
-    kind = model_cfg.get('module', model_cfg)['decode_head']['type']
-    if counting and not getattr(MODELS.get(kind), 'finds_masks', False):
+    head = model_cfg.get('module', model_cfg).get('decode_head')
+    kind = head['type'] if isinstance(head, Mapping) else None
+    if counting and not (kind and getattr(MODELS.get(kind), 'finds_masks', False)):
         raise ValueError(
             f'{", ".join(counting)} counts segments and needs a head that finds masks, such as '
-            f'those of configs/maft-plus and configs/fc-clip; this config has a {kind}'
+            f'those of configs/maft-plus and configs/fc-clip; model.decode_head.type is {kind}'
         )
 
 
