@@ -23,7 +23,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
+from rich.table import Column, Table
 
 from infoclip_mmseg.engine.display import ProgressHook, logs_to_file, make_progress
 from infoclip_mmseg.engine.launch import keep_freed_memory
@@ -112,7 +112,8 @@ def predict(runner: Runner) -> list[np.ndarray]:
 
 def compare(args: argparse.Namespace, console: Console) -> None:
     """Run the methods, print the table, draw."""
-    table = Table('', *FIGURES.values(), title='Composed world, test scenes')
+    names = Column(no_wrap=True)
+    table = Table(names, *FIGURES.values(), title='Composed world, test scenes')
     maps, curves = {}, {}
     with make_progress(console) as progress:
         for title, name in METHODS.items():
