@@ -41,7 +41,7 @@ from infoclip_mmseg.apis.image_sources import OnError, Source
 from infoclip_mmseg.apis.inferencer import DEFAULT_CONFIG
 from infoclip_mmseg.apis.loading import find_config
 from infoclip_mmseg.apis.prediction import write_json
-from infoclip_mmseg.apis.segments import TASKS, Segments, find_segments
+from infoclip_mmseg.apis.segments import TASKS, Segments
 from infoclip_mmseg.apis.words import Background, Words
 from infoclip_mmseg.datasets.vocabularies import load_vocabulary, shipped_vocabularies
 from infoclip_mmseg.engine.cfg_options import CfgOptions
@@ -226,8 +226,8 @@ def segment(
         try:
             if args.task != 'semantic':
                 things = args.things if args.things == 'all' else parse_words(args.things)
-                asked = (inferencer, sources, classes, things, args.task)
-                for found in find_segments(*asked, **shared):
+                shared['frame_step'] = args.frame_step
+                for found in inferencer.segments(sources, classes, things, args.task, **shared):
                     summary.add_segments(found)
                     progress.advance(task)
                 return summary
