@@ -7,6 +7,7 @@ from pathlib import Path
 import convnext
 import torch
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 from torch import Tensor
 
@@ -38,6 +39,7 @@ class QuarterMaskHead(MaskClassificationHead):
 
 def write_config(toy_cfg, folder: Path) -> Path:
     """Config file ``quarters.py`` of a model with this head; its checkpoint is ``quarters.pth``."""
+    init_default_scope('mmseg')
     model = toy_cfg(**convnext.mask_config())
     model['decode_head'] = dict(convnext.MASKS, type='QuarterMaskHead')
     pipeline = [

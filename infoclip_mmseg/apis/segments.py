@@ -50,7 +50,7 @@ class Segments:
         ids: (h, w), int32, 0 where there is no segment; of instances the best one of each pixel.
         segments: Of each ``id``, ``class``, ``label`` (its index), ``is_thing``, ``score``,
             ``area`` in pixels; of instances also ``mask`` (h, w), bool.
-        classes: The names that were asked for.
+        classes, things: The names that were asked for, and indices of those that are things.
         visualization: Overlay with outlines and a legend entry a segment, RGB; None unless asked.
     """
 
@@ -60,6 +60,7 @@ class Segments:
     ids: NDArray[np.int32]
     segments: list[dict[str, Any]]
     classes: tuple[str, ...]
+    things: tuple[int, ...]
     visualization: NDArray[np.uint8] | None = field(default=None, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -169,7 +170,8 @@ def _predict(
             segment['area'] = int((ids == segment['id']).sum())
     for segment in reversed(segments) if call['task'] == 'instance' else ():
         ids[segment['mask']] = segment['id']  # the best one last, above the others
-    return Segments(picture.name, picture.stem, call['task'], ids, segments, tuple(names))
+    things = tuple(call['things'])
+    return Segments(picture.name, picture.stem, call['task'], ids, segments, tuple(names), things)
 
 
 def _enlarge(labels: Tensor, size: Sequence[int]) -> NDArray:
