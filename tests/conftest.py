@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import zlib
 from pathlib import Path
 
@@ -18,53 +19,19 @@ from mmengine.runner import Runner
 from mmseg.registry import MODELS
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from toys import DISTILLATION, TOY_CLIP, TOY_MODEL
 
 import infoclip_mmseg  # noqa: F401  (registers the modules)
 
 DATA = Path(__file__).parent / 'data'
 ROOT = Path(__file__).parent.parent
 
-TOY_CLIP = dict(
-    embed_dim=32,
-    quick_gelu=True,
-    vision_cfg=dict(image_size=32, layers=4, width=128, head_width=64, patch_size=8),
-    text_cfg=dict(context_length=77, vocab_size=49408, width=64, heads=2, layers=2),
-)
-CLIP_MEAN = [122.7709383, 116.7460125, 104.09373615]
-CLIP_STD = [68.5005327, 66.6321579, 70.32316305]
-TOY_MODEL = dict(
-    type='OpenVocabSegmentor',
-    data_preprocessor=dict(
-        type='OpenVocabDataPreProcessor',
-        mean=CLIP_MEAN,
-        std=CLIP_STD,
-        bgr_to_rgb=True,
-        pad_val=0,
-        seg_pad_val=255,
-        size=(48, 48),
-    ),
-    backbone=dict(type='CLIPDualEncoder', model_name=TOY_CLIP, out_blocks=(1, 2)),
-    decode_head=dict(
-        type='CATSegHead',
-        hidden_dim=32,
-        num_layers=2,
-        num_heads=2,
-        window_size=3,
-        pad_len=8,
-        text_proj_dim=16,
-        appearance_proj_dim=16,
-        decoder_dims=(32, 16),
-        decoder_guidance_dims=(32, 16),
-        decoder_guidance_proj_dims=(16, 8),
-    ),
-    input_size=48,
-    test_cfg=dict(mode='slide', size=80, window=48, overlap=0.333, view_batch_size=4),
-)
-DISTILLATION = dict(
-    neck=dict(type='LPAM'),
-    loss_ib=dict(type='InfoBottleneckLoss'),
-    loss_mi=dict(type='MITransferLoss'),
-)
+
+def pytest_configure() -> None:
+    """Processes that run tests side by side share the cores."""
+    workers = int(os.environ.get('PYTEST_XDIST_WORKER_COUNT', 1))
+    if workers > 1:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
 
 
 def toy_config(distill: bool = False, **changes) -> dict:

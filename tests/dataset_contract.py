@@ -26,8 +26,8 @@ from infoclip_mmseg.datasets.benchmarks import (
     Layout,
     describe_absence,
     find_layout,
-    make_dataset_cfg,
 )
+from infoclip_mmseg.datasets.loaders import make_dataset_cfg
 from infoclip_mmseg.datasets.prepare.pipeline import check_data_set
 from infoclip_mmseg.datasets.vocabularies import load_vocabulary
 from infoclip_mmseg.evaluation.benchmarks import make_plans

@@ -30,6 +30,9 @@ COUNTS = {
     'voc20b': 3,
     'coco-stuff train2017': 2,
     'coco-stuff val2017': 1,
+    'coco-panoptic train2017': 2,
+    'coco-panoptic val2017': 1,
+    'ade150-panoptic': 2,
 }
 Expected = dict[str, np.ndarray]
 Members = dict[str, bytes]
@@ -59,11 +62,17 @@ def jpeg(height: int, width: int, seed: int = 0) -> bytes:
     return encode(picture(height, width, seed), 'JPEG')
 
 
-def write_zip(path: Path, members: Members) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
+def zip_bytes(members: Members) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, 'w', zipfile.ZIP_DEFLATED) as archive:
         for name, data in members.items():
             archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+def write_zip(path: Path, members: Members) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(zip_bytes(members))
 
 
 def write_tar(path: Path, members: Members, mode: str = 'w') -> None:
@@ -314,7 +323,91 @@ def make_coco_stuff(root: Path) -> Expected:
     return expected
 
 
+def id_colours(ids: np.ndarray) -> np.ndarray:
+    """COCO's id maps: red + 256 green + 65536 blue."""
+    return np.stack([ids & 255, ids >> 8 & 255, ids >> 16], -1).astype(np.uint8)
+
+
+def coco_panoptic_members(split: str, sizes: dict[int, tuple[int, int]]) -> tuple[Members, Members]:
+    """Images; id maps and JSON file of a split. Ids go beyond one and two bytes."""
+    images, maps, infos, annotations = {}, {}, [], []
+    for number, (height, width) in sizes.items():
+        stem, ids = f'{number:012}', blocks(height, width, [0, 7, 300, 70000], np.int64)
+        images[f'{split}/{stem}.jpg'] = jpeg(height, width)
+        maps[f'panoptic_{split}/{stem}.png'] = encode(id_colours(ids), 'PNG')
+        infos.append(dict(id=number, file_name=f'{stem}.jpg', height=height, width=width))
+        segments = [
+            dict(id=i, category_id=c, iscrowd=0, area=int((ids == i).sum()), bbox=[0, 0, 9, 9])
+            for i, c in ((7, 1), (300, 1), (70000, 133))
+        ]
+        annotations.append(dict(image_id=number, file_name=f'{stem}.png', segments_info=segments))
+    categories = [dict(id=k, name=f'class {k}', isthing=int(k <= 80)) for k in range(1, 134)]
+    content = dict(images=infos, annotations=annotations, categories=categories)
+    maps['panoptic.json'] = json.dumps(content).encode()
+    return images, maps
+
+
+def make_coco_panoptic(root: Path) -> Expected:
+    """The archive of annotations holds JSON files, and archives of the id maps."""
+    files = {'train2017': {9: (31, 44), 25: (40, 30)}, 'val2017': {139: (32, 48)}}
+    outer: Members = {}
+    expected: Expected = {}
+    for split, sizes in files.items():
+        images, maps = coco_panoptic_members(split, sizes)
+        write_zip(root / f'downloads/{split}.zip', images)
+        outer[f'annotations/panoptic_{split}.json'] = maps.pop('panoptic.json')
+        for name, data in maps.items():
+            pixels = np.asarray(Image.open(io.BytesIO(data)))
+            expected[f'coco/annotations/{name}'] = pixels
+        extra = {f'__MACOSX/panoptic_{split}/._000000000009.png': b'?'}
+        outer[f'annotations/panoptic_{split}.zip'] = zip_bytes({**maps, **extra})
+    write_zip(root / 'downloads/panoptic_annotations_trainval2017.zip', outer)
+    return expected
+
+
+INSTANCE_TO_SCENE = {1: 8, 4: 13, 5: 15, 100: 150}
+"""Some of the lines of the Places Challenge's mapping: bed, person, door, flag."""
+
+
+def ade_panoptic_maps(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Label map, instance map, and the ids (H, W) that come of them, pixel by pixel.
+
+    Labels: none, wall, bed, mountain, flag. Instances lie on stuff, on things and on nothing; the
+    bed of the label map has pixels without an instance.
+    """
+    height, width = 40, 50 + seed
+    labels = blocks(height, width, [0, 1, 8, 17, 150], np.uint8)
+    instances = np.zeros((height, width, 3), np.uint8)
+    for number, (category, y, x) in enumerate([(1, 3, 20), (4, 10, 0), (4, 25, 30), (100, 5, 45)]):
+        instances[y : y + 9, x : x + 12] = category, number + 1 + 50 * seed, 0
+    ids = np.zeros((height, width), np.int64)
+    for y, x in np.ndindex(height, width):
+        category, number, _ = instances[y, x].tolist()
+        if number:
+            ids[y, x] = 1000 * INSTANCE_TO_SCENE[category] + number
+        elif labels[y, x] in (1, 17):
+            ids[y, x] = 1000 * int(labels[y, x])
+    return labels, instances, ids
+
+
+def make_ade150_panoptic(root: Path) -> Expected:
+    scenes, places, expected = {}, {}, {}
+    for seed in (1, 2):
+        stem, top = f'ADE_val_0000000{seed}', 'ADEChallengeData2016'
+        labels, instances, ids = ade_panoptic_maps(seed)
+        scenes[f'{top}/images/validation/{stem}.jpg'] = jpeg(40, 50 + seed, seed)
+        scenes[f'{top}/annotations/validation/{stem}.png'] = encode(labels, 'PNG')
+        places[f'./annotations_instance/validation/{stem}.png'] = encode(instances, 'PNG')
+        places[f'annotations_instance/training/ADE_train_0000000{seed}.png'] = b'?'
+        expected[f'ade/{top}/ade20k_panoptic_val/{stem}.png'] = id_colours(ids)
+    write_zip(root / 'downloads/ADEChallengeData2016.zip', scenes)
+    write_tar(root / 'downloads/annotations_instance.tar', places)
+    return expected
+
+
 MAKERS = {
+    'coco-panoptic': make_coco_panoptic,
+    'ade150-panoptic': make_ade150_panoptic,
     'coco-stuff': make_coco_stuff,
     'ade150': make_ade150,
     'ade847': make_ade847,

@@ -23,13 +23,27 @@ from infoclip_mmseg.world.attributes import WorldSpec, distractor_names
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted(p for p in (ROOT / 'configs').rglob('*.py') if '_base_' not in p.parts)
+MASK_METHODS = {  # by file: CLIP trains, with a transfer or not, and the distillation's losses
+    'fcclip': (False, False, []),
+    'maftp': (True, True, ['RepresentationCompensationLoss']),
+    'maftp_no_rc': (True, True, []),
+    'maftp_no_cdt': (True, False, ['RepresentationCompensationLoss']),
+    'infoclip_maftp': (True, True, ['InfoBottleneckLoss', 'MITransferLoss']),
+}
 PRETRAINING = [path for path in CONFIGS if path.stem.startswith('pretrain')]
 ABLATIONS = [path for path in CONFIGS if path.stem.startswith('ablation')]
 STUDY = [path for path in CONFIGS if path.parent.name == 'study']
 COMPOSED = [path for path in CONFIGS if path.parent.name == 'compose']  # test_compose_configs.py
 SEGMENTORS = [path for path in CONFIGS if path not in (*PRETRAINING, *ABLATIONS, *COMPOSED, *STUDY)]
-TRAINED_ABLATIONS = [path for path in ABLATIONS if path.stem != 'ablation_dense_modes']
-WORLD = [path for path in SEGMENTORS if path.parent.name == 'world']
+TRAINED_ABLATIONS = [
+    path
+    for path in ABLATIONS
+    if path.stem != 'ablation_dense_modes' and path.parent.name != 'fisa'  # test_fisa_configs.py
+]
+WORLD_MASKS = [
+    path for path in SEGMENTORS if path.parent.name == 'world' and path.stem in MASK_METHODS
+]
+WORLD = [p for p in SEGMENTORS if p.parent.name == 'world' and p not in WORLD_MASKS]
 CLEARCLIP = [path for path in SEGMENTORS if path.parent.name == 'clearclip']
 RUNS = sorted((ROOT / 'configs').glob('*.py'))
 DATA_ROOTS = {
@@ -44,6 +58,12 @@ DATA_ROOTS = {
 CLIP_NAMES = {
     'vitb16': ('ViT-B-16-quickgelu', 384, 16),
     'vitl14': ('ViT-L-14-336-quickgelu', 336, 14),
+}
+# With configs for training only: open_clip name, tag, input size, grid.
+OTHER_CLIPS = {
+    'eva02-b16': ('EVA02-B-16', 'merged2b_s8b_b131k', 384, 24),
+    'eva02-l14': ('EVA02-L-14-336', 'merged2b_s6b_b61k', 336, 24),
+    'siglip2-l16': ('ViT-L-16-SigLIP2-384', 'webli', 384, 24),
 }
 TOY_CLIP = dict(
     embed_dim=32,
@@ -68,6 +88,7 @@ GUARDED = {  # by file, as METHODS; not in the comparisons with the paper's tabl
     'cauchy_schwarz': (False, ['CauchySchwarzLoss']),
     'infoclip_cs': (False, ['CauchySchwarzLoss']),
 }
+SELECTION = ('num_decoded_train', 'undecoded')  # the method of ablation_compact.py
 COMPARISONS = ('ablation', 'ablation_table2')
 RIVALS = sorted((ROOT / 'configs/distillation').glob('*_coco-stuff.py'))
 
@@ -127,12 +148,18 @@ def test_a_run_is_short_and_starts_with_its_command(path):
 def test_a_run_has_the_model_of_its_name(path):
     method, clip, _ = parts(path)
     cfg = load(path)
-    name, input_size, patch = CLIP_NAMES[clip]
+    if clip in OTHER_CLIPS:
+        name, tag, input_size, grid = OTHER_CLIPS[clip]
+        assert cfg.model.backbone.pretrained == tag in open_clip.list_pretrained_tags_by_model(name)
+        patch = int(clip[-2:])
+        assert input_size == grid * patch
+    else:
+        name, input_size, patch = CLIP_NAMES[clip]
+        clip_cfg = open_clip.get_model_config(name)
+        assert clip_cfg['quick_gelu']
+        assert clip_cfg['vision_cfg']['patch_size'] == patch
     assert cfg.model.backbone.model_name == name
     assert cfg.model.input_size == input_size
-    clip_cfg = open_clip.get_model_config(name)
-    assert clip_cfg['quick_gelu']
-    assert clip_cfg['vision_cfg']['patch_size'] == patch
     hooks = [hook.type for hook in cfg.custom_hooks]
     distils = method.startswith('infoclip')
     assert ('FrozenTeacherHook' in hooks) is distils
@@ -161,7 +188,8 @@ def test_every_part_of_a_config_builds(path):
         HOOKS.build(hook)
     if cfg.train_cfg is not None:
         wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
-        assert len(wrapper.optimizer.param_groups) > 1
+        kinds = 1 if path.stem.startswith('masqclip') else 2  # of weights that train
+        assert len(wrapper.optimizer.param_groups) >= kinds
         Compose(cfg.train_dataloader.dataset.pipeline)
     Compose(cfg.test_dataloader.dataset.pipeline)
     Evaluator(cfg.test_evaluator)
@@ -198,6 +226,24 @@ def test_rows_of_the_composed_world_differ_in_the_method_only(path):
     assert cfg.model.decode_head == base.model.decode_head
     assert cfg.optim_wrapper.clip_grad['scope'] == [['clip', 'head'], ['lpam']]
     assert (cfg.model.get('neck') is not None, losses_of(cfg)) == {**METHODS, **GUARDED}[path.stem]
+
+
+@pytest.mark.parametrize('path', WORLD_MASKS, ids=name_of)
+def test_mask_models_of_the_composed_world_differ_in_the_method_only(path):
+    lines = path.read_text().splitlines()
+    assert len(lines) < 20
+    assert lines[1] == f'# python tools/train.py configs/world/{path.name}'
+    cfg, base = load(path), load(path.with_name('maftp.py'))
+    same = ('test_dataloader', 'test_evaluator', 'train_dataloader', 'optim_wrapper', 'train_cfg')
+    for key in (*same, 'param_scheduler', 'randomness'):
+        assert cfg[key] == base[key]
+    assert cfg.model.decode_head.proposals == base.model.decode_head.proposals
+    trains = cfg.model.backbone.finetune == 'trunk'
+    transfer = cfg.model.decode_head.transfer is not None
+    assert (trains, transfer, losses_of(cfg)) == MASK_METHODS[path.stem]
+    assert trains is (cfg.model.decode_head.loss_mask_aware is not None)
+    taught = any(hook.type == 'FrozenTeacherHook' for hook in cfg.custom_hooks)
+    assert taught is bool(losses_of(cfg))
 
 
 def test_the_rivals_of_table_2_are_there():
@@ -353,7 +399,8 @@ def test_readings_of_the_composed_world_differ_in_the_dense_mode_only(monkeypatc
     assert f'# python tools/ablation.py {path.relative_to(ROOT)}' in path.read_text()
     jobs = plan_jobs(read_ablation(path))
     modes = [job.config.model.backbone.dense_mode for job in jobs]
-    assert set(modes) == set(DENSE_MODES) and len(modes) == len(DENSE_MODES)
+    own = set(DENSE_MODES) - {'declip'}  # which is the reading of a CLIP trained for it
+    assert set(modes) == own and len(modes) == len(own)
     for job in jobs:
         assert job.seed is None and job.run.name == job.config.model.backbone.dense_mode
         job.config.model.backbone.dense_mode = 'catseg'
@@ -375,7 +422,8 @@ def test_rows_of_an_ablation_share_everything_but_the_method(path, monkeypatch):
         for key in ('optim_wrapper', 'param_scheduler', 'train_cfg'):
             assert cfg[key] == trained[0][key]
         assert cfg.train_dataloader.dataset == trained[0].train_dataloader.dataset
-        assert cfg.model.decode_head == trained[0].model.decode_head
+        head = {k: v for k, v in cfg.model.decode_head.items() if k not in SELECTION}
+        assert head == trained[0].model.decode_head
     if path.parent.name != 'world':
         return
     heads = {

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from infoclip_mmseg.evaluation.benchmarks.table import COLUMNS, PUBLISHED
+from infoclip_mmseg.evaluation.benchmarks.table import COLUMNS, PUBLISHED, PUBLISHED_PANOPTIC
 
 ROOT = Path(__file__).resolve().parents[1]
 INDEX = yaml.safe_load((ROOT / 'configs/metafile.yml').read_text(encoding='utf-8'))
@@ -54,18 +54,26 @@ def test_every_figure_says_where_it_is_from(model, result):
 
 def test_published_figures_are_those_of_the_benchmark_table():
     clips = {'vitb16': 'ViT-B/16', 'vitl14': 'ViT-L/14'}
-    methods = {'catseg': 'CAT-Seg', 'infoclip': 'InfoCLIP'}
+    clips |= {'convnext-b': 'ConvNeXt-B', 'convnext-l': 'ConvNeXt-L'}
+    methods = {'catseg': 'CAT-Seg', 'infoclip': 'InfoCLIP', 'maftp': 'MAFT+', 'fcclip': 'FC-CLIP'}
     rows = {kind: dict(zip(COLUMNS, values)) for kind, values in PUBLISHED.items()}
     found = 0
     for model in MODELS:
         method, _, rest = model['Name'].partition('_')
         clip, _, data = rest.partition('_')
         key = {'ade20k': 'ade150'}.get(data, data)
-        if method in methods and clip in clips and key in COLUMNS:
+        if method not in methods or clip not in clips:
+            continue
+        kind = methods[method], clips[clip]
+        if key in COLUMNS:
             (result,) = model['Results']
-            assert result['Metrics']['mIoU'] == rows[methods[method], clips[clip]][key]
+            assert result['Metrics']['mIoU'] == rows[kind][key]
             found += 1
-    assert found == 24
+        elif data == 'ade20k-panoptic':
+            (result,) = model['Results']
+            assert result['Metrics'] == PUBLISHED_PANOPTIC[kind]['ade150-panoptic']
+            found += 1
+    assert found == 24 + 15 + 2
 
 
 def test_measured_figures_of_the_composed_world_are_those_of_the_results():

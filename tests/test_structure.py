@@ -26,13 +26,14 @@ models
 world
 datasets
 evaluation
-engine visualization
+engine visualization annotations
 apis
-deploy demo experiments
+deploy demo experiments integrations service
 """
 MAX_FILES, MAX_LINES, MAX_FUNCTION = 14, 320, 50
-# 17,831 when the rooms were made; guards against forgetting and the mask family came since.
-MAX_PACKAGE = 24_000
+# 17,831 when the rooms were made. Since then came guards against forgetting, the mask family, FISA,
+# annotations, model folders, the service and integrations.
+MAX_PACKAGE = 28_000
 
 
 def rooms() -> dict[str, tuple[int, int]]:

@@ -22,8 +22,9 @@ evaluation, and in training with gradients), teacher, lpam, losses, entropy (ord
 eigenvalues at 2304 samples). Only if named: matrix (the rate of a large product), profile
 (operators by group, and floating-point operations), memory (a table of what a training step takes
 by precision, recomputed activations and batch size; what does not fit under --max-memory stays
-empty), evaluation (a config's test pipeline by steps, and the metric), prepare (the conversions of
-tools/prepare_data.py).
+empty), evaluation (a config's test pipeline by steps, and the metric), loading (its training
+pipeline by steps, and the loader with --workers processes, of drawn JPEGs of 480 x 640), prepare
+(the conversions of tools/prepare_data.py).
 
 --allocator kept sets glibc's MALLOC_MMAP_THRESHOLD_ and MALLOC_TRIM_THRESHOLD_ so high that no
 freed memory goes back to the system, and MALLOC_TOP_PAD_ to 256 MiB; tools/train.py and
@@ -100,8 +101,8 @@ def build_parser() -> argparse.ArgumentParser:
         help=f'vary one of {", ".join(runs.SWEEPS)}; may be given twice',
     )
     add('--memory-batches', nargs='+', type=int, default=[1, 2, 4, 8], help='of --parts memory')
-    add('--images', type=int, default=200, help='files of --parts evaluation and prepare')
-    add('--workers', type=int, default=1, help='processes that convert, of --parts prepare')
+    add('--images', type=int, default=200, help='files of --parts evaluation, loading, prepare')
+    add('--workers', type=int, default=1, help='processes of --parts loading and prepare')
     add(
         '--cfg-options',
         nargs='+',

@@ -22,11 +22,12 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.runner.amp import autocast
 
-from infoclip_mmseg.apis.loading import build_segmentor, find_config, load_clip, load_state
+from infoclip_mmseg.apis.loading import build_segmentor, load_clip, load_state
 from infoclip_mmseg.datasets.vocabularies import load_vocabulary
 from infoclip_mmseg.engine.cfg_options import CfgOptions
 from infoclip_mmseg.engine.launch import check_file
 from infoclip_mmseg.utils.checkpoint_files import CheckpointError, load_checkpoint_file
+from infoclip_mmseg.utils.resources import find_config
 
 PRETRAINED = 'pretrained'
 

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 
-from infoclip_mmseg.apis.loading import build_segmentor, find_config, load_clip, load_state
+from infoclip_mmseg.apis.loading import build_segmentor, load_clip, load_state
 from infoclip_mmseg.datasets.vocabularies import load_vocabulary
 from infoclip_mmseg.deploy.export import (
     check_export,
@@ -40,6 +40,7 @@ from infoclip_mmseg.engine.cfg_options import CfgOptions
 from infoclip_mmseg.engine.launch import check_file
 from infoclip_mmseg.utils.checkpoint_files import CheckpointError, load_checkpoint_file
 from infoclip_mmseg.utils.images import read_image
+from infoclip_mmseg.utils.resources import find_config
 
 PRETRAINED = 'pretrained'
 FORMATS = ('.onnx', '.pt2', '.npz')
@@ -74,6 +75,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         '--batch-size', type=int, default=1, help='images that go together in the check'
+    )
+    parser.add_argument(
+        '--half',
+        action='store_true',
+        help='an .onnx file in float16, for GPUs; in- and outputs stay',
     )
     parser.add_argument('--no-check', action='store_true', help='do not compare with PyTorch')
     parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE')
@@ -138,7 +144,10 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise ValueError(f'--batch-size must be at least 1, got {args.batch_size}')
     if args.out.suffix not in FORMATS:
         raise ValueError(f'{args.out} must end with one of {", ".join(FORMATS)}')
-    needed = ['onnx', 'onnxscript'] + ([] if args.no_check else ['onnxruntime'])
+    if args.half and args.out.suffix != '.onnx':
+        raise ValueError(f'--half is for .onnx files, got {args.out}')
+    unchecked = args.no_check and not args.half  # the converter to float16 is onnxruntime's
+    needed = ['onnx', 'onnxscript'] + ([] if unchecked else ['onnxruntime'])
     missing = [name for name in needed if find_spec(name) is None]
     if args.out.suffix == '.onnx' and missing:
         raise ImportError(
@@ -165,8 +174,11 @@ def export(args: argparse.Namespace) -> bool:
     if args.out.suffix == '.npz':
         save_text(args.out, text, metadata)
     else:
-        save = save_onnx if args.out.suffix == '.onnx' else save_pt2
-        save(export_program(model, text, bake), args.out, metadata)
+        program = export_program(model, text, bake)
+        if args.out.suffix == '.onnx':
+            save_onnx(program, args.out, metadata, args.half)
+        else:
+            save_pt2(program, args.out, metadata)
     print(
         f'{args.out}: {len(text)} classes, text {args.text}, '
         f'{args.out.stat().st_size / 1e6:.1f} MB, {time.perf_counter() - start:.1f} s'
@@ -174,13 +186,14 @@ def export(args: argparse.Namespace) -> bool:
     if not images:
         return True
     found = check_export(args.out, model, images, None if bake else text, args.batch_size)
+    good = found.good(args.half)
     print(
-        f'{"agrees" if found.good else "DISAGREES"} with PyTorch on {len(images)} images: logits '
+        f'{"agrees" if good else "DISAGREES"} with PyTorch on {len(images)} images: logits '
         f'differ by at most {found.difference:.1e}, {100 * found.equal:.3f} % of the pixels have '
         f'the same label; {found.seconds:.3f} s an image, PyTorch {found.seconds_torch:.3f} s '
         f'({torch.get_num_threads()} threads)'
     )
-    return found.good
+    return good
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -15,7 +15,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from infoclip_mmseg.models.backbones.layouts import LAYOUTS, pack_qkv
+from infoclip_mmseg.models.backbones.layouts import LAYOUTS
+from infoclip_mmseg.models.backbones.names import pack_qkv
 from infoclip_mmseg.utils.checkpoint_files import CheckpointError, load_checkpoint_file
 
 WRITERS = {'open_clip': pack_qkv, **{name: layout.write for name, layout in LAYOUTS.items()}}

@@ -15,20 +15,21 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import numpy as np
+import torch
 from mmengine.config import Config
 from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from infoclip_mmseg.annotations import FORMATS
 from infoclip_mmseg.apis import (
     ImageError,
     OpenVocabInferencer,
@@ -39,10 +40,9 @@ from infoclip_mmseg.apis import (
 )
 from infoclip_mmseg.apis.image_sources import OnError, Source
 from infoclip_mmseg.apis.inferencer import DEFAULT_CONFIG
-from infoclip_mmseg.apis.loading import find_config
-from infoclip_mmseg.apis.prediction import write_json
+from infoclip_mmseg.apis.runs import Run, annotate, find_shard, join_panoptic
 from infoclip_mmseg.apis.segments import TASKS, Segments
-from infoclip_mmseg.apis.words import Background, Words
+from infoclip_mmseg.apis.words import Background
 from infoclip_mmseg.datasets.vocabularies import load_vocabulary, shipped_vocabularies
 from infoclip_mmseg.engine.cfg_options import CfgOptions
 from infoclip_mmseg.engine.display import logs_to_file
@@ -50,6 +50,7 @@ from infoclip_mmseg.engine.launch import keep_freed_memory
 from infoclip_mmseg.utils.checkpoint_files import CheckpointError
 from infoclip_mmseg.utils.files import first_few
 from infoclip_mmseg.utils.images import MAX_PIXELS
+from infoclip_mmseg.utils.resources import find_config
 
 SHOWN = 5
 
@@ -92,9 +93,23 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument('--amp', action='store_true', help='mixed precision')
     parser.add_argument('--batch-size', type=int, default=1, help='images or tiles at a time')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/infer'), help='output folder')
+    parser.add_argument(
+        '--format',
+        choices=('png', *FORMATS),
+        default='png',
+        help='annotations for a labelling tool beside the label maps',
+    )
     parser.add_argument('--opacity', type=float, default=0.5, help='of the colours, 0..1')
     parser.add_argument('--frame-step', type=int, default=1, help='every n-th frame of videos')
     parser.add_argument('--max-pixels', type=int, default=MAX_PIXELS, help='of an image')
+    parser.add_argument(
+        '--shard',
+        metavar='I/N',
+        help='every N-th image, from the I-th on; under torchrun its rank decides',
+    )
+    parser.add_argument(
+        '--resume', action='store_true', help='pass over images that --out has results of'
+    )
     parser.add_argument('--text-cache', metavar='DIR', help='keep text embeddings there')
     parser.add_argument('--strict', action='store_true', help='stop at the first unreadable image')
     parser.add_argument('--verbose', action='store_true', help="show the framework's logs")
@@ -119,57 +134,6 @@ def read_background(text: str | None) -> Background:
         return parse_words(text)
 
 
-class Summary:
-    """What summary.json tells of a run: it is written whatever ends the run."""
-
-    def __init__(self, args: argparse.Namespace, words: Words) -> None:
-        self.began = time.monotonic()
-        self.images = self.pixels = 0
-        self.areas = np.zeros(len(words.names), np.int64)
-        self.skipped: list[dict[str, str]] = []
-        self.words = words
-        self.args = args
-
-    def add(self, prediction: Prediction) -> None:
-        """Count an image."""
-        self.images += 1
-        self.pixels += prediction.labels.size
-        self.areas += prediction.areas
-
-    def add_segments(self, found: Segments) -> None:
-        """Count the segments of an image."""
-        self.images += 1
-        self.pixels += found.ids.size
-        for segment in found.segments:
-            self.areas[segment['label']] += segment['area']
-
-    def skip(self, name: str, error: Exception) -> None:
-        """Note an image that could not be read."""
-        self.skipped.append(dict(image=name, error=str(error)))
-
-    def found(self) -> list[dict[str, Any]]:
-        """Index, name and share of all pixels of what was found, largest first."""
-        order = [int(i) for i in np.argsort(-self.areas, kind='stable') if self.areas[i]]
-        shares = self.areas / max(1, self.pixels)
-        names = self.words.names
-        return [dict(index=i, name=names[i], share=round(float(shares[i]), 6)) for i in order]
-
-    def write(self, path: Path) -> None:
-        """Write the JSON file."""
-        args, words = self.args, self.words
-        content: dict[str, Any] = dict(
-            config=str(args.config),
-            weights=args.weights,
-            classes=words.classes,
-            background=words.threshold if words.threshold is not None else words.background,
-            images=self.images,
-            seconds=round(time.monotonic() - self.began, 2),
-            found=self.found(),
-            skipped=self.skipped,
-        )
-        write_json(path, content)
-
-
 def build_inferencer(args: argparse.Namespace) -> OpenVocabInferencer:
     """The model of the command line."""
     cfg = Config.fromfile(find_config(args.config))
@@ -187,8 +151,11 @@ def build_inferencer(args: argparse.Namespace) -> OpenVocabInferencer:
     )
 
 
-def run(args: argparse.Namespace, console: Console) -> Summary:
+def run(args: argparse.Namespace, console: Console) -> tuple[Run, bool]:
     """Check the words and images, then segment; files are written as soon as one is finished."""
+    shard = find_shard(args.shard)
+    if args.device is None and shard.total > 1 and torch.cuda.is_available():
+        args.device = f'cuda:{os.environ.get("LOCAL_RANK", "0")}'
     classes, background = read_classes(args), read_background(args.background)
     if background is not None and args.task != 'semantic':
         raise ValueError(
@@ -196,7 +163,8 @@ def run(args: argparse.Namespace, console: Console) -> Summary:
             'the classes, and leave them out of --things'
         )
     sources = list_sources(args.images)
-    with logs_to_file(args.out / 'infer.log', args.verbose):
+    log = 'infer.log' if shard.total == 1 else f'infer.{shard}.log'
+    with logs_to_file(args.out / log, args.verbose):
         return segment(args, sources, classes, background, console)
 
 
@@ -206,38 +174,63 @@ def segment(
     classes: list[str],
     background: Background,
     console: Console,
-) -> Summary:
-    """Load the model and segment the images."""
+) -> tuple[Run, bool]:
+    """Load the model and segment the images of this shard; whether all shards are finished."""
     inferencer = build_inferencer(args)
     if args.config == DEFAULT_CONFIG:
         console.print('no --config: the small CLIP of the composed world; it knows drawn scenes')
-    summary = Summary(args, inferencer.plan(classes, background))
+    words = inferencer.plan(classes, background)
+    things = args.things if args.things == 'all' else parse_words(args.things)
+    settings = dict(
+        config=str(args.config),
+        weights=args.weights,
+        classes=words.classes,
+        background=words.threshold if words.threshold is not None else words.background,
+        task=args.task,
+        things=None if args.task == 'semantic' else things,
+    )
+    run = Run(args.out, settings, words, find_shard(args.shard), args.resume)
+    sources = run.pending(sources)
     columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
         task = progress.add_task('segmenting', total=count_pictures(sources, args.frame_step))
 
         def skip(name: str, error: Exception) -> None:
-            summary.skip(name, error)
+            run.skip(name, error)
             progress.advance(task)
             console.print(f'skipped: {error}', style='yellow', markup=False)
 
         on_error: OnError = 'raise' if args.strict else skip
         shared: dict[str, Any] = dict(opacity=args.opacity, out_dir=args.out, on_error=on_error)
+        results: Iterator[Prediction | Segments]
         try:
-            if args.task != 'semantic':
-                things = args.things if args.things == 'all' else parse_words(args.things)
+            if not sources:
+                results = iter(())
+            elif args.task != 'semantic':
                 shared['frame_step'] = args.frame_step
-                for found in inferencer.segments(sources, classes, things, args.task, **shared):
-                    summary.add_segments(found)
-                    progress.advance(task)
-                return summary
-            shared.update(batch_size=args.batch_size, frame_step=args.frame_step)
-            for prediction in inferencer.stream(sources, classes, background, **shared):
-                summary.add(prediction)
+                results = inferencer.segments(sources, classes, things, args.task, **shared)
+            else:
+                shared.update(batch_size=args.batch_size, frame_step=args.frame_step)
+                results = inferencer.stream(sources, classes, background, **shared)
+            for found in results:
+                run.add_file(found.to_dict())
                 progress.advance(task)
         finally:
-            summary.write(args.out / 'summary.json')
-    return summary
+            complete = run.close()
+    if complete:
+        finish(args, run, things, console)
+    return run, complete
+
+
+def finish(args: argparse.Namespace, run: Run, things: str | list[str], console: Console) -> None:
+    """Write the files that describe all images."""
+    classes = list(run.words.classes)
+    if args.task == 'panoptic':
+        named = classes if things == 'all' else things
+        join_panoptic(args.out, classes, [i for i, name in enumerate(classes) if name in named])
+    if args.format != 'png':
+        path = annotate(args.out, args.format, run.words)
+        console.print(f'annotations {path}', soft_wrap=True, highlight=False)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -250,12 +243,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console(file=sys.stderr, highlight=False)
     keep_freed_memory()
     try:
-        summary = run(args, console)
+        summary, complete = run(args, console)
     except (CheckpointError, ImageError, OSError, TypeError, ValueError) as error:
         parser.exit(2, f'{parser.prog}: error: {error}\n')
     shares = [f'{item["name"]} {100 * item["share"]:.1f} %' for item in summary.found()]
     print(f'{summary.images} images: {first_few(shares, SHOWN, rest=", {} more")}')
-    print(f'overlays {args.out / "vis"}, labels {args.out / "pred"}, {args.out / "summary.json"}')
+    last = args.out / 'summary.json' if complete else 'other shards are not finished'
+    print(f'overlays {args.out / "vis"}, labels {args.out / "pred"}, {last}')
     if summary.skipped:
         print(f'{len(summary.skipped)} skipped:')
         for item in summary.skipped:

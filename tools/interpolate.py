@@ -37,7 +37,7 @@ from infoclip_mmseg.engine.launch import (
     load_config,
 )
 from infoclip_mmseg.experiments.tables import markdown_table, write_csv
-from infoclip_mmseg.models.backbones.interpolation import interpolate_weights, pretrained_weights
+from infoclip_mmseg.models.distillation.interpolation import interpolate_weights, pretrained_weights
 from infoclip_mmseg.utils.checkpoint_files import (
     CheckpointError,
     check_state_dict,

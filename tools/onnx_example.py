@@ -20,7 +20,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'infoclip_mmseg/uti
 from images import read_image  # type: ignore[import-not-found]
 
 model, photo, out = sys.argv[1:4]
-session = onnxruntime.InferenceSession(model, providers=['CPUExecutionProvider'])
+known = ('CUDAExecutionProvider', 'CPUExecutionProvider')  # the first with onnxruntime-gpu
+providers = [name for name in known if name in onnxruntime.get_available_providers()]
+session = onnxruntime.InferenceSession(model, providers=providers)
 meta = {k: json.loads(v) for k, v in session.get_modelmeta().custom_metadata_map.items()}
 classes, palette = meta['classes'], meta['palette']
 image = Image.fromarray(read_image(photo))

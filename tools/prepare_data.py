@@ -4,9 +4,9 @@
 Usage: python tools/prepare_data.py DATASET [--root data] [--download] [--workers N]
        python tools/prepare_data.py DATASET [--root data] --check
 
-DATASET: coco-stuff, ade150, ade847, pc459, pc59, voc20, voc20b or all. Without --download it says
-what has to be fetched, from where, and where to put it. Started again it goes on where it was
-stopped. data/README.md describes sources and layouts.
+DATASET: coco-stuff, ade150, ade847, pc459, pc59, voc20, voc20b, coco-panoptic, ade150-panoptic or
+all. Without --download it says what has to be fetched, from where, and where to put it. Started
+again it goes on where it was stopped. data/README.md describes sources and layouts.
 """
 
 from __future__ import annotations

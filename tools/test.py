@@ -1,9 +1,12 @@
 #!/usr/bin/env python
-"""Evaluate a checkpoint on the test set of a config, or on the benchmarks of the papers.
+r"""Evaluate a checkpoint on the test set of a config, or on the benchmarks of the papers.
 
 Usage: python tools/test.py configs/infoclip_vitb16_ade20k.py CHECKPOINT [--show-dir DIR] [...]
        python tools/test.py configs/infoclip_vitb16_coco-stuff.py CHECKPOINT --benchmarks all
+       python tools/test.py configs/maft-plus/maftp_convnext-l_coco-stuff.py CHECKPOINT \
+           --benchmarks all --vocabularies maftp
        python tools/test.py configs/infoclip_vitb16_ade20k.py CHECKPOINT --forgetting 'sofa; sheep'
+       python tools/test.py configs/fc-clip/fcclip_convnext-l_ade20k.py CHECKPOINT --bottleneck
 """
 
 from __future__ import annotations
@@ -22,7 +25,11 @@ from mmseg.registry import DATASETS, MODELS
 
 from infoclip_mmseg.apis.words import load_classes
 from infoclip_mmseg.datasets import check_dataloader_cfg
-from infoclip_mmseg.datasets.benchmarks import BENCHMARKS, select_benchmarks
+from infoclip_mmseg.datasets.benchmarks import (
+    BENCHMARKS,
+    PANOPTIC_BENCHMARKS,
+    select_benchmarks,
+)
 from infoclip_mmseg.engine.hooks.guards import CheckpointMatchHook
 from infoclip_mmseg.engine.launch import (
     add_common_arguments,
@@ -35,12 +42,20 @@ from infoclip_mmseg.engine.launch import (
 )
 from infoclip_mmseg.evaluation.benchmarks import (
     Plan,
+    check_finds_masks,
     evaluation_pipeline,
     make_plans,
     run_benchmarks,
 )
 from infoclip_mmseg.evaluation.benchmarks.run import FOLDER
+from infoclip_mmseg.evaluation.bottleneck import (
+    measure_bottleneck,
+    prepare_bottleneck,
+    write_bottleneck,
+)
 from infoclip_mmseg.utils.checkpoint_files import CheckpointError, install_safe_loader
+from infoclip_mmseg.visualization.bottleneck import draw_bottleneck
+from infoclip_mmseg.visualization.lettering import save_figure
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -62,13 +77,25 @@ def build_parser() -> argparse.ArgumentParser:
         '--benchmarks',
         nargs='+',
         metavar='KEY',
-        help=f"evaluate on these instead of the config's test set: all, {', '.join(BENCHMARKS)}",
+        help="evaluate on these instead of the config's test set: all six, "
+        f'{", ".join(BENCHMARKS)}; of models that find masks also {", ".join(PANOPTIC_BENCHMARKS)}',
+    )
+    parser.add_argument(
+        '--vocabularies',
+        choices=['maftp'],
+        help="ask --benchmarks for the class lists of MAFT+, with synonyms, instead of CAT-Seg's",
     )
     parser.add_argument(
         '--forgetting',
         metavar='WORDS',
         help='also compare the tuned CLIP with the untouched one on these words: a list with '
         'semicolons, the name of a vocabulary, or its file',
+    )
+    parser.add_argument(
+        '--bottleneck',
+        action='store_true',
+        help='of a model that finds masks: mIoU, and PQ where the test set is panoptic, also with '
+        'the true masks and with the true classes; a table and a picture',
     )
     parser.add_argument('--data-root', default='data', help='folder of the benchmarks')
     parser.add_argument('--redo', action='store_true', help='evaluate finished benchmarks again')
@@ -89,10 +116,10 @@ def prepare_config(args: argparse.Namespace) -> Config:
         raise ValueError(f'a {cfg.model.decode_head.type} needs a checkpoint: test.py CONFIG FILE')
     if args.benchmarks is None:
         check_dataloader_cfg(cfg, ('test_dataloader',))
-    elif args.show or args.show_dir or args.forgetting:
+    elif args.show or args.show_dir or args.forgetting or args.bottleneck:
         raise ValueError(
-            '--show, --show-dir and --forgetting are for one data set: use its config, without '
-            '--benchmarks'
+            '--show, --show-dir, --forgetting and --bottleneck are for one data set: use its '
+            'config, without --benchmarks'
         )
     cfg.load_from, cfg.resume = args.checkpoint, False
     if args.amp:
@@ -101,6 +128,10 @@ def prepare_config(args: argparse.Namespace) -> Config:
         _enable_drawing(cfg, args)
     if args.forgetting is not None:
         _check_forgetting(cfg, args)
+    if args.bottleneck:
+        if args.tta:
+            raise ValueError('--bottleneck knows the truth of images as they are: leave out --tta')
+        prepare_bottleneck(cfg)
     if args.tta:
         _enable_tta(cfg)
     if args.out is not None and args.benchmarks is None:
@@ -117,13 +148,24 @@ def plan_benchmarks(args: argparse.Namespace, cfg: Config) -> tuple[list[Plan], 
 
     Raises:
         FileNotFoundError: None is there, or files of one are missing.
-        ValueError: A benchmark is unknown.
+        ValueError: A benchmark is unknown, or is none for this model.
     """
     if args.benchmarks is None:
+        if args.vocabularies is not None:
+            raise ValueError(
+                '--vocabularies is for --benchmarks; the words of a config are those of its '
+                "VocabularyHook: vocabularies=dict(test='maftp_ade150')"
+            )
         return [], []
     benchmarks = select_benchmarks(args.benchmarks)
-    pipeline = evaluation_pipeline(cfg)
-    plans, absent = make_plans(benchmarks, args.data_root, pipeline, cfg.get('test_dataloader'))
+    check_finds_masks(benchmarks, cfg.model)
+    if (args.tta or args.out) and any(benchmark.is_panoptic for benchmark in benchmarks):
+        raise ValueError(
+            '--tta averages and --out saves label maps, and segments are none: leave '
+            f'{", ".join(PANOPTIC_BENCHMARKS)} out (tools/infer.py --task panoptic saves segments)'
+        )
+    pipeline, template = evaluation_pipeline(cfg), cfg.get('test_dataloader')
+    plans, absent = make_plans(benchmarks, args.data_root, pipeline, template, args.vocabularies)
     if args.out is not None:
         for plan in plans:
             plan.evaluator['output_dir'] = str(Path(args.out, plan.benchmark.key))
@@ -149,16 +191,29 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         if args.checkpoint is None:
             unwrap_segmentor(runner.model, 'backbone').init_weights()
-        if args.benchmarks is None:
+        if args.bottleneck:
+            run_bottleneck(runner, Path(args.config).stem)
+        elif args.benchmarks is None:
             runner.test()
         else:
             name = f'{Path(args.config).stem} {Path(args.checkpoint or "pretrained").name}'
+            name += f', class lists {args.vocabularies}' if args.vocabularies else ''
             table = run_benchmarks(runner, plans, absent, args.checkpoint, name, args.redo)
             if is_main_process():
                 print(f'\n{table}\nwritten to {Path(cfg.work_dir, FOLDER)}/table1.md, .csv, .json')
     except CheckpointError as error:
         parser.exit(2, f'{parser.prog}: error: {error}\n')
     leave_together()
+
+
+def run_bottleneck(runner: Runner, title: str) -> None:
+    """Measure what the true masks and the true classes gain, and write a table and a picture."""
+    figures = measure_bottleneck(runner, unwrap_segmentor(runner.model, 'test_cfg'))
+    if is_main_process():
+        folder = Path(runner.work_dir)
+        table = write_bottleneck(folder, figures)
+        save_figure(draw_bottleneck(figures, title), folder / 'bottleneck')
+        print(f'\n{table}written to {folder}/bottleneck.md, .json, .png, .pdf')
 
 
 def _enable_drawing(cfg: Config, args: argparse.Namespace) -> None:

@@ -30,7 +30,6 @@ from PIL import Image
 from infoclip_mmseg.apis import OpenVocabInferencer, list_sources
 from infoclip_mmseg.apis.image_sources import Limits, Picture, read_pictures
 from infoclip_mmseg.apis.inferencer import DEFAULT_CONFIG
-from infoclip_mmseg.apis.loading import find_config
 from infoclip_mmseg.apis.relation_maps import align, dense_embeddings, load_lpam
 from infoclip_mmseg.apis.words import load_classes, parse_words
 from infoclip_mmseg.datasets.vocabularies import load_vocabulary, shipped_vocabularies
@@ -38,6 +37,7 @@ from infoclip_mmseg.engine.cfg_options import CfgOptions
 from infoclip_mmseg.engine.launch import keep_freed_memory
 from infoclip_mmseg.utils.checkpoint_files import CheckpointError
 from infoclip_mmseg.utils.images import ImageError
+from infoclip_mmseg.utils.resources import find_config
 from infoclip_mmseg.visualization.lettering import figure_paths, save_figure
 from infoclip_mmseg.visualization.paper_figures import (
     draw_alignment,

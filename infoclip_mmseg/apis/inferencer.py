@@ -11,12 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from mmengine.config import Config
 from numpy.typing import NDArray
 
+from infoclip_mmseg.apis.hub import fetch, pack, push, unpack
 from infoclip_mmseg.apis.image_sources import (
     UNREADABLE,
     Limits,
@@ -26,7 +26,7 @@ from infoclip_mmseg.apis.image_sources import (
     list_sources,
     read_pictures,
 )
-from infoclip_mmseg.apis.loading import build_pipeline, find_config, load_segmentor, pick_device
+from infoclip_mmseg.apis.loading import build_pipeline, load_segmentor, pick_device, run_pipeline
 from infoclip_mmseg.apis.prediction import (
     MAX_ASPECT,
     Maps,
@@ -42,13 +42,11 @@ from infoclip_mmseg.apis.prediction import (
 from infoclip_mmseg.apis.segments import Segments, find_segments
 from infoclip_mmseg.apis.words import Background, Words, plan_words, words_key
 from infoclip_mmseg.utils.images import ImageError
+from infoclip_mmseg.utils.resources import find_config
 from infoclip_mmseg.visualization.overlay import draw_overlay
 
 DEFAULT_CONFIG = 'world/zero_shot'
 MAX_SCORE_BYTES = 2 << 30
-# Larger images are reduced to so many pixels and their label maps enlarged. What the model itself
-# looks at is far smaller (640 x 640 as published).
-MAX_LABEL_PIXELS = 16_000_000
 
 
 class _Call(NamedTuple):
@@ -108,13 +106,54 @@ class OpenVocabInferencer:
         if text_cache_dir is not None:
             self.model.backbone.text_encoder.cache_dir = text_cache_dir
         self.pipeline = build_pipeline(self.cfg)
+        self.classes: list[str] | None = None
         self._lock = threading.Lock()
         self._planned: tuple[Any, Words] | None = None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | os.PathLike[str],
+        revision: str | None = None,
+        token: str | None = None,
+        **options: Any,
+    ) -> OpenVocabInferencer:
+        """The model of a folder that :meth:`save_pretrained` wrote, or of the Hub ('org/name').
+
+        Nothing in the folder is run. ``options`` are the constructor's: ``device`` and so on. Where
+        it does not fit: FileNotFoundError, HubError (a ValueError), CheckpointError.
+        """
+        cfg, weights, classes = unpack(fetch(name, revision, token))
+        inferencer = cls(cfg, weights, **options)
+        inferencer.classes = classes
+        return inferencer
+
+    def save_pretrained(
+        self, folder: str | os.PathLike[str], classes: str | Sequence[str] | None = None
+    ) -> Path:
+        """Write weights, config and model card; returns the folder.
+
+        ``classes`` go with them, for calls without classes; None: those that the model came with.
+        """
+        return pack(self.cfg, self.model, Path(folder), self._own_words(classes))
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        classes: str | Sequence[str] | None = None,
+        private: bool | None = None,
+        token: str | None = None,
+    ) -> str:
+        """Upload what :meth:`save_pretrained` writes; returns the address of the commit."""
+        return push(self.cfg, self.model, repo_id, self._own_words(classes), private, token)
+
+    def _own_words(self, classes: str | Sequence[str] | None) -> list[str] | None:
+        return self.classes if classes is None else list(self.plan(classes).classes)
 
     def __call__(
         self,
         inputs: Any,
-        classes: str | Sequence[str],
+        classes: str | Sequence[str] | None = None,
         background: Background = None,
         **options: Any,
     ) -> list[Prediction]:
@@ -134,7 +173,7 @@ class OpenVocabInferencer:
     def stream(
         self,
         inputs: Any,
-        classes: str | Sequence[str],
+        classes: str | Sequence[str] | None = None,
         background: Background = None,
         batch_size: int = 1,
         return_scores: bool = False,
@@ -154,6 +193,7 @@ class OpenVocabInferencer:
                 or a list of these. EXIF orientation is applied.
             classes: Names, each perhaps with comma-separated synonyms: a list, a string
                 'cat; dog', the name of a vocabulary of the package ('ade847'), or a text file.
+                None: those of the folder that the model is from.
             background: What gets no class. None: every pixel gets the best class (a single class:
                 where its probability is above the head's threshold). A list of words: they compete
                 with the classes, and what they win is background. A number: pixels whose best
@@ -198,8 +238,14 @@ class OpenVocabInferencer:
         """
         return find_segments(self, inputs, classes, things, task, **options)
 
-    def plan(self, classes: str | Sequence[str], background: Background = None) -> Words:
+    def plan(self, classes: str | Sequence[str] | None, background: Background = None) -> Words:
         """The words of a call, checked; see :func:`~infoclip_mmseg.apis.words.plan_words`."""
+        classes = self.classes if classes is None else classes
+        if classes is None:
+            raise ValueError(
+                "no classes: pass names, 'cat; dog', or the name of a vocabulary; only a model of "
+                'save_pretrained(..., classes=...) has names of its own'
+            )
         key = words_key(classes, background, self.model)
         planned = self._planned
         if planned is None or planned[0] != key:
@@ -287,13 +333,5 @@ class OpenVocabInferencer:
             yield
 
     def prepare(self, image: NDArray[np.uint8], name: str) -> dict[str, Any]:
-        """A BGR image (h, w, 3) through the config's pipeline, reduced where it is very large."""
-        height, width = image.shape[:2]
-        shrink = min(1.0, (MAX_LABEL_PIXELS / (height * width)) ** 0.5)
-        target = (max(1, round(height * shrink)), max(1, round(width * shrink)))
-        if shrink < 1:
-            image = np.asarray(cv2.resize(image, target[::-1], interpolation=cv2.INTER_AREA))
-        item: Any = dict(img=image, img_path=name, img_shape=image.shape[:2], ori_shape=target)
-        for step in self.pipeline:
-            item = step(item)
-        return item
+        """A BGR image (h, w, 3) through the config's pipeline; see :func:`run_pipeline`."""
+        return run_pipeline(self.pipeline, image, name)

@@ -3,56 +3,28 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import os
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import cv2
+import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmseg.registry import MODELS, TRANSFORMS
+from numpy.typing import NDArray
 from torch import Tensor
 
 from infoclip_mmseg.datasets.vocabularies import read_seen_classes
-from infoclip_mmseg.models.backbones.weights import is_file_name
 from infoclip_mmseg.models.segmentors.open_vocab import OpenVocabSegmentor
 from infoclip_mmseg.utils.checkpoint_files import check_state_dict, load_checkpoint_file
 
-ROOT = Path(__file__).resolve().parents[2]
+# Larger images are reduced to so many pixels and their label maps enlarged. What the model itself
+# looks at is far smaller (640 x 640 as published).
+MAX_LABEL_PIXELS = 16_000_000
 # Steps of a pipeline that read files; images are read before.
 _READING = ('Load', 'CheckInputs', 'InferencerLoader')
-
-
-def find_config(name: str | os.PathLike[str]) -> Path:
-    """A config file, by path or by name.
-
-    A name is that of a config of this repository, with or without its folder:
-    'infoclip_vitb16_coco-stuff', 'world/zero_shot'.
-    """
-    path = Path(name).expanduser()
-    if path.is_file():
-        return path
-    folder = ROOT / 'configs'
-    known = {
-        p.relative_to(folder).with_suffix('').as_posix(): p
-        for p in sorted(folder.rglob('*.py'))
-        if '_base_' not in p.parts
-    }
-    wanted = str(name).removesuffix('.py').removeprefix('configs/')
-    matches = [p for key, p in known.items() if key == wanted or key.split('/')[-1] == wanted]
-    if len(matches) == 1:
-        return matches[0]
-    if matches:
-        raise ValueError(f'{name!r} fits several configs: {", ".join(map(str, matches))}')
-    close = difflib.get_close_matches(wanted, [*known, *(k.split('/')[-1] for k in known)], n=3)
-    hint = f'; did you mean {" or ".join(close)}?' if close else ''
-    where = f'in {folder}' if known else 'as this installation has no configs: pass a path'
-    raise FileNotFoundError(
-        f'config {str(name)!r} is neither a file (working directory {Path.cwd()}) nor found by '
-        f'name {where}{hint}'
-    )
 
 
 def pick_device(device: str | torch.device | None) -> torch.device:
@@ -87,11 +59,7 @@ def build_segmentor(cfg: Config) -> Any:
 def load_clip(model: Any, weights: str | None = None) -> None:
     """Load a CLIP's weights into the backbone: a file's, or by default those of the config."""
     backbone = model.backbone
-    weights = weights or backbone.pretrained
-    if weights and is_file_name(weights) and not Path(weights).expanduser().exists():
-        # What a config names relative to the repository is found from any folder.
-        weights = str(ROOT / weights) if (ROOT / weights).is_file() else weights
-    backbone.pretrained = weights
+    backbone.pretrained = weights or backbone.pretrained
     backbone.init_weights()
 
 
@@ -127,10 +95,28 @@ def load_segmentor(
     return model.to(device).eval().requires_grad_(False)
 
 
-def build_pipeline(cfg: Config) -> list[Any]:
-    """The steps of a config's test pipeline after those that read files."""
+def pipeline_steps(cfg: Config) -> list[dict[str, Any]]:
+    """Configs of the steps of a test pipeline after those that read files."""
     loader = cfg.get('test_dataloader') or {}
     steps = loader.get('dataset', {}).get('pipeline') or cfg.get('test_pipeline')
-    steps = [s for s in steps or [dict(type='PackSegInputs')] if not s['type'].startswith(_READING)]
+    steps = steps or [dict(type='PackSegInputs')]
+    return [step for step in steps if not step['type'].startswith(_READING)]
+
+
+def build_pipeline(cfg: Config) -> list[Any]:
+    """The steps of a config's test pipeline after those that read files."""
     with DefaultScope.overwrite_default_scope('mmseg'):
-        return [TRANSFORMS.build(step) for step in steps]
+        return [TRANSFORMS.build(step) for step in pipeline_steps(cfg)]
+
+
+def run_pipeline(steps: Sequence[Any], image: NDArray[np.uint8], name: str) -> dict[str, Any]:
+    """A BGR image (h, w, 3) through a test pipeline, reduced where it is very large."""
+    height, width = image.shape[:2]
+    shrink = min(1.0, (MAX_LABEL_PIXELS / (height * width)) ** 0.5)
+    target = (max(1, round(height * shrink)), max(1, round(width * shrink)))
+    if shrink < 1:
+        image = np.asarray(cv2.resize(image, target[::-1], interpolation=cv2.INTER_AREA))
+    item: Any = dict(img=image, img_path=name, img_shape=image.shape[:2], ori_shape=target)
+    for step in steps:
+        item = step(item)
+    return item

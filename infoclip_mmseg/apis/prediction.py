@@ -17,8 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from infoclip_mmseg.annotations import Exportable, Regions, label_regions
 from infoclip_mmseg.apis.image_sources import OnError, Picture
 from infoclip_mmseg.apis.words import Words
+from infoclip_mmseg.utils.files import write_whole
 
 MAX_ASPECT = 2.0
 """Long side over short side beyond which an image is cut."""
@@ -28,7 +30,7 @@ _CHUNK = 1 << 22
 
 
 @dataclass(frozen=True)
-class Prediction:
+class Prediction(Exportable):
     """Labels of one image.
 
     Attributes:
@@ -66,6 +68,13 @@ class Prediction:
     def background_index(self) -> int | None:
         """Label of the background, or None where the call had none."""
         return self.num_classes if len(self.names) > self.num_classes else None
+
+    def regions(self) -> Regions:
+        """A region for each class that has pixels."""
+        names, scores = self.names[: self.num_classes], self.mean_scores.tolist()
+        found = label_regions(self.labels, names, scores)
+        height, width = self.labels.shape
+        return Regions(self.name, self.stem, (height, width), found)
 
     def found(self) -> list[dict[str, Any]]:
         """Index, name, colour, pixels, share and mean score of what is there, largest first."""
@@ -197,15 +206,13 @@ def save_prediction(prediction: Prediction, out_dir: Path) -> None:
     Labels are indexed with their palette, or 16-bit grey above 256 names.
     """
     folder = out_dir / 'pred'
-    folder.mkdir(parents=True, exist_ok=True)
     labels = Image.fromarray(prediction.labels)
     if prediction.labels.dtype == np.uint8:
         labels.putpalette([value for colour in prediction.palette for value in colour])
-    labels.save(folder / f'{prediction.stem}.png')
+    save_picture(labels, folder / f'{prediction.stem}.png')
     if prediction.visualization is not None:
-        (out_dir / 'vis').mkdir(exist_ok=True)
         picture = Image.fromarray(prediction.visualization)
-        picture.save(out_dir / 'vis' / f'{prediction.stem}.jpg', quality=92, subsampling=0)
+        save_picture(picture, out_dir / 'vis' / f'{prediction.stem}.jpg')
     write_json(folder / f'{prediction.stem}.json', prediction.to_dict())
 
 
@@ -218,6 +225,14 @@ def check_options(opacity: float, on_error: OnError) -> None:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write JSON in UTF-8; bytes of file names that are no text become escapes."""
+    """Write JSON in UTF-8, in one step; bytes of file names that are no text become escapes."""
     text = json.dumps(content, ensure_ascii=False, indent=1) + '\n'
-    path.write_text(text, encoding='utf-8', errors='backslashreplace')
+    with write_whole(path, shared=True) as draft:
+        draft.write_text(text, encoding='utf-8', errors='backslashreplace')
+
+
+def save_picture(picture: Image.Image, path: Path) -> None:
+    """Write a PNG or JPEG in one step."""
+    options: dict[str, Any] = dict(quality=92, subsampling=0) if path.suffix == '.jpg' else {}
+    with write_whole(path) as draft:
+        picture.save(draft, 'JPEG' if path.suffix == '.jpg' else 'PNG', **options)

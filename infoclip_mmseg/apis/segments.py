@@ -5,7 +5,7 @@ Legend: h w pixels of the image as it is seen (EXIF applied).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from infoclip_mmseg.annotations import Exportable, Region, Regions
+from infoclip_mmseg.annotations.formats import coco_rle
 from infoclip_mmseg.apis.image_sources import (
     OnError,
     Picture,
@@ -23,7 +25,7 @@ from infoclip_mmseg.apis.image_sources import (
     list_sources,
     read_pictures,
 )
-from infoclip_mmseg.apis.prediction import check_options, write_json
+from infoclip_mmseg.apis.prediction import check_options, save_picture, write_json
 from infoclip_mmseg.apis.words import load_classes
 from infoclip_mmseg.utils.files import first_few
 from infoclip_mmseg.utils.palette import make_palette
@@ -41,7 +43,7 @@ of 4 bytes a pixel."""
 
 
 @dataclass(frozen=True)
-class Segments:
+class Segments(Exportable):
     """Segments of one image.
 
     Attributes:
@@ -63,13 +65,27 @@ class Segments:
     things: tuple[int, ...]
     visualization: NDArray[np.uint8] | None = field(default=None, repr=False)
 
+    def regions(self) -> Regions:
+        """A region a segment."""
+        height, width = self.ids.shape
+        found = [
+            Region(s['label'], s['class'], s.get('mask', self.ids == s['id']), s['score'])
+            for s in self.segments
+        ]
+        return Regions(self.name, self.stem, (height, width), found)
+
     def to_dict(self) -> dict[str, Any]:
         """What the JSON file holds."""
         height, width = self.ids.shape
-        shown = [{k: v for k, v in s.items() if k != 'mask'} for s in self.segments]
+        shown = [{**{k: v for k, v in s.items() if k != 'mask'}, **_runs(s)} for s in self.segments]
         return dict(
             image=self.name, height=height, width=width, task=self.task, segments_info=shown
         )
+
+
+def _runs(segment: dict[str, Any]) -> dict[str, Any]:
+    """The mask of an instance, which others may cover, as COCO's run lengths."""
+    return dict(segmentation=coco_rle(segment['mask'])) if 'mask' in segment else {}
 
 
 def find_segments(
@@ -131,14 +147,14 @@ def _stream(
     opacity: float,
     folder: Path | None,
 ) -> Iterator[Segments]:
-    listed: list[Segments] = []
+    listed: dict[str, dict[str, Any]] = {}
     for picture in pictures:
         found = _predict(inferencer, picture, names, call)
         if return_vis or folder is not None:
             found = replace(found, visualization=draw_segments(picture.image, found, opacity))
         if folder is not None:
             save_segments(found, folder)
-            listed.append(replace(found, visualization=None))
+            listed[found.stem] = found.to_dict()
         yield found if return_vis else replace(found, visualization=None)
     if folder is not None and call['task'] == 'panoptic':
         write_json(folder / 'panoptic.json', coco_panoptic(listed, names, call['things']))
@@ -201,33 +217,30 @@ def draw_ids(ids: NDArray[np.int32]) -> Image.Image:
 def save_segments(found: Segments, out_dir: Path) -> None:
     """Write ``pred/STEM.png``, ``pred/STEM.json`` and, if drawn, ``vis/STEM.jpg``."""
     folder = out_dir / 'pred'
-    folder.mkdir(parents=True, exist_ok=True)
-    draw_ids(found.ids).save(folder / f'{found.stem}.png')
-    write_json(folder / f'{found.stem}.json', found.to_dict())
+    save_picture(draw_ids(found.ids), folder / f'{found.stem}.png')
     if found.visualization is not None:
-        (out_dir / 'vis').mkdir(exist_ok=True)
         picture = Image.fromarray(found.visualization)
-        picture.save(out_dir / 'vis' / f'{found.stem}.jpg', quality=92, subsampling=0)
+        save_picture(picture, out_dir / 'vis' / f'{found.stem}.jpg')
+    write_json(folder / f'{found.stem}.json', found.to_dict())
 
 
 def coco_panoptic(
-    results: Sequence[Segments], names: Sequence[str], things: Sequence[int]
+    results: Mapping[str, Mapping[str, Any]], names: Sequence[str], things: Sequence[int]
 ) -> dict[str, Any]:
-    """Results in COCO's panoptic form; categories count from 1."""
+    """Results in COCO's panoptic form: contents of JSON files by stem. Categories count from 1."""
     categories = [
         dict(id=index + 1, name=name, isthing=int(index in things))
         for index, name in enumerate(names)
     ]
     images, annotations = [], []
-    for number, found in enumerate(results, 1):
-        height, width = found.ids.shape
-        images.append(dict(id=number, file_name=found.name, height=height, width=width))
+    for number, (stem, found) in enumerate(results.items(), 1):
+        size = dict(height=found['height'], width=found['width'])
+        images.append(dict(id=number, file_name=found['image'], **size))
         segments = [
             dict(
                 id=s['id'], category_id=s['label'] + 1, area=s['area'], iscrowd=0, score=s['score']
             )
-            for s in found.segments
+            for s in found['segments_info']
         ]
-        entry = dict(image_id=number, file_name=f'{found.stem}.png', segments_info=segments)
-        annotations.append(entry)
+        annotations.append(dict(image_id=number, file_name=f'{stem}.png', segments_info=segments))
     return dict(images=images, annotations=annotations, categories=categories)

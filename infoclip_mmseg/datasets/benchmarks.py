@@ -9,8 +9,7 @@ lists.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,11 +20,10 @@ Cfg = dict[str, Any]
 
 COCO_STUFF, ADE150, ADE847 = 'coco_stuff164k', 'ade/ADEChallengeData2016', 'ADE20K_2021_17_01'
 VOC2010, VOC2012 = 'VOCdevkit/VOC2010', 'VOCdevkit/VOC2012'
+COCO_PANOPTIC = 'coco'
 """Folders below the root of the data."""
 METRIC: Cfg = dict(type='OpenVocabIoUMetric', iou_metrics=['mIoU'])
-LOADER_DEFAULTS = dict(
-    batch_size=1, num_workers=2, sampler=dict(type='DefaultSampler', shuffle=False)
-)
+PANOPTIC_METRIC: Cfg = dict(type='PanopticMetric')
 
 
 class Layout(NamedTuple):
@@ -39,7 +37,7 @@ class Layout(NamedTuple):
         ignored: and these values, which are no class.
         label_suffix: What follows an image's name in the name of its label map.
         ann_file: File with the images' names below the folder, as of ``BaseSegDataset``; '' takes
-            all files.
+            all files. Of a panoptic set the JSON file of its segments.
         listings: Files below the folder any of which tells the names of the images when the set is
             prepared and checked; a single one has to be there. None: all images.
     """
@@ -53,6 +51,11 @@ class Layout(NamedTuple):
     label_suffix: str = '.png'
     ann_file: str = ''
     listings: tuple[str, ...] = ()
+
+    @property
+    def is_panoptic(self) -> bool:
+        """Whether the label maps are id maps, whose segments a JSON file lists."""
+        return self.dataset['type'] == 'PanopticDataset'
 
     @property
     def bits(self) -> int:
@@ -83,6 +86,10 @@ class Layout(NamedTuple):
         """Names of the label maps that are there."""
         return _stems(self.label_folder(root), self.label_suffix)
 
+    def segments_file(self, root: str | Path = '') -> Path:
+        """The JSON file of a panoptic set."""
+        return Path(root, self.folder, self.ann_file)
+
     def listing_files(self, root: str | Path = '') -> list[Path]:
         """Where lists of the names may be."""
         return [Path(root, self.folder, name) for name in self.listings]
@@ -112,6 +119,16 @@ class Benchmark(NamedTuple):
     layouts: tuple[Layout, ...]
     prepared: tuple[int, ...] = (0,)
     ignore_index: int = IGNORED_8
+
+    @property
+    def is_panoptic(self) -> bool:
+        """Whether it has segments, which only heads that find masks give."""
+        return self.layouts[0].is_panoptic
+
+    @property
+    def metric(self) -> Cfg:
+        """Config of the metric, its results prefixed with the key."""
+        return dict(PANOPTIC_METRIC if self.is_panoptic else METRIC, prefix=self.key)
 
     @property
     def accepted(self) -> tuple[Layout, ...]:
@@ -157,7 +174,21 @@ def _voc(folder: str, plain: Cfg, shifted: Cfg, num_values: int) -> tuple[Layout
     return (original, *others)
 
 
+def _coco_panoptic(split: str, num_images: int) -> Benchmark:
+    maps = f'annotations/panoptic_{split}'
+    layout = Layout(COCO_PANOPTIC, split, maps, _PANOPTIC, 133, ann_file=f'{maps}.json')
+    key, words = f'coco-panoptic {split}', 'maftp_coco_panoptic'
+    return Benchmark(key, 'COCO panoptic', num_images, words, (layout,))
+
+
+def _ade150_panoptic(folder: str) -> Layout:
+    maps = 'ade20k_panoptic_val'
+    return Layout(folder, 'images/validation', maps, _PANOPTIC, 150, ann_file=f'{maps}.json')
+
+
 COCO_SPLITS = (_coco_stuff('train2017', 118287), _coco_stuff('val2017', 5000))
+_PANOPTIC = dict(type='PanopticDataset')
+COCO_PANOPTIC_SPLITS = (_coco_panoptic('train2017', 118287), _coco_panoptic('val2017', 5000))
 """What is trained on; not among the benchmarks."""
 _LISTED = 'ImageSets/SegmentationContext/val.txt'
 _context = partial(Layout, VOC2010, 'JPEGImages', listings=('pascalcontext_val.txt', _LISTED))
@@ -196,21 +227,29 @@ _SIX = (
     _benchmark('voc20b', 'PAS-20b', 1449, prepared=(2,)),
 )
 BENCHMARKS: dict[str, Benchmark] = {benchmark.key: benchmark for benchmark in _SIX}
+_ADE150_PANOPTIC = tuple(_ade150_panoptic(folder) for folder in (ADE150, ADE150.split('/')[-1]))
+_PANOPTIC_SETS = (Benchmark('ade150-panoptic', 'A-150 panoptic', 2000, 'ade150', _ADE150_PANOPTIC),)
+PANOPTIC_BENCHMARKS: dict[str, Benchmark] = {
+    benchmark.key: benchmark for benchmark in _PANOPTIC_SETS
+}
+"""For heads that find masks; 'all' does not ask for them."""
 
 
 def select_benchmarks(keys: str | Iterable[str]) -> list[Benchmark]:
     """Benchmarks by their keys, in the order of the papers' tables; a ValueError for unknown ones.
 
-    Keys come as a list or in one string with commas; 'all' stands for all six.
+    Keys come as a list or in one string with commas; 'all' stands for the six that measure mIoU.
     """
+    known = {**BENCHMARKS, **PANOPTIC_BENCHMARKS}
     keys = keys.split(',') if isinstance(keys, str) else list(keys)
     wanted = {part.strip() for key in keys for part in key.split(',') if part.strip()}
-    unknown = sorted(wanted - BENCHMARKS.keys() - {'all'})
+    unknown = sorted(wanted - known.keys() - {'all'})
     if unknown or not wanted:
         raise ValueError(
-            f'unknown benchmarks {unknown}; expected all, or some of {", ".join(BENCHMARKS)}'
+            f'unknown benchmarks {unknown}; expected all, or some of {", ".join(known)}'
         )
-    return [b for b in BENCHMARKS.values() if 'all' in wanted or b.key in wanted]
+    wanted |= BENCHMARKS.keys() if 'all' in wanted else set()
+    return [benchmark for benchmark in known.values() if benchmark.key in wanted]
 
 
 def find_layout(benchmark: Benchmark, data_root: str | Path) -> Layout | None:
@@ -222,41 +261,3 @@ def describe_absence(benchmark: Benchmark, data_root: str | Path) -> str:
     """Where a benchmark's label maps have been looked for, in one line."""
     places = dict.fromkeys(str(layout.label_folder(data_root)) for layout in benchmark.layouts)
     return f'{benchmark.title} not found: no images, or no label maps in {", ".join(places)}'
-
-
-def make_dataset_cfg(layout: Layout, data_root: str | Path, pipeline: Sequence[Cfg]) -> Cfg:
-    """Config of a benchmark's data set, of a layout from :func:`find_layout`.
-
-    mmseg's `LoadAnnotations` in the test pipeline is replaced by
-    :class:`~infoclip_mmseg.datasets.LoadLabelMap`.
-    """
-    return dict(
-        copy.deepcopy(layout.dataset),
-        data_root=str(Path(data_root, layout.folder)),
-        data_prefix=dict(img_path=layout.images, seg_map_path=layout.labels),
-        ann_file=layout.ann_file,
-        pipeline=with_label_loader(pipeline),
-    )
-
-
-def make_dataloader_cfg(
-    layout: Layout,
-    data_root: str | Path,
-    pipeline: Sequence[Cfg],
-    template: Mapping[str, Any] | None = None,
-) -> Cfg:
-    """Config of a data loader as `template`, but for the data set of :func:`make_dataset_cfg`."""
-    rest = {key: value for key, value in (template or {}).items() if key != 'dataset'}
-    loader = copy.deepcopy({**LOADER_DEFAULTS, **rest})
-    return dict(loader, dataset=make_dataset_cfg(layout, data_root, pipeline))
-
-
-def with_label_loader(steps: Any) -> Any:
-    """A pipeline (nested lists and dicts) with LoadLabelMap for each LoadAnnotations."""
-    if isinstance(steps, Mapping):
-        if steps.get('type') == 'LoadAnnotations':
-            return dict(type='LoadLabelMap')
-        return {key: with_label_loader(value) for key, value in steps.items()}
-    if isinstance(steps, (list, tuple)):
-        return type(steps)(with_label_loader(step) for step in steps)
-    return steps

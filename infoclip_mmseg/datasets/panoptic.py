@@ -67,12 +67,14 @@ class PanopticDataset(BaseSegDataset):
             ``categories``.
         data_prefix: ``img_path`` and ``seg_map_path``, the folder of the id maps.
         categories: Ids of the categories in the order of the classes; None takes the file's.
-        metainfo: ``classes`` in place of the categories' names, and so on.
+        metainfo: ``classes`` in place of the categories' names, ``things`` in place of the file's,
+            and so on.
         **kwargs: As in ``BaseSegDataset``.
 
     Raises:
         FileNotFoundError: The JSON file is not there.
-        ValueError: It is no panoptic one, or a segment is of an unknown category.
+        ValueError: It is no panoptic one, a segment is of an unknown category, there are not as
+            many names as categories, or one of the things is no class.
     """
 
     def __init__(
@@ -101,13 +103,14 @@ class PanopticDataset(BaseSegDataset):
         self._label = {key: index for index, key in enumerate(order)}
         things = [i for i, key in enumerate(order) if known.get(key, {}).get('isthing')]
         names = [known[key]['name'] if key in known else str(key) for key in order]
-        meta = dict(
-            classes=names, palette=make_palette(len(names)), things=things, ignore_index=255
-        )
+        meta: dict[str, Any] = dict(classes=names, things=things, ignore_index=255)
+        meta['palette'] = make_palette(len(names))
+        meta |= metainfo or {}
+        _check_classes(meta['classes'], meta['things'], len(order))
         super().__init__(
             ann_file=ann_file,
             data_root=data_root,
-            metainfo={**meta, **(metainfo or {})},
+            metainfo=meta,
             img_suffix='.jpg',
             seg_map_suffix='.png',
             **kwargs,
@@ -146,6 +149,20 @@ class PanopticDataset(BaseSegDataset):
         label = self._label[info['category_id']]
         crowd = bool(info.get('iscrowd', 0))
         return dict(id=info['id'], label=label, is_thing=label in things, iscrowd=crowd)
+
+
+def _check_classes(names: Sequence[str], things: Sequence[int], count: int) -> None:
+    if len(names) != count:
+        raise ValueError(
+            f'metainfo.classes has {len(names)} names for {count} categories; give one a category, '
+            'in their order'
+        )
+    wrong = [index for index in things if not 0 <= index < count]
+    if wrong:
+        raise ValueError(
+            f'metainfo.things {first_few(wrong)} are no class; they are indices of the {count} '
+            f'classes, 0..{count - 1}'
+        )
 
 
 @TRANSFORMS.register_module()

@@ -13,6 +13,7 @@ from typing import Any
 from mmengine.logging import print_log
 
 from infoclip_mmseg.utils.files import first_few
+from infoclip_mmseg.utils.resources import find_file
 
 Line = tuple[int, str]
 """Number of a line, from 1, and what it says."""
@@ -69,7 +70,7 @@ def load_vocabulary(path: str | Path) -> list[str]:
     shipped = _lists().get(str(path))
     if shipped is not None:
         return json.loads(shipped.read_text(encoding='utf-8'))
-    path = Path(path)
+    path = find_file(path)
     if not path.is_file():
         known = ', '.join(shipped_vocabularies())
         raise FileNotFoundError(

@@ -22,12 +22,12 @@ from PIL import Image
 
 from infoclip_mmseg.apis.image_sources import Source
 from infoclip_mmseg.apis.inferencer import DEFAULT_CONFIG, OpenVocabInferencer
-from infoclip_mmseg.apis.loading import find_config
 from infoclip_mmseg.apis.prediction import Prediction
 from infoclip_mmseg.apis.relation_maps import RelationMaps, align, load_lpam
 from infoclip_mmseg.apis.segments import TASKS, Segments
 from infoclip_mmseg.apis.words import Words, parse_words
 from infoclip_mmseg.utils.images import read_image
+from infoclip_mmseg.utils.resources import find_config
 from infoclip_mmseg.world import WorldSpec, render_scene, scene_rng
 
 MAX_SCORED_WORDS = 64
@@ -140,7 +140,7 @@ class DemoEngine:
 
         Things are those words whose objects are told apart; none: all.
         """
-        names, _ = self._read_words(words, '')
+        names, _ = self._read_words(words, things=things)
         image, original, source = self._read_image(path)
         chosen = parse_words(things) or 'all'
         with self._lock:
@@ -161,8 +161,10 @@ class DemoEngine:
         height, width = picture.shape[:2]
         return image, (height, width), Source(path.name, path.stem, image[..., ::-1])
 
-    def _read_words(self, words: str, background: str) -> tuple[list[str], list[str]]:
-        limits, characters = self.limits, len(words) + len(background)
+    def _read_words(
+        self, words: str, background: str = '', things: str = ''
+    ) -> tuple[list[str], list[str]]:
+        limits, characters = self.limits, len(words) + len(background) + len(things)
         if characters > limits.max_characters:
             raise PageError(
                 f'The words have {characters} characters, the limit of this page is '

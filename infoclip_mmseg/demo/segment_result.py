@@ -71,7 +71,7 @@ def _files(found: Segments) -> str:
         ('segments', f'{found.stem}.json', _json_uri(found.to_dict())),
     ]
     if found.task == 'panoptic':
-        content = coco_panoptic([found], found.classes, found.things)
+        content = coco_panoptic({found.stem: found.to_dict()}, found.classes, found.things)
         links.append(('COCO panoptic', 'panoptic.json', _json_uri(content)))
     shown = ' · '.join(
         f'<a href="{uri}" download="{escape(name)}">{title} ({name.rsplit(".", 1)[1].upper()})</a>'

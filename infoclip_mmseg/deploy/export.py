@@ -25,8 +25,9 @@ OPSET = 18
 METADATA_FILE = 'metadata.json'
 # A protobuf file holds at most 2 GiB; what does not fit goes beside it.
 _PROTOBUF_LIMIT = 2_000_000_000
-MAX_DIFFERENCE = 1e-3
-MIN_EQUAL = 0.999
+# Largest difference of two logits, and least share of equal labels: in float32, and of float16.
+MAX_DIFFERENCE, MIN_EQUAL = 1e-3, 0.999
+MAX_DIFFERENCE_HALF, MIN_EQUAL_HALF = 0.1, 0.99
 
 Run = Callable[[Tensor, Tensor | None], Tensor]
 
@@ -65,17 +66,26 @@ class ExportedView(nn.Module):
         return self.decode_head(features, self.text_embeddings if text is None else text)
 
 
-def class_range(num_classes: int, pad_len: int) -> tuple[int, int]:
+def class_range(num_classes: int, pad_len: int, num_decoded: int = 0) -> tuple[int, int]:
     """Least and largest T of a program that is traced with ``num_classes`` text embeddings.
 
     The head does other things with less than ``pad_len`` classes (pads), just as many, and more
-    (picks), and a trace holds one of these.
+    (picks), and with more than ``num_decoded`` (selects), and a trace holds one of these.
     """
-    if not pad_len:
-        return 1, MAX_CLASSES
-    if num_classes == pad_len:
-        return pad_len, pad_len
-    return (1, pad_len - 1) if num_classes < pad_len else (pad_len + 1, MAX_CLASSES)
+    if 0 < num_decoded < num_classes:
+        return num_decoded + 1, MAX_CLASSES
+    low, high = 1, MAX_CLASSES
+    if pad_len and num_classes == pad_len:
+        low = high = pad_len
+    elif pad_len:
+        low, high = (1, pad_len - 1) if num_classes < pad_len else (pad_len + 1, MAX_CLASSES)
+    return low, min(high, num_decoded or MAX_CLASSES)
+
+
+def _limits(head: Any) -> tuple[int, int]:
+    """``pad_len`` and ``num_decoded`` of a head, 0 where it has none."""
+    selection = getattr(head, 'selection', None)
+    return head.pad_len, 0 if selection is None else selection.num_decoded
 
 
 def export_program(model: Any, text: Tensor, bake: bool = True) -> torch.export.ExportedProgram:
@@ -108,7 +118,7 @@ def export_program(model: Any, text: Tensor, bake: bool = True) -> torch.export.
     inputs: tuple[Tensor, ...] = (images,)
     shapes: tuple[dict, ...] = ({0: batch},)
     if not bake:
-        low, high = class_range(len(text), model.decode_head.pad_len)
+        low, high = class_range(len(text), *_limits(model.decode_head))
         free = high > low
         # A size of 1 in the example would be taken for a constant.
         text = text.repeat(2, 1, 1) if free and len(text) == 1 < high - 1 else text
@@ -134,7 +144,7 @@ def describe(model: Any, config: str, bake: bool) -> dict[str, Any]:
     """
     meta, preprocessor = model.dataset_meta, model.data_preprocessor
     num_classes = len(meta['classes'])
-    low, high = class_range(num_classes, model.decode_head.pad_len)
+    low, high = class_range(num_classes, *_limits(model.decode_head))
     return dict(
         config=config,
         classes=list(meta['classes']),
@@ -156,8 +166,17 @@ def save_pt2(program: torch.export.ExportedProgram, path: Path, metadata: dict[s
     torch.export.save(program, path, extra_files={METADATA_FILE: text})
 
 
-def save_onnx(program: torch.export.ExportedProgram, path: Path, metadata: dict[str, Any]) -> None:
-    """Write an ONNX file of opset ``OPSET``; each entry of the metadata is a JSON string in it."""
+def save_onnx(
+    program: torch.export.ExportedProgram,
+    path: Path,
+    metadata: dict[str, Any],
+    half: bool = False,
+) -> None:
+    """Write an ONNX file of opset ``OPSET``; each entry of the metadata is a JSON string in it.
+
+    ``half``: weights and operations in float16 where onnxruntime's converter knows them to be
+    safe, inputs and outputs in float32 as before; for GPUs.
+    """
     result = torch.onnx.export(
         program, output_names=['logits'], opset_version=OPSET, dynamo=True, verbose=False
     )
@@ -167,6 +186,13 @@ def save_onnx(program: torch.export.ExportedProgram, path: Path, metadata: dict[
         result.model.metadata_props[key] = json.dumps(value, ensure_ascii=False)
     tensors = [*program.state_dict.values(), *program.constants.values()]
     size = sum(x.numel() * x.element_size() for x in tensors if isinstance(x, Tensor))
+    if half:
+        import onnx
+        from onnxruntime.transformers.float16 import convert_float_to_float16
+
+        proto = convert_float_to_float16(result.model_proto, keep_io_types=True)
+        onnx.save(proto, str(path), save_as_external_data=size // 2 > _PROTOBUF_LIMIT)
+        return
     result.save(str(path), external_data=size > _PROTOBUF_LIMIT)
 
 
@@ -193,9 +219,10 @@ class Agreement(NamedTuple):
     seconds: float
     seconds_torch: float
 
-    @property
-    def good(self) -> bool:
-        """Whether both are within ``MAX_DIFFERENCE`` and ``MIN_EQUAL``."""
+    def good(self, half: bool = False) -> bool:
+        """Whether both are within the bounds of float32, or of float16."""
+        if half:
+            return self.difference <= MAX_DIFFERENCE_HALF and self.equal >= MIN_EQUAL_HALF
         return self.difference <= MAX_DIFFERENCE and self.equal >= MIN_EQUAL
 
 

@@ -18,6 +18,7 @@ from mmengine.logging import print_log
 from torch import distributed, nn
 
 from infoclip_mmseg.engine.cfg_options import CfgOptions
+from infoclip_mmseg.utils.resources import find_config
 
 # mallopt(3): M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_TOP_PAD, in bytes.
 _MALLOC = {-3: 1 << 30, -1: 1 << 30, -2: 1 << 28}
@@ -49,7 +50,7 @@ def load_config(args: argparse.Namespace) -> Config:
     The working folder is `--work-dir`, else the config's `work_dir`, else
     ./work_dirs/<name of the config file>.
     """
-    check_file(args.config, 'config')
+    args.config = str(find_config(args.config))
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = Config.fromfile(args.config)
     cfg.launcher = args.launcher

@@ -29,7 +29,7 @@ def shard_units(model: nn.Module) -> Iterator[nn.Module]:
     text tower run parts, and what is gathered one at a time must run as a whole.
     """
     for name, module in model.named_modules():
-        if not name.endswith('transformer.resblocks'):
+        if not name.endswith(('transformer.resblocks', 'trunk.blocks')):
             continue
         *body, _ = module.children()
         for block in body:

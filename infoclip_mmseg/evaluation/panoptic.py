@@ -141,7 +141,8 @@ class PanopticMetric(BaseMetric):
 
     Predictions are ``pred_panoptic`` of the samples, which a segmentor gives with
     ``test_cfg.panoptic=True``; the truth is ``gt_panoptic`` of a data set such as
-    :class:`~infoclip_mmseg.datasets.PanopticDataset`, whose metainfo has ``things``.
+    :class:`~infoclip_mmseg.datasets.PanopticDataset`, whose metainfo has ``things``. Where it also
+    has ``seen_classes``, names, so do those and the other classes.
     """
 
     default_prefix = None
@@ -174,6 +175,9 @@ class PanopticMetric(BaseMetric):
         counts, things = PanopticCounts(*np.sum(results, axis=0)), set(meta.get('things', ()))
         is_thing = np.array([index in things for index in range(len(meta['classes']))])
         groups = dict(all=np.ones_like(is_thing), things=is_thing, stuff=~is_thing)
+        if 'seen_classes' in meta:
+            seen = np.isin(meta['classes'], meta['seen_classes'])
+            groups |= dict(seen=seen, unseen=~seen)
         figures: dict[str, float] = {}
         table = PrettyTable(['', 'PQ', 'SQ', 'RQ', 'classes'])
         for group, chosen in groups.items():

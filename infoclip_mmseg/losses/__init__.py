@@ -22,7 +22,14 @@ from infoclip_mmseg.losses.entropy import (
     mutual_information,
     renyi_entropy,
 )
-from infoclip_mmseg.losses.masks import Mask2FormerCriterion, MaskAwareLoss, mask_aware_loss
+from infoclip_mmseg.losses.masks import (
+    Mask2FormerCriterion,
+    MaskAwareLoss,
+    MaskClassLoss,
+    mask_aware_loss,
+    match_masks,
+)
+from infoclip_mmseg.losses.reconstruction import FiSeRLoss
 from infoclip_mmseg.losses.rivals import (
     KLDistillationLoss,
     RepresentationCompensationLoss,
@@ -38,11 +45,13 @@ __all__ = [
     'CATSegBCELoss',
     'CauchySchwarzLoss',
     'DistillationLoss',
+    'FiSeRLoss',
     'InfoBottleneckLoss',
     'KLDistillationLoss',
     'MITransferLoss',
     'Mask2FormerCriterion',
     'MaskAwareLoss',
+    'MaskClassLoss',
     'RepresentationCompensationLoss',
     'SelfDistillationLoss',
     'build_losses',
@@ -58,6 +67,7 @@ __all__ = [
     'joint_entropy',
     'joint_gram',
     'mask_aware_loss',
+    'match_masks',
     'mutual_information',
     'mutual_information_transfer',
     'renyi_entropy',

@@ -12,10 +12,13 @@ import torch
 import torch.nn.functional as F
 from mmengine.dist import all_reduce, get_world_size
 from mmseg.registry import MODELS
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from infoclip_mmseg.utils.tensors import at_least_float32
 
+NO_LABEL = -100
+"""Label of a mask that only fills up a batch."""
 Targets = Sequence[tuple[Tensor, Tensor]]
 """Of each image its labels (n,), int64, and masks (n, h, w), float of 0 and 1."""
 
@@ -44,6 +47,42 @@ def segment_targets(ids: Tensor, segments: Sequence[Mapping[str, Any]]) -> tuple
     numbers = torch.tensor([s['id'] for s in kept], dtype=ids.dtype, device=ids.device)
     labels = torch.tensor([s['label'] for s in kept], dtype=torch.long, device=ids.device)
     return labels, (ids[None] == numbers[:, None, None]).float()
+
+
+def stack_targets(targets: Targets) -> tuple[Tensor, Tensor]:
+    """Masks (B, n, h, w), 0 and 1, and labels (B, n) of all images, n that of the fullest one.
+
+    At least one; what fills up is an empty mask with the label :data:`NO_LABEL`.
+    """
+    most = max(1, *(len(labels) for labels, _ in targets))
+    filled = [
+        (
+            F.pad(masks, (0, 0, 0, 0, 0, most - len(labels))),
+            F.pad(labels, (0, most - len(labels)), value=NO_LABEL),
+        )
+        for labels, masks in targets
+    ]
+    masks, labels = map(torch.stack, zip(*filled))
+    return masks, labels
+
+
+def match_masks(masks: Tensor, targets: Targets, void: int) -> Tensor:
+    """Labels (B, Q) of masks (B, Q, h, w), logits: that of the target each is matched with.
+
+    The matching (Hungarian) maximises the sum of the IoU of masks and targets, which cover the same
+    image at any size, and knows no classes. What has no partner that it overlaps is ``void``.
+    """
+    found = torch.full(masks.shape[:2], void, dtype=torch.long, device=masks.device)
+    for ours, row, (labels, truths) in zip(masks.detach(), found, targets):
+        if not len(labels) or not len(ours):
+            continue
+        truths = F.interpolate(truths[None].float(), ours.shape[-2:], mode='area')[0]
+        iou = normalised_soft_iou((ours > 0).float(), truths)[0]
+        rows, columns = linear_sum_assignment(iou.cpu().numpy(), maximize=True)
+        rows, columns = (torch.as_tensor(x, device=masks.device) for x in (rows, columns))
+        overlapping = iou[rows, columns] > 0
+        row[columns[overlapping]] = labels[rows[overlapping]]
+    return found
 
 
 def normalised_soft_iou(masks: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -105,6 +144,39 @@ class MaskAwareLoss(nn.Module):
     def forward(self, logits: Tensor, masks: Tensor, targets: Targets) -> Tensor:
         """See :func:`mask_aware_loss`."""
         return self.loss_weight * mask_aware_loss(logits, masks, targets)
+
+
+@MODELS.register_module()
+class MaskClassLoss(nn.Module):
+    """Cross-entropy over classes and void of masks that do not learn.
+
+    The weighted mean over the masks of all ranks; 0 where there is none.
+
+    Args:
+        loss_weight: Factor of the loss.
+        void_weight: Weight of void beside a class.
+        loss_name: Key of the loss.
+    """
+
+    def __init__(
+        self, loss_weight: float = 2.0, void_weight: float = 0.1, loss_name: str = 'loss_ce'
+    ) -> None:
+        super().__init__()
+        self.loss_weight, self.void_weight, self.loss_name = loss_weight, void_weight, loss_name
+
+    def extra_repr(self) -> str:
+        """Options, shown when the model is printed."""
+        return f'loss_weight={self.loss_weight}, void_weight={self.void_weight}'
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The loss of logits (B, Q, T + 1), void last, and labels (B, Q), T for void."""
+        with torch.autocast(device_type=logits.device.type, enabled=False):
+            logits, labels = at_least_float32(logits).flatten(0, 1), labels.flatten()
+            weight = logits.new_ones(logits.shape[-1])
+            weight[-1] = self.void_weight
+            total = F.cross_entropy(logits, labels, weight, ignore_index=NO_LABEL, reduction='sum')
+            weights = average_over_ranks(weight[labels[labels != NO_LABEL]].sum())
+            return self.loss_weight * total / weights.clamp(min=torch.finfo(weight.dtype).tiny)
 
 
 @MODELS.register_module()

@@ -40,16 +40,22 @@ def _mask(logits: Tensor, labels: Tensor, ignore_index: int, ignored: str, size:
     if labels.is_floating_point():
         raise ValueError(f'labels must hold class indices, but their type is {labels.dtype}')
     mask, num_classes = labels == ignore_index, logits.shape[1]
-    wrong = ((labels < 0) | (labels >= num_classes)) & ~mask
-    if wrong.any():
+    _refuse(labels, ((labels < 0) | (labels >= num_classes)) & ~mask, num_classes)
+    return mask
+
+
+def _refuse(labels: Tensor, wrong: Tensor, num_classes: int) -> None:
+    """Raise a ValueError where labels are wrong; on a GPU, without waiting for it, stop there."""
+    allowed = f'labels must be 0..{num_classes - 1} or the ignored value'
+    if wrong.is_cuda:
+        torch._assert_async(~wrong.any(), allowed)
+    elif wrong.any():
         values = labels[wrong].unique().tolist()
         raise ValueError(
             f'labels hold the values {values[:5]}{" ..." if len(values) > 5 else ""}, but the '
-            f'logits are of {num_classes} classes, so labels must be 0..{num_classes - 1} or the '
-            'ignored value; check that the vocabulary fits the annotation and its '
-            'reduce_zero_label'
+            f'logits are of {num_classes} classes, so {allowed}; check that the vocabulary fits '
+            'the annotation and its reduce_zero_label'
         )
-    return mask
 
 
 def _extra_weights(

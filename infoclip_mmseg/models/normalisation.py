@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import open_clip
@@ -78,9 +79,14 @@ def normalisation_of(preprocessor: Any) -> Normalisation:
     rgb = any(getattr(preprocessor, name, False) for name in names)
     if not getattr(preprocessor, '_enable_normalize', False):
         return Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), rgb)
-    return Normalisation(
-        preprocessor.mean.flatten().tolist(), preprocessor.std.flatten().tolist(), rgb
-    )
+    mean, std = (_read(x, x._version) for x in (preprocessor.mean, preprocessor.std))
+    return Normalisation(mean, std, rgb)
+
+
+@lru_cache(maxsize=32)
+def _read(values: Tensor, version: int) -> tuple[float, ...]:
+    """Values of a tensor that has been written to ``version`` times; a GPU is waited for once."""
+    return tuple(values.flatten().tolist())
 
 
 def renormalise(images: Tensor, source: Normalisation, target: Normalisation) -> Tensor:
@@ -88,12 +94,13 @@ def renormalise(images: Tensor, source: Normalisation, target: Normalisation) ->
     if source.rgb != target.rgb:
         images = images.flip(1)
         source = Normalisation(source.mean[::-1], source.std[::-1], target.rgb)
-    mean, std, new_mean, new_std = (
-        torch.tensor(values, dtype=torch.float64)
-        for values in (source.mean, source.std, target.mean, target.std)
-    )
-    scale, shift = std / new_std, (mean - new_mean) / new_std
-    if torch.allclose(scale, torch.ones(3).double(), atol=1e-6) and shift.abs().max() < 1e-6:
+    # In plain numbers, which lie on the host.
+    scale = [old / new for old, new in zip(source.std, target.std)]
+    shift = [(old - new) / std for old, new, std in zip(source.mean, target.mean, target.std)]
+    if max(abs(x - 1) for x in scale) < 1e-5 and max(map(abs, shift)) < 1e-6:
         return images
-    scale, shift = (value.to(images)[:, None, None] for value in (scale, shift))
-    return images * scale + shift
+    factor, summand = (
+        torch.tensor(values, dtype=torch.float64).to(images, non_blocking=True)[:, None, None]
+        for values in (scale, shift)
+    )
+    return images * factor + summand

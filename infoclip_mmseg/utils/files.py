@@ -35,9 +35,9 @@ def write_whole(path: Path, shared: bool = False) -> Iterator[Path]:
         draft.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, shared: bool = False) -> None:
     """Write a text file (UTF-8) in one step; see :func:`write_whole`."""
-    with write_whole(path) as draft:
+    with write_whole(path, shared) as draft:
         draft.write_text(text, encoding='utf-8')
 
 

@@ -24,7 +24,13 @@ from infoclip_mmseg.world.attributes import (
 from infoclip_mmseg.world.render import DOMAINS, Scene, render_scene, scene_rng
 
 IGNORED = 255
-LOADING_STEPS = ('LoadImageFromFile', 'LoadAnnotations', 'LoadLabelMap', 'CheckInputs')
+LOADING_STEPS = (
+    'LoadImageFromFile',
+    'LoadAnnotations',
+    'LoadLabelMap',
+    'LoadPanoptic',
+    'CheckInputs',
+)
 
 
 @DATASETS.register_module()

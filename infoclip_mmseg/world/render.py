@@ -59,8 +59,8 @@ DOMAINS = {
     ),
     'large': Domain(radius=(24.0, 40.0), crowd=(0.2, 0.375), period=(9.0, 13.0)),
 }
-"""The world as it is, under other light with other textures and object sizes, and at twice the size:
-what a scene of 64 x 64 pixels of the first holds, in 128 x 128."""
+"""The world as it is; under other light with other textures and object sizes; and at twice the
+size, where 128 x 128 pixels hold what 64 x 64 of the first do."""
 
 
 class Scene(NamedTuple):

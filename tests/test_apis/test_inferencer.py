@@ -10,7 +10,7 @@ from mmseg.apis import inference_model
 from PIL import Image
 
 from infoclip_mmseg import OpenVocabInferencer
-from infoclip_mmseg.apis import ImageError
+from infoclip_mmseg.apis import ImageError, loading
 from infoclip_mmseg.apis import inferencer as module
 
 WORDS = ['red plain object', 'grass', 'water']
@@ -100,6 +100,8 @@ def test_a_plan_is_kept_for_equal_words_only(inferencer):
     words[0] = 'sand'
     assert plan(words).names == ('sand', *WORDS[1:])
     with pytest.raises(TypeError, match='classes must be a list of words'):
+        plan(1.5)
+    with pytest.raises(ValueError, match='no classes: pass names'):
         plan(None)
 
 
@@ -162,7 +164,7 @@ def test_long_images_are_tiled(inferencer, world, size):
 def test_large_images_are_labelled_at_their_size(inferencer, world, monkeypatch):
     image = world['images'][0].repeat(4, 0).repeat(4, 1)
     (expected,) = inferencer(bgr(image), world['classes'], return_scores=True)
-    monkeypatch.setattr(module, 'MAX_LABEL_PIXELS', 128 * 128)
+    monkeypatch.setattr(loading, 'MAX_LABEL_PIXELS', 128 * 128)
     (result,) = inferencer(bgr(image), world['classes'], return_scores=True)
     assert result.labels.shape == expected.labels.shape
     assert result.scores.shape == expected.scores.shape

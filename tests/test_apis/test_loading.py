@@ -6,27 +6,11 @@ from mmengine.config import Config
 from mmseg.registry import MODELS
 
 from infoclip_mmseg import OpenVocabInferencer
-from infoclip_mmseg.apis.loading import ROOT, build_pipeline, find_config, pick_device
+from infoclip_mmseg.apis.loading import build_pipeline, pick_device
 from infoclip_mmseg.utils.checkpoint_files import CheckpointError
+from infoclip_mmseg.utils.resources import find_config, resources
 
-CLIP = ROOT / 'data/clip/composed_world.safetensors'
-
-
-def test_configs_by_name_and_by_path(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for name in ('infoclip_vitb16_coco-stuff', 'configs/infoclip_vitb16_coco-stuff.py'):
-        assert find_config(name) == ROOT / 'configs/infoclip_vitb16_coco-stuff.py'
-    for name in ('zero_shot', 'world/zero_shot', ROOT / 'configs/world/zero_shot.py'):
-        assert find_config(name) == ROOT / 'configs/world/zero_shot.py'
-    (tmp_path / 'mine.py').write_text('')
-    assert find_config('mine.py').name == 'mine.py'
-
-
-def test_unknown_configs():
-    with pytest.raises(FileNotFoundError, match='did you mean infoclip_vitb16_coco-stuff'):
-        find_config('infoclip_vitb16_cocostuff')
-    with pytest.raises(FileNotFoundError, match='is neither a file'):
-        find_config('_base_/default_runtime')
+CLIP = resources() / 'data/clip/composed_world.safetensors'
 
 
 def test_devices():

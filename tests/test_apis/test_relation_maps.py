@@ -6,10 +6,10 @@ import torch
 from mmengine.config import Config
 
 from infoclip_mmseg.apis import OpenVocabInferencer
-from infoclip_mmseg.apis.loading import find_config
 from infoclip_mmseg.apis.relation_maps import align, load_lpam, relation_maps
 from infoclip_mmseg.models import LPAM
 from infoclip_mmseg.utils.checkpoint_files import CheckpointError
+from infoclip_mmseg.utils.resources import find_config
 from infoclip_mmseg.utils.tensors import cosine
 
 

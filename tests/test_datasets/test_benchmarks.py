@@ -13,9 +13,11 @@ from infoclip_mmseg.datasets.benchmarks import (
     BENCHMARKS,
     describe_absence,
     find_layout,
+    select_benchmarks,
+)
+from infoclip_mmseg.datasets.loaders import (
     make_dataloader_cfg,
     make_dataset_cfg,
-    select_benchmarks,
     with_label_loader,
 )
 
@@ -109,6 +111,8 @@ def test_label_maps_beside_their_split_folder(tmp_path, roots):
 
 def test_keys():
     assert [b.key for b in select_benchmarks('all')] == list(BENCHMARKS)
+    wanted = ['all', 'ade150-panoptic']
+    assert [b.key for b in select_benchmarks(wanted)] == [*BENCHMARKS, 'ade150-panoptic']
     assert [b.key for b in select_benchmarks(['voc20', 'ade150,pc59'])] == [
         'ade150',
         'pc59',
@@ -134,3 +138,15 @@ def test_nested_pipelines_get_the_sixteen_bit_loader():
     assert with_label_loader(steps) == [
         dict(type='TestTimeAug', transforms=[[dict(type='LoadLabelMap')], sizes])
     ]
+
+
+def test_steps_that_load_and_pack_follow_the_data_set():
+    """A config of either kind evaluates on benchmarks of both."""
+    resize = dict(type='Resize', scale=(8, 6))
+    keys = ('img_path', 'ori_shape')
+    labels = [dict(type='LoadLabelMap'), resize, dict(type='PackSegInputs', meta_keys=keys)]
+    segments = [dict(type='LoadPanoptic'), resize, dict(type='PackPanopticInputs', meta_keys=keys)]
+    assert with_label_loader(labels, panoptic=True) == segments
+    assert with_label_loader(segments) == with_label_loader(labels) == labels
+    annotations = [dict(type='LoadAnnotations', reduce_zero_label=True)]
+    assert with_label_loader(annotations, panoptic=True) == [dict(type='LoadPanoptic')]

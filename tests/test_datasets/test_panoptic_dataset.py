@@ -114,6 +114,36 @@ def test_bad_files_are_named(root):
     assert Compose(LOAD)
 
 
+def test_things_that_are_no_class(root):
+    with pytest.raises(ValueError, match=r'metainfo.things 3, -1 are no class; .* 0..2'):
+        DATASETS.build(config(root, [], metainfo=dict(things=[0, 3, -1])))
+    with pytest.raises(ValueError, match='metainfo.classes has 2 names for 3 categories'):
+        DATASETS.build(config(root, [], metainfo=dict(classes=['cat', 'wall'])))
+    dataset = DATASETS.build(config(root, [], metainfo=dict(things=[2])))
+    infos = dataset.get_data_info(0)['gt_segments']
+    assert dataset.metainfo['things'] == [2] and not any(s['is_thing'] for s in infos)
+
+
+def test_an_id_of_a_file_without_an_entry_names_the_file(root):
+    """Loading stops where the maps are those of another JSON file."""
+    content = json.loads((root / 'panoptic.json').read_text())
+    segments = content['annotations'][1]['segments_info']
+    del segments[1]
+    (root / 'panoptic.json').write_text(json.dumps(content))
+    dataset = DATASETS.build(config(root, [*LOAD, PACK]))
+    assert dataset[0]['data_samples'].gt_panoptic.data.max() == 4
+    words = r'id map .*panoptic/1.png has 1 ids without an entry in the JSON file \(70000\)'
+    with pytest.raises(ValueError, match=words):
+        dataset[1]
+
+
+def test_crowds_and_pixels_without_a_segment_have_no_label(root):
+    sample = DATASETS.build(config(root, [*LOAD, PACK]))[0]['data_samples']
+    ids, labels = sample.gt_panoptic.data[0], sample.gt_sem_seg.data[0]
+    crowds = [s['id'] for s in sample.gt_segments if s['iscrowd']]
+    assert ((labels == 255) == ((ids == 0) | (ids == crowds[0]))).all()
+
+
 @pytest.mark.parametrize('batch_size', [1, 2])
 def test_training_and_panoptic_quality(root, make_runner, toy_cfg, batch_size):
     """Images of different sizes through training, prediction at their own sizes, and the metric."""

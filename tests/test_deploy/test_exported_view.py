@@ -43,7 +43,9 @@ def small(toy):
     clip = copy.deepcopy(toy().backbone.model_name)
     clip['vision_cfg']['layers'] = 3
     backbone = dict(model_name=clip, out_blocks=(0, 1))
-    return lambda: toy(backbone=backbone, decode_head=dict(num_layers=1)).eval()
+    return lambda **options: toy(
+        backbone=backbone, decode_head=dict(num_layers=1, **options)
+    ).eval()
 
 
 @pytest.fixture(scope='module')
@@ -100,6 +102,19 @@ def test_a_vocabulary_beyond_those_that_the_head_decodes(small):
 
 
 @needs_export
+def test_each_image_selects_its_classes(small):
+    model = small(num_decoded=3)
+    program = export_program(model, embeddings(model, WORDS), bake=False)
+    images = torch.rand(2, 3, 48, 48) * 255
+    for words in (WORDS[:4], [*MANY, *WORDS]):
+        with torch.no_grad():
+            got = program.module()(images, embeddings(model, words))
+        expected = model.segment(images, words, 'whole')
+        assert ((expected != -100).all((2, 3)).sum(1) == 3).all()
+        torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
+
+
+@needs_export
 def test_export_leaves_the_model_as_it_was_and_the_graph_whole(small, baked, monkeypatch):
     model = small()
     model.set_vocabulary(WORDS)
@@ -124,6 +139,10 @@ def test_class_range():
     assert export.class_range(8, 8) == (8, 8)
     assert export.class_range(9, 8) == (9, export.MAX_CLASSES)
     assert export.class_range(9, 0) == (1, export.MAX_CLASSES)
+    assert export.class_range(5, 8, 3) == export.class_range(9, 8, 3) == (4, export.MAX_CLASSES)
+    assert export.class_range(3, 8, 3) == export.class_range(2, 0, 3) == (1, 3)
+    assert export.class_range(8, 8, 9) == (8, 8)
+    assert export.class_range(9, 8, 9) == (9, 9)
 
 
 @needs_export
@@ -142,14 +161,14 @@ def test_file_metadata_and_check(baked, ade_root, tmp_path):
     images = [np.asarray(Image.open(file).convert('RGB')) for file in files]
     assert len(images) == 3
     found = check_export(path, model, images, None, batch_size=2)
-    assert found.good and found.equal == 1
+    assert found.good() and found.equal == 1
     with torch.no_grad():
         model.decode_head.conv_seg.bias += 0.01
     try:
         found = check_export(path, model, images, None)
     finally:
         model.decode_head.conv_seg.bias.data -= 0.01
-    assert not found.good and found.difference == pytest.approx(0.01, abs=1e-3)
+    assert not found.good() and found.difference == pytest.approx(0.01, abs=1e-3)
     model.set_vocabulary(OTHER)
     assert check_export(path, model, images, None).equal < 0.99
 

@@ -62,7 +62,7 @@ def test_nothing_half_written_is_left(tmp_path, monkeypatch):
 
 
 def test_published_rows_are_those_of_the_backbone():
-    assert len(PUBLISHED) == 4
+    assert len(PUBLISHED) == 7
     rows = published_rows('ViT-L-14-336-quickgelu')
     assert [row.method for row in rows] == ['CAT-Seg ViT-L/14', 'InfoCLIP ViT-L/14']
     assert rows[1].values == dict(
@@ -75,14 +75,53 @@ def test_published_rows_are_those_of_the_backbone():
 def test_table_as_markdown(monkeypatch):
     monkeypatch.setattr(table, 'BENCHMARKS', {key: BENCHMARKS[key] for key in SIX})
     rows = [*make_rows('run', RESULTS), *published_rows('ViT-B-16')]
-    notes = make_notes(RESULTS, ['PC-59 not found: nothing'])
-    lines = to_markdown(rows, RESULTS, notes).splitlines()
+    lines = to_markdown(rows, RESULTS).splitlines()
     assert lines[0] == '| mIoU | A-847 | PC-459 | A-150 | PC-59 | PAS-20 | PAS-20b |'
     assert lines[2] == '| run (absent classes left out) | – | – | 31.50 | – | 90.00* | – |'
     assert lines[3] == '| run (absent classes count 0) | – | – | 30.12 | – | 90.00* | – |'
     assert lines[5].startswith('| InfoCLIP ViT-B/16 (published) | 12.6 | 19.5 | 32.1 | 58.1 |')
-    assert '* PAS-20: 3 images, the published evaluation has 1449.' in lines
-    assert lines[-1] == 'Skipped: PC-59 not found: nothing'
+    assert make_notes(RESULTS, ['PC-59 not found: nothing']) == [
+        '* PAS-20: 3 images, the published evaluation has 1449.',
+        'Skipped: PC-59 not found: nothing',
+    ]
+
+
+def test_published_rows_of_convnext_lack_what_was_not_evaluated():
+    rows = published_rows('convnext_large_d_320')
+    assert [row.method for row in rows] == ['MAFT+ ConvNeXt-L', 'FC-CLIP ConvNeXt-L']
+    assert rows[0].values == dict(ade847=15.1, pc459=21.6, ade150=36.1, pc59=59.4, voc20=96.5)
+    assert [row.values['ade847'] for row in published_rows('convnext_base_w_320')] == [13.8]
+    last = to_markdown(rows, {}).splitlines()[-1]
+    assert last == '| FC-CLIP ConvNeXt-L (published) | 14.8 | 18.2 | 34.1 | 58.4 | 95.4 | – |'
+
+
+SEGMENTS = {
+    'ade150-panoptic': dict(
+        figures=dict(PQ=20.0, SQ=70.125, RQ=25.0, PQ_things=10.0, RQ_stuff=1.0), images=3
+    )
+}
+
+
+def test_table_of_segments():
+    """A table of its own, with what was published; mIoU only where it was measured."""
+    tables = make_tables('run', 'convnext_large_d_320', SEGMENTS, [])
+    lines = tables['table1.md'].splitlines()
+    groups = ('', ' things', ' stuff')
+    titles = [f'{figure}{group}' for group in groups for figure in ('PQ', 'SQ', 'RQ')]
+    assert lines[0] == f'| A-150 panoptic | {" | ".join(titles)} |'
+    assert lines[2] == '| run | 20.00* | 70.12* | 25.00* | 10.00* | – | – | – | – | 1.00* |'
+    assert lines[3] == f'| MAFT+ ConvNeXt-L (published) | 27.1 | 73.5 | 32.9 {"| – " * 6}|'
+    assert lines[4].startswith('| FC-CLIP ConvNeXt-L (published) | 26.8 | – |')
+    assert lines[-1] == '* A-150 panoptic: 3 images, the published evaluation has 2000.'
+    assert 'mIoU' not in tables['table1.md']
+    row = next(csv.DictReader(io.StringIO(tables['table1.csv'])))
+    assert row['ade150-panoptic/SQ'] == '70.125' and row['ade150'] == ''
+
+    both = make_tables('run', 'convnext_large_d_320', {**RESULTS, **SEGMENTS}, ['x'])
+    assert both['table1.md'].startswith('| mIoU | A-847 |')
+    assert '| run (absent classes left out) | – | – | 31.50 |' in both['table1.md']
+    assert '\n\n| A-150 panoptic | PQ |' in both['table1.md']
+    assert [row['method'] for row in json.loads(both['table1.json'])['table']].count('run') == 3
 
 
 def test_table_as_csv_and_json():

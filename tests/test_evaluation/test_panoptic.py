@@ -164,7 +164,7 @@ def test_bad_input_is_named():
 
 def test_metric_merges_what_ranks_counted():
     metric = PanopticMetric()
-    metric.dataset_meta = dict(classes=list('abcd'), things=THINGS)
+    metric.dataset_meta = dict(classes=list('abcd'), things=THINGS, seen_classes=['a', 'd'])
     cases = [random_case(seed) for seed in range(4)]
     for predicted, ours, true, theirs in cases:
         data = [torch.from_numpy(x)[None] for x in (predicted, true)]
@@ -177,7 +177,9 @@ def test_metric_merges_what_ranks_counted():
         metric.process(None, [sample])
     figures = metric.compute_metrics(metric.results)
     total = PanopticCounts(*sum(by_hand(*case) for case in cases))
-    for suffix, chosen in (('', [1, 1, 1, 1]), ('_things', [1, 1, 0, 0]), ('_stuff', [0, 0, 1, 1])):
+    groups = dict(things=[1, 1, 0, 0], stuff=[0, 0, 1, 1], seen=[1, 0, 0, 1], unseen=[0, 1, 1, 0])
+    for group, chosen in (('', [1, 1, 1, 1]), *groups.items()):
+        suffix = f'_{group}' if group else ''
         expected = panoptic_quality(total, np.array(chosen, dtype=bool))
         for name, value in expected.items():
             assert figures[f'{name}{suffix}'] == pytest.approx(value, abs=0.006)

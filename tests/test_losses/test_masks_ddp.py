@@ -14,7 +14,8 @@ import pytest
 import torch
 from torch import distributed
 
-from infoclip_mmseg.losses import Mask2FormerCriterion, MaskAwareLoss
+from infoclip_mmseg.losses import FiSeRLoss, Mask2FormerCriterion, MaskAwareLoss, MaskClassLoss
+from infoclip_mmseg.losses.masks import match_masks
 
 IMAGES, QUERIES, CLASSES, SIZE = 3, 5, 4, (8, 12)
 SHARES = {1: [(0, 3)], 2: [(0, 2), (2, 3)]}
@@ -48,6 +49,17 @@ def run(rank: int, ranks: int) -> dict[str, torch.Tensor]:
     parts = {name: x.clone().requires_grad_() for name, x in parts.items()}
     losses = Mask2FormerCriterion(num_points=32)([*parts['masks']], [*parts['logits']], targets)
     losses['aware'] = MaskAwareLoss()(parts['outside'], parts['masks'][-1], targets)
+    labels = match_masks(parts['masks'][-1], targets, void=CLASSES)
+    losses['classes'] = MaskClassLoss()(parts['logits'][-1], labels)
+    # FiSeR, of images that stand for themselves; the second shows no class.
+    torch.manual_seed(2)
+    fiser, text = FiSeRLoss(CLASSES, num_heads=2).double(), torch.randn(CLASSES, CLASSES).double()
+    present = torch.zeros(IMAGES, CLASSES, dtype=torch.bool)
+    dropped = torch.tensor([classes[0] if classes else 0 for classes in TARGETS])
+    for row, classes in zip(present, TARGETS):
+        row[classes] = True
+    pooled = parts['outside'].mean(dim=1)
+    losses['fiser'] = fiser(pooled, text, present[start:end], dropped[start:end])
     sum(losses.values()).backward()
     results = {name: value.detach() for name, value in losses.items()}
     for name, whole in leaves.items():

@@ -11,6 +11,7 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
 from infoclip_mmseg.models.decode_heads.cat_seg_checkpoint import convert_catseg
+from infoclip_mmseg.models.layers.vocabulary_selection import ClassSelection
 
 NAMES = [f'class {i}' for i in range(12)]
 
@@ -75,6 +76,27 @@ def test_logits(model, golden, classes, training):
     assert_close(logits, golden[f'logits_{classes}' + ('' if training else '_pool1')])
 
 
+@pytest.mark.parametrize('training', [True, False])
+def test_logits_of_selected_classes(model, golden, training):
+    """5 words of 17: the logits of a vocabulary of 5."""
+    model.train(training)
+    features = model.extract_feat(normalise(model, golden['image']))
+    text = torch.cat([golden['text_5'], golden['text_12']])
+    classes = torch.arange(5).expand(len(features.dense), 5)
+    logits = model.decode_head.decode(features, text, classes).logits
+    assert_close(logits, golden['logits_5' + ('' if training else '_pool1')])
+
+
+@pytest.mark.parametrize('classes', [5, 12])
+def test_selection_of_all_classes_changes_no_digit(model, golden, classes):
+    model.set_vocabulary(NAMES[:classes])
+    images = normalise(model, golden['image'])
+    expected = model.encode_decode(images)
+    model.decode_head.selection = ClassSelection(num_decoded=classes, num_decoded_train=classes)
+    assert torch.equal(model.encode_decode(images), expected)
+    assert_close(model.eval().encode_decode(images), golden[f'logits_{classes}_pool1'])
+
+
 @pytest.mark.parametrize('classes', [5, 12])
 def test_segment_whole(model, golden, classes):
     logits = model.segment(golden['image'], classes=NAMES[:classes], mode='whole')
@@ -88,8 +110,10 @@ def test_segment_slide(model, golden, view_batch_size):
 
 
 @pytest.mark.parametrize('with_cp', [False, True])
-def test_loss_and_gradients(model, golden, with_cp):
+@pytest.mark.parametrize('selected', [0, 5])
+def test_loss_and_gradients(model, golden, with_cp, selected):
     model.train()
+    model.decode_head.selection = ClassSelection(num_decoded_train=selected)
     model.backbone.with_cp = model.decode_head.with_cp = with_cp
     model.decode_head.class_chunk = 4 if with_cp else None
     samples = [

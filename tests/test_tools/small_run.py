@@ -89,7 +89,10 @@ def write_images(folder: Path, count: int = 8) -> None:
         Image.fromarray(labels).resize((32, 32), 0).save(folder / f'labels/{index}.png')
 
 
-def write_config(folder: Path, name: str, *bases: str, finetune='attention', with_cp=False) -> str:
+def write_config(
+    folder: Path, name: str, *bases: str, finetune='attention', with_cp=False, backbone=None
+) -> str:
+    """A config of the miniature; ``backbone`` replaces entries of it and brings a tower of timm."""
     bases = ('infoclip_vitb16_coco-stuff.py', *bases)
     text = CONFIG.format(
         bases=[str(ROOT / 'configs' / base) for base in bases],
@@ -98,6 +101,9 @@ def write_config(folder: Path, name: str, *bases: str, finetune='attention', wit
         finetune=finetune,
         with_cp=with_cp,
     )
+    if backbone is not None:
+        text += f'model["backbone"].update({backbone!r})\n'
+        text += 'custom_imports = dict(imports=["infoclip_mmseg", "timm_toys"])\n'
     (folder / f'{name}.py').write_text(text)
     return f'{name}.py'
 

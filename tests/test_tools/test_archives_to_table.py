@@ -13,7 +13,8 @@ from mmseg.registry import DATASETS, MODELS
 from original_archives import MAKERS
 from test_benchmark_runs import CONFIG, ROOT, evaluate
 
-from infoclip_mmseg.datasets.benchmarks import BENCHMARKS, find_layout, make_dataset_cfg
+from infoclip_mmseg.datasets.benchmarks import BENCHMARKS, find_layout
+from infoclip_mmseg.datasets.loaders import make_dataset_cfg
 
 IGNORED = dict(ade847=65535, pc459=65535)
 

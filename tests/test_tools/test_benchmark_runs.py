@@ -191,7 +191,7 @@ def test_absent_sets_are_named_and_skipped(place, capsys, evaluated):
     [
         (['voc21'], "unknown benchmarks ['voc21']; expected all, or some of ade847"),
         (['all', '--data-root', 'nowhere'], 'none of the benchmarks is there'),
-        (['ade150', '--show-dir', 'x'], 'draw one data set'),
+        (['ade150', '--show-dir', 'x'], 'are for one data set'),
         (['ade150'], 'A-150: 1 of 3 label maps are missing in data/ade/ADEChallengeData2016'),
         (['voc20'], '1 of 2 label maps that'),
     ],

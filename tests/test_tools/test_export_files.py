@@ -194,3 +194,24 @@ def test_a_file_that_disagrees_fails(export, tool, monkeypatch):
     monkeypatch.setattr(tool, 'export_program', damaged)
     status, printed = export('damaged.pt2')
     assert status == 1 and 'DISAGREES' in printed
+
+
+@needs_onnx
+def test_half(export, folder):
+    """Weights in float16, in- and outputs in float32, labels as PyTorch's but for a few."""
+    import onnx
+
+    status, said = export('half.onnx', '--half')
+    assert status == 0 and 'agrees with PyTorch on 3 images' in said, said
+    assert export('full.onnx', '--no-check')[0] == 0
+    half, full = (onnx.load(folder / name) for name in ('half.onnx', 'full.onnx'))
+    for proto in (half, full):
+        types = [x.type.tensor_type.elem_type for x in (*proto.graph.input, *proto.graph.output)]
+        assert set(types) == {onnx.TensorProto.FLOAT}
+    sizes = [(folder / name).stat().st_size for name in ('half.onnx', 'full.onnx')]
+    assert sizes[0] < 0.75 * sizes[1]
+    assert {p.key: p.value for p in half.metadata_props} == {
+        p.key: p.value for p in full.metadata_props
+    }
+    status, said = export('half.pt2', '--half')
+    assert status == 2 and '--half is for .onnx files' in said

@@ -231,8 +231,8 @@ def tool(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ('name', 'arguments', 'message'),
     [
-        ('train', ['nothing.py'], "config 'nothing.py' does not exist"),
-        ('test', ['nothing.py', 'a.pth'], "config 'nothing.py' does not exist"),
+        ('train', ['nothing.py'], "config 'nothing.py' is neither a file"),
+        ('test', ['nothing.py', 'a.pth'], "config 'nothing.py' is neither a file"),
         ('test', ['CONFIG', 'a.pth'], "checkpoint 'a.pth' does not exist"),
         ('test', ['CONFIG'], 'a CATSegHead needs a checkpoint'),
         ('train', ['CONFIG', '--resume', 'a.pth'], "checkpoint 'a.pth' does not exist"),

@@ -150,5 +150,7 @@ def test_panoptic_ground_truth(vocabulary):
             assert len(owners) == 1 and (owners[0] >= 0) is np.bool_(segment['is_thing'])
         stuff = [s['label'] for s in sample.gt_segments if not s['is_thing']]
         assert len(set(stuff)) == len(stuff)
+    loads = ComposedWorldDataset(length=1, pipeline=[dict(type='LoadPanoptic'), *pack])
+    assert 'gt_panoptic' in loads[0]['data_samples']  # what is drawn is not read from files
     plain = ComposedWorldDataset(length=1, pipeline=[dict(type='PackSegInputs')])
     assert 'gt_panoptic' not in plain[0]['data_samples']

@@ -1,11 +1,11 @@
 # Second stage of the harder world's CLIP: dense embeddings learn from windows, no captions.
-# python tools/pretrain_clip.py configs/world/shapes/pretrain_*.py --work-dir work_dirs/pretrain_shapes
+# python tools/pretrain_clip.py configs/world/shapes/pretrain_{1_contrast,2_dense}.py
 _base_ = ['./pretrain_1_contrast.py']
 max_iters = 600
 model = dict(
     type='SelfDistilledCLIP',
     windows=(32, 64),
-    backbone=dict(pretrained='work_dirs/pretrain_shapes/1/clip.safetensors'),
+    backbone=dict(pretrained='work_dirs/pretrain_clip/1/clip.safetensors'),
 )
 train_dataloader = dict(
     batch_size=16,

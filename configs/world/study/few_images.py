@@ -1,7 +1,8 @@
 # Few images: 100 scenes that hold 4 compositions, at the paper's ratio, which is users' default.
 # python tools/ablation.py configs/world/study/few_images.py --jobs 2
-# With 20 scenes (or 500): --cfg-options train_dataloader.dataset.length=20
-# --work-dir work_dirs/few_images_20
+# With 20 scenes (or 500): --work-dir work_dirs/few_images_20
+# --cfg-options train_dataloader.dataset.length=20 --runs zero-shot CAT-Seg 'CS positions'
+# 'frozen CLIP' 'CAT-Seg, 100 iterations' 'CS positions, 100 iterations'
 _base_ = ['./rows.py']
 _test = {'test_dataloader.dataset.spec': dict(num_seen=4)}
 _train = {'train_dataloader.dataset.spec': dict(num_seen=4), **_test}

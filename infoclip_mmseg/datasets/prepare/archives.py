@@ -40,6 +40,8 @@ class Source:
         num_bytes, digest: Exact size, and algorithm and hexadecimal digest, where known.
         registration: What to do by hand to get it.
         instead: A file that makes it unnecessary.
+        within: The archive that holds it, where it is one inside of another. It is also looked for
+            in its folder, where that archive puts it.
     """
 
     filename: str
@@ -52,6 +54,7 @@ class Source:
     digest: tuple[str, str] | None = None
     registration: str = ''
     instead: str = ''
+    within: str = ''
 
     def is_there(self, root: Path) -> bool:
         """Whether all that it provides exists below a data root; folders must hold something."""
@@ -65,7 +68,8 @@ class Source:
 
     def find(self, root: Path) -> Path | None:
         """The downloaded file, in the folder of downloads or in the data root itself."""
-        places = (root / DOWNLOADS / self.filename, root / self.filename)
+        places = [root / DOWNLOADS / self.filename, root / self.filename]
+        places += [root / self.folder / self.filename] if self.within else []
         return next((path for path in places if path.is_file()), None)
 
     def describe(self, root: Path) -> str:
@@ -75,6 +79,7 @@ class Source:
         lines = [
             f'{self.filename} ({facts})',
             *(f'from  {url}' for url in self.urls),
+            *([f'from  {self.within}, which holds it'] if self.within else []),
             *self.registration.splitlines(),
             f'to    {root / DOWNLOADS / self.filename}',
             f'or have {" and ".join(map(str, self.paths(root)))} already',

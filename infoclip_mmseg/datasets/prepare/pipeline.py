@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -15,9 +15,17 @@ import numpy as np
 import rich.progress as bars
 from rich.console import Console
 
-from infoclip_mmseg.datasets.benchmarks import BENCHMARKS, COCO_SPLITS, Benchmark, Layout
+from infoclip_mmseg.datasets.benchmarks import (
+    BENCHMARKS,
+    COCO_PANOPTIC,
+    COCO_PANOPTIC_SPLITS,
+    COCO_SPLITS,
+    PANOPTIC_BENCHMARKS,
+    Benchmark,
+    Layout,
+)
 from infoclip_mmseg.datasets.checks import check_image_file
-from infoclip_mmseg.datasets.prepare import ade847, conversions
+from infoclip_mmseg.datasets.prepare import ade847, conversions, panoptic
 from infoclip_mmseg.datasets.prepare.archives import Source, fetch, unpack
 from infoclip_mmseg.datasets.prepare.label_files import (
     PrepareError,
@@ -32,6 +40,7 @@ from infoclip_mmseg.datasets.prepare.label_files import (
 from infoclip_mmseg.utils.files import first_few
 
 FindTasks = Callable[[Path], list[Task]]
+Finish = Callable[[Path, int, Update], None]
 
 
 @dataclass(frozen=True)
@@ -39,18 +48,22 @@ class Recipe:
     """How a data set, by its name on the command line, is prepared, and what has to be fetched.
 
     ``find_tasks`` gives the conversions below a data root; None where nothing is converted.
+    ``finish`` makes what comes of all of them, with a number of processes; None for nothing.
     """
 
     name: str
     parts: tuple[Benchmark, ...]
     sources: tuple[Source, ...]
     find_tasks: FindTasks | None = None
+    finish: Finish | None = None
 
     def is_complete(self, root: Path) -> bool:
         """Whether one layout of each part has some image and as many label maps as needed."""
         return all(
             any(
-                layout.image_names(root) and len(layout.label_names(root)) >= part.num_images
+                layout.image_names(root)
+                and len(layout.label_names(root)) >= part.num_images
+                and (not layout.is_panoptic or layout.segments_file(root).is_file())
                 for layout in part.accepted
             )
             for part in self.parts
@@ -70,13 +83,29 @@ _BENCHMARKS: dict[str, tuple[str, FindTasks | None]] = {
 }
 
 
-def _recipe(name: str, parts: tuple[Benchmark, ...], sources: str, tasks: Any) -> Recipe:
-    return Recipe(name, parts, tuple(Source(**_RECORDS[key]) for key in sources.split()), tasks)
+def _sources(keys: str) -> tuple[Source, ...]:
+    return tuple(Source(**_RECORDS[key]) for key in keys.split())
 
 
+def _recipe(name: str, parts: tuple[Benchmark, ...], sources: str, *steps: Any) -> Recipe:
+    return Recipe(name, parts, _sources(sources), *steps)
+
+
+_COCO_IMAGES = (replace(one, folder=COCO_PANOPTIC) for one in _sources('coco_train coco_val'))
+_COCO_MAPS = _sources('coco_panoptic coco_panoptic_train coco_panoptic_val')
+_ADE_PANOPTIC = (
+    'ade_challenge ade_instances',
+    panoptic.find_ade_tasks,
+    panoptic.write_ade_segments,
+)
+_PANOPTIC = (
+    Recipe('coco-panoptic', COCO_PANOPTIC_SPLITS, (*_COCO_IMAGES, *_COCO_MAPS)),
+    _recipe('ade150-panoptic', (*PANOPTIC_BENCHMARKS.values(),), *_ADE_PANOPTIC),
+)
 RECIPES: dict[str, Recipe] = {
     'coco-stuff': _recipe('coco-stuff', COCO_SPLITS, *_COCO_STUFF),
     **{key: _recipe(key, (BENCHMARKS[key],), *rest) for key, rest in _BENCHMARKS.items()},
+    **{recipe.name: recipe for recipe in _PANOPTIC},
 }
 
 
@@ -114,6 +143,9 @@ def prepare(recipe: Recipe, root: Path, download: bool, workers: int, console: C
     with progress_bar(console, f'{recipe.name}: convert') as update:
         update(total=len(tasks))
         run_tasks(tasks, workers, update)
+    if recipe.finish is not None:
+        with progress_bar(console, f'{recipe.name}: list segments') as update:
+            recipe.finish(root, workers, update)
     say(f'{recipe.name}: {len(tasks):,} converted, to {tasks[0].outputs[-1].parent}')
 
 
@@ -141,13 +173,15 @@ def _unpack_once(source: Source, archive: Path, root: Path, console: Console) ->
     """Unpack an archive unless a mark beside it says that this was done to the end."""
     mark = archive.with_name(f'{archive.name}.unpacked')
     size = archive.stat().st_size
-    if source.is_there(root) and mark.is_file() and mark.read_text() == str(size):
+    done = mark.read_text().splitlines() if mark.is_file() else []
+    line = f'{size} {source.folder}'  # two data sets may take the same archive
+    if source.is_there(root) and line in done:
         return
     with progress_bar(console, f'unpack {source.filename}', in_bytes=True) as update:
         update(total=size)
         unpack(source, archive, root, update)
     if archive.is_file():
-        mark.write_text(str(size))
+        mark.write_text('\n'.join([*done, line]))
 
 
 class Verdict(NamedTuple):
@@ -170,7 +204,7 @@ def check(recipe: Recipe, root: Path, workers: int, console: Console) -> list[Ve
 
 
 def check_data_set(data_set: Benchmark, root: Path, workers: int, update: Update) -> list[Verdict]:
-    """Verdicts on a data set's count, pairs, sizes and label values; each label map is decoded.
+    """Verdicts on a data set's count, pairs, sizes and label values, or ids; each map is decoded.
 
     Of the accepted layouts the first whose label maps are there is checked.
     """
@@ -178,7 +212,8 @@ def check_data_set(data_set: Benchmark, root: Path, workers: int, update: Update
     layout = next((one for one in layouts if one.label_names(root)), layouts[0])
     update(total=count)
     try:
-        names = expected_names(layout, root)
+        segments = panoptic.read_segments(layout, root) if layout.is_panoptic else {}
+        names = list(segments) or expected_names(layout, root)
     except PrepareError as error:
         return [Verdict(False, f'{key}: {error}')]
     text = f'{key}: {len(names):,} images, expected {count:,} (labels in {layout.label_folder()})'
@@ -188,14 +223,19 @@ def check_data_set(data_set: Benchmark, root: Path, workers: int, update: Update
     pairs, missing = _pair_up(layout, root, names)
     verdicts.append(_judge(key, 'each image has its label map', 'files are missing', missing))
     sizes, values = [], []
-    for size, value in map_parallel(partial(inspect_pair, layout, root), pairs, workers):
+    inspect: Any = panoptic.inspect_id_map if segments else inspect_pair
+    items = [(name, segments[name]) for name in pairs] if segments else pairs
+    for size, value in map_parallel(partial(inspect, layout, root), items, workers):
         update(advance=1)
         sizes += [size] if size else []
         values += [value] if value else []
     if pairs:
         ranges = ' or '.join(map(str, (f'0..{layout.num_values - 1}', *layout.ignored)))
+        good, bad = f'labels are {ranges}', 'wrong label values'
+        if segments:
+            good, bad = 'the JSON file has all ids', 'id maps with ids that the JSON file lacks'
         verdicts.append(_judge(key, 'sizes agree', 'sizes differ or files are damaged', sizes))
-        verdicts.append(_judge(key, f'labels are {ranges}', 'wrong label values', values))
+        verdicts.append(_judge(key, good, bad, values))
     return verdicts
 
 

@@ -13,6 +13,7 @@ from mmseg.registry import HOOKS
 from infoclip_mmseg.datasets.benchmarks import select_benchmarks
 from infoclip_mmseg.evaluation.benchmarks import (
     Plan,
+    check_finds_masks,
     evaluate_plan,
     evaluation_pipeline,
     make_plans,
@@ -28,7 +29,7 @@ class BenchmarkHook(Hook):
     afterwards. `val_benchmarks` in the config of tools/train.py registers this hook.
 
     Args:
-        benchmarks: Keys, or 'all'; see ``infoclip_mmseg.datasets.benchmarks.BENCHMARKS``.
+        benchmarks: Keys, or 'all' six; see ``infoclip_mmseg.datasets.benchmarks``.
         data_root: Folder of all data. A benchmark that is not there stops a run before it begins.
     """
 
@@ -52,6 +53,7 @@ class BenchmarkHook(Hook):
                 'val_benchmarks are evaluated after each validation, but the config has none: set '
                 'val_dataloader, val_cfg and val_evaluator'
             )
+        check_finds_masks(self.benchmarks, cfg.model)
         template = cfg.get('test_dataloader') or cfg.val_dataloader
         pipeline = evaluation_pipeline(cfg)
         self._plans, absent = make_plans(self.benchmarks, self.data_root, pipeline, template)

@@ -11,7 +11,7 @@ from mmseg.registry import HOOKS
 from torch import Tensor
 
 from infoclip_mmseg.engine.launch import unwrap_segmentor
-from infoclip_mmseg.models.backbones.interpolation import (
+from infoclip_mmseg.models.distillation.interpolation import (
     interpolate_weights,
     pretrained_weights,
 )

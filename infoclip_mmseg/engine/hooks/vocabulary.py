@@ -42,7 +42,8 @@ class VocabularyHook(Hook):
         vocabularies: Vocabulary files, or names of shipped lists, that replace the data set's own
             names, by loop: for example ``dict(val='data/names.txt', test='pc59')``; see
             :func:`~infoclip_mmseg.datasets.vocabularies.load_vocabulary`. The names must be in
-            label order, one for each class.
+            label order, one for each class. A data set whose metainfo has `prompt_names`, such as
+            that of a benchmark, is asked for these.
     """
 
     priority = 'VERY_HIGH'
@@ -185,11 +186,12 @@ def _read_guard_words(runner: Runner) -> None:
 def class_names(dataset: Any, file: str | None) -> tuple[list[str], list | None]:
     """Names and palette of a data set, or the names of a file in place of its own.
 
-    A data set whose metainfo has `prompt_names` asks for these; its classes are fewer.
+    A data set whose metainfo has `prompt_names` asks for these, whatever the file; its classes may
+    be fewer.
     """
     meta = getattr(dataset, 'metainfo', {})
     classes, palette = meta.get('prompt_names') or meta.get('classes'), meta.get('palette')
-    if file is None:
+    if file is None or meta.get('prompt_names'):
         if not classes:
             raise ValueError(
                 f'{type(dataset).__name__} has no class names: set metainfo=dict(classes=...) in '

@@ -2,10 +2,18 @@
 
 from infoclip_mmseg.evaluation.benchmarks.run import (
     Plan,
+    check_finds_masks,
     evaluate_plan,
     evaluation_pipeline,
     make_plans,
     run_benchmarks,
 )
 
-__all__ = ['Plan', 'evaluate_plan', 'evaluation_pipeline', 'make_plans', 'run_benchmarks']
+__all__ = [
+    'Plan',
+    'check_finds_masks',
+    'evaluate_plan',
+    'evaluation_pipeline',
+    'make_plans',
+    'run_benchmarks',
+]

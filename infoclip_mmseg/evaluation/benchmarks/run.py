@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,15 +14,11 @@ from mmengine.config import Config
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, TestLoop
-from mmseg.registry import DATASETS
+from mmseg.registry import DATASETS, MODELS
 
-from infoclip_mmseg.datasets.benchmarks import (
-    METRIC,
-    Benchmark,
-    describe_absence,
-    find_layout,
-    make_dataloader_cfg,
-)
+from infoclip_mmseg.datasets.benchmarks import Benchmark, describe_absence, find_layout
+from infoclip_mmseg.datasets.loaders import make_dataloader_cfg
+from infoclip_mmseg.datasets.vocabularies import load_vocabulary, shipped_vocabularies
 from infoclip_mmseg.evaluation.benchmarks.table import make_tables
 from infoclip_mmseg.utils.files import file_digest, first_few, value_digest, write_text
 from infoclip_mmseg.version import __version__
@@ -34,7 +31,7 @@ class Plan(NamedTuple):
     """A benchmark that is there, checked and ready to be evaluated.
 
     It has the configs of the data loader and of the metric, whose prefix is the benchmark's key,
-    the number of images, and a fingerprint of the files.
+    the number of images, a fingerprint of the files, and the name of the class list.
     """
 
     benchmark: Benchmark
@@ -42,6 +39,7 @@ class Plan(NamedTuple):
     evaluator: dict[str, Any]
     images: int
     data: str
+    vocabulary: str
 
 
 def make_plans(
@@ -49,11 +47,13 @@ def make_plans(
     data_root: str | Path,
     pipeline: Sequence[dict],
     template: Mapping[str, Any] | None = None,
+    vocabularies: str | None = None,
 ) -> tuple[list[Plan], list[str]]:
     """Find the benchmarks below a folder and check that all of their files are there.
 
-    `pipeline` and `template` as in :func:`make_dataloader_cfg`. Returns plans of those that are
-    there, and for each of the others where it was looked for.
+    `pipeline` and `template` as in :func:`make_dataloader_cfg`; `vocabularies` is a family of class
+    lists, such as 'maftp', in place of the benchmarks' own. Returns plans of those that are there,
+    and for each of the others where it was looked for, or that the family has no list for it.
 
     Raises:
         FileNotFoundError: None of them is there; or one is, but label maps of some images are not.
@@ -62,10 +62,15 @@ def make_plans(
     plans, absent = [], []
     for benchmark in benchmarks:
         layout = find_layout(benchmark, data_root)
+        words = '_'.join(filter(None, [vocabularies, benchmark.vocabulary]))
         if layout is None:
             absent.append(describe_absence(benchmark, data_root))
             continue
+        if words not in shipped_vocabularies():
+            absent.append(f'{benchmark.title}: {vocabularies} has no class list for it')
+            continue
         dataloader = make_dataloader_cfg(layout, data_root, pipeline, template)
+        dataloader['dataset']['metainfo'] = dict(prompt_names=load_vocabulary(words))
         dataset = DATASETS.build({**dataloader['dataset'], 'pipeline': []})
         infos = [dataset.get_data_info(index) for index in range(len(dataset))]
         missing = [i['seg_map_path'] for i in infos if not os.path.isfile(i['seg_map_path'])]
@@ -75,12 +80,25 @@ def make_plans(
                 f'{dataset.data_prefix["seg_map_path"]}: {first_few(missing, 3, rest=" ...")}. '
                 'Make them again, or take their images out.'
             )
-        evaluator = dict(METRIC, prefix=benchmark.key)
         files = [info[key] for info in infos for key in ('img_path', 'seg_map_path')]
-        plans.append(Plan(benchmark, dataloader, evaluator, len(infos), hash_listing(files)))
+        files += [layout.segments_file(data_root)] if layout.is_panoptic else []
+        data = hash_listing(files)
+        plans.append(Plan(benchmark, dataloader, benchmark.metric, len(infos), data, words))
     if not plans:
         raise FileNotFoundError('\n  '.join(['none of the benchmarks is there:', *absent]))
     return plans, absent
+
+
+def check_finds_masks(benchmarks: Sequence[Benchmark], model_cfg: Mapping[str, Any]) -> None:
+    """Raise a ValueError where one of the benchmarks counts segments and the model has none."""
+    counting = [benchmark.key for benchmark in benchmarks if benchmark.is_panoptic]
+    head = model_cfg.get('module', model_cfg).get('decode_head')
+    kind = head['type'] if isinstance(head, Mapping) else None
+    if counting and not (kind and getattr(MODELS.get(kind), 'finds_masks', False)):
+        raise ValueError(
+            f'{", ".join(counting)} counts segments and needs a head that finds masks, such as '
+            f'those of configs/maft-plus and configs/fc-clip; model.decode_head.type is {kind}'
+        )
 
 
 def hash_listing(paths: Sequence[str | os.PathLike[str]]) -> str:
@@ -112,9 +130,24 @@ def evaluate_plan(runner: Runner, plan: Plan, fp16: bool = False) -> dict[str, f
     try:
         # Hooks look for the data set and the number of batches in the runner.
         runner._test_loop = TestLoop(runner, plan.dataloader, [plan.evaluator], fp16=fp16)
-        return runner._test_loop.run()
+        with _giving_segments(runner.model, plan.benchmark.is_panoptic):
+            return runner._test_loop.run()
     finally:
         runner._test_loop = usual_loop
+
+
+@contextmanager
+def _giving_segments(model: Any, wanted: bool) -> Iterator[None]:
+    """A segmentor whose predictions are segments, or label maps, until the block ends."""
+    while hasattr(model, 'module'):
+        model = model.module
+    usual = getattr(model, 'test_cfg', None)
+    if wanted != bool((usual or {}).get('panoptic', False)):
+        model.test_cfg = {**(usual or {}), 'panoptic': wanted}
+    try:
+        yield
+    finally:
+        model.test_cfg = usual
 
 
 def fingerprint_of(cfg: Config, plan: Plan, checkpoint: str | None) -> str:
@@ -214,5 +247,6 @@ def _evaluate(
         checkpoint=checkpoint,
         folder=plan.dataloader['dataset']['data_root'],
         labels=plan.dataloader['dataset']['data_prefix']['seg_map_path'],
+        vocabulary=plan.vocabulary,
         fingerprint=fingerprint,
     )

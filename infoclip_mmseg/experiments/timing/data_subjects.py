@@ -1,4 +1,4 @@
-"""What runs outside of the model: evaluation by file, and the conversion of data sets.
+"""What runs outside of the model: evaluation and training by file, and converting data sets.
 
 Files are drawn at the size of the real ones; none of a data set is needed.
 """
@@ -10,13 +10,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
+from mmengine.dataset import pseudo_collate
 from mmseg.registry import DATASETS, METRICS
 from PIL import Image
 from scipy.io import savemat
+from torch.utils.data import DataLoader
 
-from .bench import Bench, Call, Size, SkippedError
+from .bench import IGNORED, PHOTO, Bench, Call, Size, SkippedError
+from .measure import Clock
 
 SIZES = ((375, 500), (512, 683))
 """Smallest and largest height and width of the evaluation: PASCAL VOC's, ADE20K's."""
@@ -38,31 +42,46 @@ CONVERSIONS: dict[str, tuple[Size, int]] = {
 def evaluation(bench: Bench) -> Call:
     """A config's test pipeline by steps, and the metric, of images with random predictions."""
     classes, bench.images = bench.setting.num_classes, bench.setting.images
-    pipeline = bench.cfg.get('test_dataloader', {}).get('dataset', {}).get('pipeline')
-    if pipeline is None:
-        raise SkippedError('the config has no test_dataloader with one data set')
-    loader = dict(type='LoadLabelMap')  # whatever the data set, labels of 16 bits
-    config = dict(
-        type='VocabularyDataset',
-        vocabulary='classes.txt',
-        ignore_index=UNLABELLED,
-        data_prefix=dict(img_path='images', seg_map_path='labels'),
-        pipeline=[loader if step.type == 'LoadAnnotations' else step for step in pipeline],
-    )
+    pipeline = _pipeline(bench, 'test_dataloader')
+    shares = np.linspace(0, 1, bench.images)
+    sizes = [tuple(round(a + x * (b - a)) for a, b in zip(*SIZES)) for x in shares]
 
     def call() -> None:
         with TemporaryDirectory(prefix='timing-') as folder:
-            names = '\n'.join(f'class {i}' for i in range(classes))
-            Path(folder, 'classes.txt').write_text(names)
-            for kind in ('images', 'labels'):
-                Path(folder, kind).mkdir()
-            for index, share in enumerate(np.linspace(0, 1, bench.images)):
-                size = tuple(round(a + share * (b - a)) for a, b in zip(*SIZES))
-                labels = _draw(Path(folder, f'images/{index:04d}.jpg'), index, size, classes)
-                labels[:8] = UNLABELLED
-                path = Path(folder, f'labels/{index:04d}.tif')
-                Image.fromarray(labels.astype(np.uint16)).save(path, compression='tiff_lzw')
-            _evaluate(DATASETS.build(dict(config, data_root=folder)), classes, bench)
+            _evaluate(_drawn(folder, sizes, classes, UNLABELLED, pipeline), classes, bench)
+
+    return call
+
+
+def loading(bench: Bench) -> Call:
+    """A config's training pipeline by steps in one process, and its loader with workers.
+
+    Images are as large as most of COCO's; the time of the loader is that of an image, from the
+    first batch on.
+    """
+    setting, clock = bench.setting, bench.clock
+    bench.images = setting.images
+    pipeline = _pipeline(bench, 'train_dataloader')
+    bench.info['loading_workers'] = setting.workers
+
+    def call() -> None:
+        cv2.setNumThreads(0)  # as mmengine's runners do: each worker has one
+        with TemporaryDirectory(prefix='timing-') as folder:
+            sizes, classes = [PHOTO] * bench.images, min(setting.num_classes, IGNORED)
+            dataset = _drawn(folder, sizes, classes, IGNORED, pipeline)
+            bytes_read = sum(path.stat().st_size for path in Path(folder, 'images').iterdir())
+            bench.info['bytes_of_an_image'] = bytes_read // bench.images
+            for index in range(bench.images):
+                _run_steps(dataset, index, clock)
+            loader: DataLoader = DataLoader(
+                dataset, setting.batch_size, num_workers=setting.workers, collate_fn=pseudo_collate
+            )
+            batches = iter(loader)
+            next(batches)
+            left = max(bench.images - setting.batch_size, 1)
+            with clock('loader', left):
+                for _ in batches:
+                    pass
 
     return call
 
@@ -87,17 +106,55 @@ def prepare(bench: Bench) -> Call:
     return call
 
 
+def _pipeline(bench: Bench, loader: str) -> list:
+    """Steps of a config's loader, which read label maps of any data set."""
+    steps = bench.cfg.get(loader, {}).get('dataset', {}).get('pipeline')
+    if steps is None:
+        raise SkippedError(f'the config has no {loader} with one data set')
+    reader = dict(type='LoadLabelMap')  # of 8 and 16 bits
+    return [reader if step.type == 'LoadAnnotations' else step for step in steps]
+
+
+def _drawn(folder: str, sizes: list, classes: int, unlabelled: int, pipeline: list) -> Any:
+    """A data set of drawn images, with the height and width of each."""
+    names = '\n'.join(f'class {i}' for i in range(classes))
+    Path(folder, 'classes.txt').write_text(names)
+    for kind in ('images', 'labels'):
+        Path(folder, kind).mkdir()
+    wide = unlabelled > 255
+    for index, size in enumerate(sizes):
+        labels = _draw(Path(folder, f'images/{index:04d}.jpg'), index, size, classes)
+        labels[:8] = unlabelled
+        image = Image.fromarray(labels.astype(np.uint16 if wide else np.uint8))
+        options = dict(compression='tiff_lzw') if wide else {}
+        image.save(Path(folder, f'labels/{index:04d}.{"tif" if wide else "png"}'), **options)
+    config = dict(
+        type='VocabularyDataset',
+        vocabulary='classes.txt',
+        ignore_index=unlabelled,
+        data_prefix=dict(img_path='images', seg_map_path='labels'),
+        pipeline=pipeline,
+        data_root=folder,
+    )
+    return DATASETS.build(config)
+
+
+def _run_steps(dataset: Any, index: int, clock: Clock) -> dict:
+    """An image through the pipeline, all of it and each step timed."""
+    with clock('pipeline'):
+        results = dataset.get_data_info(index)
+        for number, step in enumerate(dataset.pipeline.transforms, 1):
+            with clock(f'{number} {type(step).__name__}'):
+                results = step(results)
+    return results
+
+
 def _evaluate(dataset: Any, classes: int, bench: Bench) -> None:
     metric, clock = METRICS.build(dict(type='OpenVocabIoUMetric')), bench.clock
     metric.dataset_meta = dataset.metainfo
     generator = torch.Generator().manual_seed(0)
     for index in range(len(dataset)):
-        with clock('pipeline'):
-            results = dataset.get_data_info(index)
-            for number, step in enumerate(dataset.pipeline.transforms, 1):
-                with clock(f'{number} {type(step).__name__}'):
-                    results = step(results)
-        truth = results['data_samples'].gt_sem_seg.data
+        truth = _run_steps(dataset, index, clock)['data_samples'].gt_sem_seg.data
         prediction = torch.randint(classes, truth.shape, generator=generator)
         sample = dict(pred_sem_seg=dict(data=prediction), gt_sem_seg=dict(data=truth))
         with clock('metric'):

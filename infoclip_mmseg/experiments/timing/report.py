@@ -132,8 +132,9 @@ def derive(measurements: Sequence[Measurement], side: str) -> dict[str, float]:
     Returns:
         `distillation_share` (of the time of a step without it), `eigenvalues_over_order_2` (the
         loss with its gradient; `, value`: without; `, entropy`: that of a Gram matrix),
-        `matrix_flops_per_second`, and for training and inference `images_per_second`, `flops` of a
-        call, `flops_per_second` and their `share_of_matrix_rate`.
+        `matrix_flops_per_second`, `loading_images_per_second`, also by worker, and for training and
+        inference `images_per_second`, `flops` of a call, `flops_per_second` and their
+        `share_of_matrix_rate`.
     """
     here = [one for one in measurements if one.side == side and not one.point]
     medians = calls(here).groupby(['subject', 'section'])['seconds'].median().to_dict()
@@ -157,6 +158,9 @@ def derive(measurements: Sequence[Measurement], side: str) -> dict[str, float]:
         figures[f'{name}_flops'] = flops
         figures[f'{name}_flops_per_second'] = flops / seconds(part)
         figures[f'{name}_share_of_matrix_rate'] = flops / seconds(part) / rate
+    rate = 1 / seconds('loading')
+    figures['loading_images_per_second'] = rate
+    figures['loading_images_per_second_and_worker'] = rate / info('loading', 'loading_workers')
     return {name: value for name, value in figures.items() if not math.isnan(value)}
 
 

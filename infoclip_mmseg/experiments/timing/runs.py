@@ -25,7 +25,7 @@ del sys.path[1]
 main(sys.argv[1], *sys.argv[3:])
 """.strip()
 """Program of the measuring process."""
-NAMED_ONLY = ('matrix', 'memory', 'evaluation', 'prepare', 'profile')
+NAMED_ONLY = ('matrix', 'memory', 'evaluation', 'loading', 'prepare', 'profile')
 PARTS: dict[str, tuple[str, ...]] = {
     **{subject: (subject,) for subject in SUBJECTS if '_' not in subject},
     'train': ('train', 'train_plain'),

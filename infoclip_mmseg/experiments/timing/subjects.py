@@ -20,7 +20,7 @@ from torch import Tensor
 from infoclip_mmseg.losses import Branch, gram_matrix, mutual_information_transfer, renyi_entropy
 
 from .bench import Bench, Call, SkippedError, random_labels, random_text
-from .data_subjects import evaluation, prepare
+from .data_subjects import evaluation, loading, prepare
 from .measure import count_flops, profile_operators
 
 ENCODED_NAMES = 2000
@@ -274,5 +274,6 @@ SUBJECTS = {
     'evaluation': Subject(
         evaluation, 'evaluation outside of the model, by image', 'pipeline', ONCE
     ),
+    'loading': Subject(loading, 'training images from files, by image', 'loader', ONCE),
     'prepare': Subject(prepare, 'conversion of data sets, by image', 'ade847 512 x 683', ONCE),
 }

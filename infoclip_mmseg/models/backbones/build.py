@@ -10,12 +10,20 @@ import torch.nn.functional as F
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
-from infoclip_mmseg.models.backbones.attention import SplitAttention, replace_modules
+from infoclip_mmseg.models.backbones.attention import (
+    SplitAttention,
+    SplitLinear,
+    replace_modules,
+)
 from infoclip_mmseg.models.backbones.convnext import build_trunk, is_convnext
+from infoclip_mmseg.models.backbones.timm_vit import is_timm_vit
 
-POLICIES = ('attention', 'image_attention', 'trunk', 'full', 'frozen')
+POLICIES = ('attention', 'image_attention', 'image_query', 'image', 'trunk', 'full', 'frozen')
 # Trained by CAT-Seg and InfoCLIP: query and value projection weights of every block.
-_ATTENTION_SUFFIXES = ('attn.q_proj_weight', 'attn.v_proj_weight')
+_ATTENTION_SUFFIXES = (
+    *('attn.q_proj_weight', 'attn.v_proj_weight'),  # of open_clip's blocks
+    *('attn.q_proj.weight', 'attn.v_proj.weight', 'attn.qkv.q_weight', 'attn.qkv.v_weight'),
+)
 # Trained by MAFT+.
 _TRUNK_PREFIXES = ('visual.trunk.stem.', 'visual.trunk.stages.')
 # No segmentation loss reaches CLIP's contrastive scale and bias.
@@ -35,14 +43,17 @@ def build_clip(model_name: str | dict) -> nn.Module:
         config: Any = open_clip.get_model_config(model_name)
         if config is None:
             raise ValueError(
-                f'model.backbone.model_name={model_name!r} is not known to open_clip; '
-                f'ViT models are {[n for n in open_clip.list_models() if n.startswith("ViT-")]}'
+                f'model.backbone.model_name={model_name!r} is not known to open_clip, whose models '
+                f'are {open_clip.list_models()}'
             )
     else:
         config = model_name
     config = copy.deepcopy(dict(config))
-    if 'multimodal_cfg' in config or 'hf_model_name' in config['text_cfg']:
-        raise ValueError(f'{model_name!r}: CoCa and Hugging Face text towers are not supported')
+    if 'multimodal_cfg' in config:
+        raise ValueError(f'{model_name!r}: CoCa, with its attentional pooling, is not supported')
+    if 'hf_model_name' in config['text_cfg']:
+        text = config['text_cfg']['hf_model_name']
+        raise ValueError(f'{model_name!r}: its text tower, {text}, is not supported')
     sizes = config['vision_cfg'].pop('convnext', None)
     custom_text = config.pop('custom_text', False)
     clip: Any = (open_clip.CustomTextCLIP if custom_text else open_clip.CLIP)(**config)
@@ -51,6 +62,10 @@ def build_clip(model_name: str | dict) -> nn.Module:
         build_trunk(clip.visual, sizes, config['embed_dim'])
     replace_modules(clip, open_clip.transformer.QuickGELU, lambda _: QuickGELU())
     replace_modules(clip, nn.MultiheadAttention, SplitAttention)
+    if is_timm_vit(clip.visual):
+        for block in clip.visual.trunk.blocks:
+            if block.attn.qkv is not None:
+                block.attn.qkv = SplitLinear(block.attn.qkv)
     return clip
 
 
@@ -63,36 +78,42 @@ class QuickGELU(open_clip.transformer.QuickGELU):
 
 
 def _check_towers(clip: Any, model_name: str | dict) -> None:
-    visual = clip.visual
+    visual, text = clip.visual, getattr(clip, 'text', clip)
+    blocks = [*text.transformer.resblocks]
     if isinstance(visual, VisionTransformer) and visual.attn_pool is None:
-        layers = [*visual.transformer.resblocks]
-    elif is_convnext(visual):
-        layers = []
-    else:
+        blocks += visual.transformer.resblocks
+    elif not (is_convnext(visual) or is_timm_vit(visual)):
         raise ValueError(
-            f'{model_name!r}: the image tower must be a ViT with a class token and without '
-            f"attentional pooling, or timm's ConvNeXt, got {_kind_of(visual)}"
+            f"{model_name!r}: the image tower must be open_clip's ViT without attentional pooling, "
+            f"one of timm's ViTs, or timm's ConvNeXt, got {_kind_of(visual)}"
         )
-    text = getattr(clip, 'text', clip)
-    blocks = [*layers, *text.transformer.resblocks]
-    if getattr(text, 'cls_emb', None) is not None or not all(
-        isinstance(block, ResidualAttentionBlock) for block in blocks
-    ):
-        raise ValueError(f'{model_name!r}: only plain CLIP transformer blocks are supported')
+    plain = all(isinstance(block, ResidualAttentionBlock) for block in blocks)
+    padded = getattr(text, 'use_pad_mask', False)
+    if not plain or padded or getattr(text, 'cls_emb', None) is not None:
+        raise ValueError(
+            f'{model_name!r}: only plain CLIP transformer blocks are supported, and text towers '
+            'without a class token and a mask for padding'
+        )
 
 
 def _kind_of(visual: Any) -> str:
     return ' around '.join(type(x).__name__ for x in (visual, getattr(visual, 'trunk', None)) if x)
 
 
+def _is_query(name: str) -> bool:
+    return '.q_proj' in name or name.endswith('.q_weight')
+
+
 def apply_finetune_policy(model: nn.Module, policy: str) -> list[str]:
     """Set ``requires_grad`` of all parameters; returns the names of those left trainable.
 
     ``'attention'`` trains the query and value weights of every block of both towers (no biases, no
-    position embeddings; CAT-Seg, section 3.4), ``'image_attention'`` those of the image tower only,
-    so that text embeddings stay as they were, ``'trunk'`` stem and stages of a ConvNeXt (MAFT+),
-    ``'full'`` everything but the logit scale,
-    ``'frozen'`` nothing. Another policy, and one that is not for the image tower, is a ValueError.
+    position embeddings, nothing of an attention pooling; CAT-Seg, section 3.4),
+    ``'image_attention'`` those of the image tower only, so that text embeddings stay as they were,
+    ``'image_query'`` the query weights of these alone, ``'image'`` the whole image tower,
+    ``'trunk'`` stem and stages of a ConvNeXt (MAFT+), ``'full'`` everything but the logit scale and
+    bias, ``'frozen'`` nothing. Another policy, and one that is not for the image tower, is a
+    ValueError.
     """
     if policy not in POLICIES:
         raise ValueError(f'finetune must be one of {POLICIES}, got {policy!r}')
@@ -101,6 +122,8 @@ def apply_finetune_policy(model: nn.Module, policy: str) -> list[str]:
     trained = {
         'attention': attention,
         'image_attention': [name for name in attention if name.startswith('visual.')],
+        'image_query': [n for n in attention if n.startswith('visual.') and _is_query(n)],
+        'image': [name for name in names if name.startswith('visual.')],
         'trunk': [name for name in names if name.startswith(_TRUNK_PREFIXES)],
         'full': [name for name in names if name.rsplit('.', 1)[-1] not in _NEVER_TRAINED],
         'frozen': [],

@@ -13,10 +13,13 @@ mode        attention weights                                     source
 'maskclip'  each position to itself, that is, its own value       MaskCLIP, arXiv 2112.01071
 'sclip'     softmax(q q^T) + softmax(k k^T)                       SCLIP, arXiv 2312.01597
 'clearclip' softmax(q q^T)                                        ClearCLIP, arXiv 2407.12442
+'declip'    softmax(q q^T) + softmax(k k^T), neither scaled by    DeCLIP, arXiv 2505.04410
+            1 / sqrt(d) nor with rotary positions
 =========== ===================================================== ==========================
 
-Each of the four returns the attention's output alone: no residual connection, no MLP. With
-'_residual' behind the name the block stays as it is but for its attention: 'vanilla_residual' is
+Each of the five returns the attention's output alone: no residual connection, no MLP. With
+'_residual' behind one of the first four names the block stays as it is but for its attention:
+'vanilla_residual' is
 CLIP's untouched last block, 'sclip_residual' SCLIP as published.
 """
 
@@ -57,6 +60,15 @@ def attention_only(block: Any, tokens: Tensor, pairs: Sequence[str]) -> Tensor:
     return block.ls_1(attention.out_proj(sum(parts[1:], parts[0]) if parts else value))
 
 
+def declip(block: Any, tokens: Tensor) -> Tensor:
+    """DeCLIP's reading: 'sclip' without rotary positions and without scaling of the products."""
+    attention, tokens = block.attn.without_positions(), block.ln_1(tokens)
+    value = attention.value(tokens)
+    parts = [part(tokens) for part in (attention.query, attention.key)]
+    mixed = [attention.attend(part, part, value, scale=1.0) for part in parts]
+    return block.ls_1(attention.out_proj(mixed[0] + mixed[1]))
+
+
 def with_residual(block: Any, tokens: Tensor, pairs: Sequence[str]) -> Tensor:
     """The last block as it is but for its attention."""
     tokens = tokens + attention_only(block, tokens, pairs)
@@ -66,6 +78,7 @@ def with_residual(block: Any, tokens: Tensor, pairs: Sequence[str]) -> Tensor:
 ATTENTIONS = {'vanilla': ('qk',), 'maskclip': (), 'sclip': ('qq', 'kk'), 'clearclip': ('qq',)}
 DENSE_MODES: dict[str, DenseMode] = {
     'catseg': catseg,
+    'declip': declip,
     **{name: partial(attention_only, pairs=pairs) for name, pairs in ATTENTIONS.items()},
     **{f'{name}_residual': partial(with_residual, pairs=p) for name, p in ATTENTIONS.items()},
 }

@@ -13,10 +13,12 @@ from torch.utils.checkpoint import checkpoint
 
 from infoclip_mmseg.models.backbones.build import apply_finetune_policy, build_clip
 from infoclip_mmseg.models.backbones.convnext import ConvNeXtTower, is_convnext
+from infoclip_mmseg.models.backbones.timm_vit import TimmViTTower, is_timm_vit
 from infoclip_mmseg.models.backbones.vit import ViTTower
-from infoclip_mmseg.models.backbones.weights import load_pretrained
+from infoclip_mmseg.models.backbones.weights import load_image_weights, load_pretrained
 from infoclip_mmseg.models.text.encoder import TextEncoder, Tokenizer
 from infoclip_mmseg.models.text.prompts import PromptSet
+from infoclip_mmseg.utils.tensors import Size
 
 
 class ImageFeatures(NamedTuple):
@@ -26,20 +28,27 @@ class ImageFeatures(NamedTuple):
     cls: Tensor  # the class token read in the same way (B, C); of a ConvNeXt the pooled embedding
     blocks: tuple[Tensor, ...]  # outputs of the chosen blocks (B, width, H, W), or stages
     encoder: CLIPDualEncoder | None = None  # for what a head asks of features that it has pooled
+    inputs: tuple[Tensor, ...] = ()  # tokens (B, 1 + N, width) that enter each block, if kept
+    size: Size | None = None  # of the images, padding included, before CLIP's input size
+    masks: Tensor | None = None  # given masks (B, Q, h, w), logits, in place of the head's own
+    labels: Tensor | None = None  # their known classes (B, Q), T for void
 
 
 @MODELS.register_module()
 class CLIPDualEncoder(BaseModule):
-    """Both towers of a CLIP model with a ViT image tower, as a backbone for segmentation.
+    """Both towers of a CLIP model with a ViT or ConvNeXt, as a backbone for segmentation.
 
-    All sizes are read from the built model. The image tower takes any grid: position embeddings are
-    interpolated (bicubic) to the input's. Weights are loaded by :meth:`init_weights`, which
-    MMEngine's runner calls before training; a model that loads a checkpoint does not need them.
+    All sizes are read from the built model. The image tower takes any grid: learned position
+    embeddings are interpolated (bicubic) to the input's, rotary ones computed for it. Weights are
+    loaded by :meth:`init_weights`, which MMEngine's runner calls before training; a model that
+    loads a checkpoint does not need them.
 
     Args:
         model_name: open_clip model name, or a dict in the form of open_clip's model configs.
             OpenAI's weights need the ``-quickgelu`` variants.
         pretrained: open_clip tag, a local .pt / .safetensors / .bin file, or None (random weights).
+        image_weights: File with weights of the image tower, loaded over ``pretrained``: a CLIP
+            whose image tower alone was trained further, such as DeCLIP or CLIPSelf.
         finetune: ``'attention'``, ``'image_attention'``, ``'full'`` or ``'frozen'``; see
             :func:`~infoclip_mmseg.models.backbones.build.apply_finetune_policy`.
         dense_mode: How the last block is read: ``'catseg'``, or training-free ``'vanilla'``,
@@ -52,6 +61,8 @@ class CLIPDualEncoder(BaseModule):
         text_cache_dir: Folder in which text embeddings are kept between runs, each file keyed by
             the tower's weights and the prompts; None keeps them in memory only. Training that
             changes the text tower never reads from it.
+        tokenizer_dir: Folder with the tokenizer's files, for models whose tokenizer does not come
+            with open_clip (SigLIP); None takes those in Hugging Face's cache, or downloads them.
         with_cp: Recompute activations of each block in the backward pass.
         init_cfg: See ``mmengine.model.BaseModule``.
 
@@ -70,17 +81,19 @@ class CLIPDualEncoder(BaseModule):
         text_batch_size: int = 256,
         text_cache_dir: str | None = None,
         with_cp: bool = False,
+        image_weights: str | None = None,
+        tokenizer_dir: str | None = None,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
         self.model_name, self.pretrained, self.with_cp = model_name, pretrained, with_cp
+        self.image_weights = image_weights
         self.clip = cast(Any, build_clip(model_name))
         self.trainable_names = apply_finetune_policy(self.clip, finetune)
-        tower_of = ConvNeXtTower if is_convnext(self.clip.visual) else ViTTower
-        self.image_tower: ViTTower | ConvNeXtTower = tower_of(
-            self.clip.visual, dense_mode, out_blocks
+        self.image_tower = image_tower(self.clip.visual, dense_mode, out_blocks)
+        self.text_encoder = TextEncoder(
+            self.clip, model_name, text_batch_size, text_cache_dir, tokenizer_dir
         )
-        self.text_encoder = TextEncoder(self.clip, model_name, text_batch_size, text_cache_dir)
         tower = self.image_tower
         self.embed_dim, self.image_width = tower.embed_dim, tower.width
         self.patch_size, self.out_blocks = tower.patch_size, tower.out_blocks
@@ -100,13 +113,15 @@ class CLIPDualEncoder(BaseModule):
         self.text_encoder.tokenizer = tokenizer
 
     def init_weights(self) -> None:
-        """Load ``pretrained``; with None the weights stay as they were built.
+        """Load ``pretrained`` and ``image_weights``; with None the weights stay as they were built.
 
         Weights that are neither at hand nor downloadable are a FileNotFoundError, those of another
         model a ValueError.
         """
         if self.pretrained is not None:
             load_pretrained(self.clip, self.model_name, self.pretrained)
+        if self.image_weights is not None:
+            load_image_weights(self.clip, self.model_name, self.image_weights)
         self._is_init = True
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -137,8 +152,12 @@ class CLIPDualEncoder(BaseModule):
 
     @property
     def logit_scale(self) -> Tensor:
-        """CLIP's factor of cosines, a scalar: exp of what is learned, at most 100."""
-        return self.clip.logit_scale.exp().clamp(max=100)
+        """CLIP's factor of cosines, a scalar: exp of what is learned.
+
+        It is at most 100, as in training, but for SigLIP, which has a bias and no limit.
+        """
+        scale = self.clip.logit_scale.exp()
+        return scale.clamp(max=100) if self.clip.logit_bias is None else scale
 
     def encode_pooled(self, images: Tensor) -> Tensor:
         """CLIP's ordinary image embedding (B, C), not normalised, at any grid."""
@@ -162,3 +181,12 @@ class CLIPDualEncoder(BaseModule):
         if self.with_cp and self.training and torch.is_grad_enabled():
             return checkpoint(function, *args, use_reentrant=False, **kwargs)
         return function(*args, **kwargs)
+
+
+def image_tower(
+    visual: Any, dense_mode: str, out_blocks: Sequence[int] | None
+) -> ViTTower | ConvNeXtTower:
+    """The reader of an image tower of open_clip."""
+    if is_convnext(visual):
+        return ConvNeXtTower(visual, dense_mode, out_blocks)
+    return (TimmViTTower if is_timm_vit(visual) else ViTTower)(visual, dense_mode, out_blocks)

@@ -1,81 +1,29 @@
-"""Layouts of CLIP weights: names, shapes and packing of tensors (pure functions).
+"""Layouts of CLIP weights: names and shapes of tensors in other libraries (pure functions).
 
-The model holds OpenAI's layout, which is open_clip's too, but for the projections of attention:
-there query, key and value weights are one tensor, here three (:func:`split_qkv`). ``LAYOUTS`` has
-the layouts of other libraries; a function that reads one, a function that writes it and an entry
-there are another.
+``LAYOUTS`` has them all; a function that reads one, a function that writes it and an entry there
+are another. What the model itself holds is in ``names.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-State = Mapping[str, Tensor]
-_PACKED = 'in_proj_weight'
-_SPLIT = ('q_proj_weight', 'k_proj_weight', 'v_proj_weight')
-
-
-def split_qkv(state: State) -> dict[str, Tensor]:
-    """Packed query, key and value weights (3C, C) as tensors (C, C) of their own, which are views.
-
-    Tensors of other names stay as they are.
-    """
-    split: dict[str, Tensor] = {}
-    for name, tensor in state.items():
-        if name.endswith(_PACKED):
-            prefix = name.removesuffix(_PACKED)
-            split.update((prefix + part, weight) for part, weight in zip(_SPLIT, tensor.chunk(3)))
-        else:
-            split[name] = tensor
-    return split
-
-
-def pack_qkv(state: State) -> dict[str, Tensor]:
-    """The inverse of :func:`split_qkv`: OpenAI's and open_clip's layout."""
-    packed: dict[str, Tensor] = {}
-    for name, tensor in state.items():
-        prefix, split, _ = name.partition(_SPLIT[0])
-        if split:
-            packed[prefix + _PACKED] = torch.cat([state[prefix + part] for part in _SPLIT])
-        elif not name.endswith(_SPLIT):
-            packed[name] = tensor
-    return packed
-
-
-class _Names(NamedTuple):
-    """OpenAI's beginnings of names and those of another library."""
-
-    blocks: dict[str, str]  # before the numbers of blocks
-    block: dict[str, str]  # after the number of a block
-    others: dict[str, str]  # of tensors that belong to no block
-
-    def rename(self, name: str, inverse: bool = False) -> str:
-        """OpenAI's name to the other library's, or back; of a block also its prefix alone."""
-        for old, new in _pairs(self.blocks, inverse):
-            if name.startswith(old):
-                number, _, rest = name.removeprefix(old).partition('.')
-                return f'{new}{number}.{_swap_start(rest, self.block, inverse)}'
-        return _swap_start(name, self.others, inverse)
-
-
-def _pairs(table: dict[str, str], inverse: bool) -> Iterable[tuple[str, str]]:
-    return zip(table.values(), table) if inverse else table.items()
-
-
-def _swap_start(name: str, table: dict[str, str], inverse: bool) -> str:
-    for old, new in _pairs(table, inverse):
-        if name.startswith(old):
-            return new + name.removeprefix(old)
-    return name
-
+from infoclip_mmseg.models.backbones.names import Names, State, pack_qkv
+from infoclip_mmseg.models.backbones.transformers_layouts import (
+    from_siglip,
+    from_transformers,
+    is_siglip,
+    is_transformers_clip,
+    to_siglip,
+    to_transformers,
+)
 
 # mmpretrain's CLIP (mmpretrain.models.multimodal.clip). Its image tower is mmpretrain's
 # VisionTransformer with pre_norm=True and a CLIPProjection; its text tower has OpenAI's names.
-_MMPRETRAIN = _Names(
+_MMPRETRAIN = Names(
     blocks={'visual.transformer.resblocks.': 'visual.layers.'},
     block={
         'ln_1': 'ln1',
@@ -124,72 +72,48 @@ def to_mmpretrain(state: State) -> dict[str, Tensor]:
     return converted
 
 
-# transformers' CLIPModel: towers of the same parts, query, key and value each a linear layer, the
-# two projections linear layers too, that is, transposed.
-_TRANSFORMERS = _Names(
-    blocks={
-        'visual.transformer.resblocks.': 'vision_model.encoder.layers.',
-        'transformer.resblocks.': 'text_model.encoder.layers.',
-    },
-    block={
-        'ln_1.': 'layer_norm1.',
-        'ln_2.': 'layer_norm2.',
-        'mlp.c_fc.': 'mlp.fc1.',
-        'mlp.c_proj.': 'mlp.fc2.',
-        'attn.out_proj.': 'self_attn.out_proj.',
-        **{f'attn.{part}': f'self_attn.{part.replace("_weight", ".weight")}' for part in _SPLIT},
-    },
-    others={
-        'visual.class_embedding': 'vision_model.embeddings.class_embedding',
-        'visual.conv1.weight': 'vision_model.embeddings.patch_embedding.weight',
-        'visual.positional_embedding': 'vision_model.embeddings.position_embedding.weight',
-        'visual.ln_pre.': 'vision_model.pre_layrnorm.',
-        'visual.ln_post.': 'vision_model.post_layernorm.',
-        'visual.proj': 'visual_projection.weight',
-        'token_embedding.weight': 'text_model.embeddings.token_embedding.weight',
-        'positional_embedding': 'text_model.embeddings.position_embedding.weight',
-        'ln_final.': 'text_model.final_layer_norm.',
-        'text_projection': 'text_projection.weight',
-        'logit_scale': 'logit_scale',
-    },
-)
-_HF_TRANSPOSED = ('visual_projection.weight', 'text_projection.weight')
-_HF_BIASES = tuple(f'self_attn.{part}_proj.bias' for part in 'qkv')
+# EVA-CLIP's own files, in whose layout CLIPSelf and DeCLIP write too: open_clip's text tower, and
+# an image tower that is timm's Eva but for some names.
+_EVA_BLOCK = {
+    'attn.inner_attn_ln.': 'attn.norm.',
+    'mlp.ffn_ln.': 'mlp.norm.',
+    'mlp.w1.': 'mlp.fc1_g.',
+    'mlp.w2.': 'mlp.fc1_x.',
+    'mlp.w3.': 'mlp.fc2.',
+}
+# Where query, key and value are layers of their own, timm has the biases in them.
+_EVA_BIASES = {'attn.q_bias': 'attn.q_proj.bias', 'attn.v_bias': 'attn.v_proj.bias'}
+_EVA_COMPUTED = ('rope.freqs_cos', 'rope.freqs_sin', 'attn_mask')
 
 
-def is_transformers_clip(state: State) -> bool:
-    """Whether a state dict is of transformers' ``CLIPModel``, both towers and projections."""
-    telling = ('visual.conv1.weight', 'visual.proj', 'token_embedding.weight')
-    return {_TRANSFORMERS.others[name] for name in telling} <= set(state)
+def is_eva_clip(state: State) -> bool:
+    """Whether a state dict is of EVA-CLIP: both towers, or the image tower alone."""
+    names = {name.removeprefix('visual.') for name in state}
+    return {'cls_token', 'patch_embed.proj.weight', 'blocks.0.norm1.weight'} <= names
 
 
-def from_transformers(state: State) -> dict[str, Tensor]:
-    """Weights in OpenAI's layout, split, from those of transformers' ``CLIPModel``."""
-    converted: dict[str, Tensor] = {}
-    for name, tensor in state.items():
-        if name.endswith('position_ids') or name.endswith(_HF_BIASES[1:]):
-            continue
-        if name.endswith(_HF_BIASES[0]):
-            block = name.removesuffix(_HF_BIASES[0])
-            tensor = torch.cat([state[block + part] for part in _HF_BIASES])
-            converted[_TRANSFORMERS.rename(block, inverse=True) + 'attn.in_proj_bias'] = tensor
-        else:
-            tensor = tensor.T if name in _HF_TRANSPOSED else tensor
-            converted[_TRANSFORMERS.rename(name, inverse=True)] = tensor
-    return converted
+def from_eva_clip(state: State) -> dict[str, Tensor]:
+    """Weights in open_clip's layout from EVA-CLIP's; those of an image tower may lack 'visual.'."""
+    prefix = 'visual.' if 'visual.cls_token' in state else ''
+    names = _eva_names(prefix, state)
+    kept = (name for name in state if not name.endswith(_EVA_COMPUTED))
+    return {names.rename(name, inverse=True): state[name] for name in kept}
 
 
-def to_transformers(state: State) -> dict[str, Tensor]:
-    """Weights in the layout of transformers' ``CLIPModel`` from OpenAI's, packed or split."""
-    converted: dict[str, Tensor] = {}
-    for name, tensor in split_qkv(state).items():
-        if name.endswith('in_proj_bias'):
-            block = _TRANSFORMERS.rename(name.removesuffix('attn.in_proj_bias'))
-            converted.update(zip([block + part for part in _HF_BIASES], tensor.chunk(3)))
-        else:
-            name = _TRANSFORMERS.rename(name)
-            converted[name] = tensor.T.contiguous() if name in _HF_TRANSPOSED else tensor
-    return converted
+def to_eva_clip(state: State) -> dict[str, Tensor]:
+    """Weights in EVA-CLIP's layout from open_clip's, packed or split."""
+    names = _eva_names('visual.', state)
+    return {names.rename(name): tensor for name, tensor in pack_qkv(state).items()}
+
+
+def _eva_names(prefix: str, state: State) -> Names:
+    split = any(name.endswith('attn.q_proj.weight') for name in state)
+    block = {**_EVA_BLOCK, **(_EVA_BIASES if split else {})}
+    return Names(
+        blocks={'visual.trunk.blocks.': f'{prefix}blocks.'},
+        block={timm: eva for eva, timm in block.items()},
+        others={'visual.trunk.': prefix},
+    )
 
 
 # What wrappers, trainers and whole models put before all names of a CLIP.
@@ -209,12 +133,13 @@ _TELLTALES = {
     'decode_head.': 'a whole segmentor (of mmseg or of this package); give it as the checkpoint of '
     'the run, or take its CLIP out with tools/export_clip.py',
     'sem_seg_head.': "a detectron2 segmentor such as CAT-Seg's; see tools/convert_catseg.py",
-    'vision_model.head.': "transformers' SigLIP",
+    'vision_model.head.': "the image tower alone of transformers' SigLIP",
     'visual.trunk.': "open_clip's with an image tower of timm (EVA-02, SigLIP, ConvNeXt ...)",
     'visual.layer1.': "OpenAI's or open_clip's with a ResNet as image tower",
     'visual.attn_pool.': "open_clip's with attentional pooling (CoCa)",
     'vision_model.embeddings.': "the image tower alone of transformers' CLIP",
     'text_model.embeddings.': "the text tower alone of transformers' CLIP",
+    'logit_bias': "open_clip's SigLIP, of another size or not whole",
     'text.transformer.': "open_clip's with custom_text=True, or a Hugging Face text tower",
     'transformer.resblocks.': "OpenAI's and open_clip's ViT, of another size or not whole",
     'blocks.0.attn.': 'a ViT of timm without a text tower',
@@ -240,4 +165,6 @@ LAYOUTS = {
     # Its text tower knows no other activation.
     'mmpretrain': Layout(is_mmpretrain_clip, from_mmpretrain, to_mmpretrain, quick_gelu=True),
     'transformers': Layout(is_transformers_clip, from_transformers, to_transformers, False),
+    'transformers-siglip': Layout(is_siglip, from_siglip, to_siglip, False),
+    'eva-clip': Layout(is_eva_clip, from_eva_clip, to_eva_clip, False),
 }

@@ -13,14 +13,17 @@ from mmengine.logging import print_log
 from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 
-from infoclip_mmseg.models.backbones.layouts import LAYOUTS, looks_like, split_qkv, without_prefixes
+from infoclip_mmseg.models.backbones.layouts import LAYOUTS, looks_like, without_prefixes
+from infoclip_mmseg.models.backbones.names import split_qkv
 from infoclip_mmseg.utils.checkpoint_files import is_torchscript, load_checkpoint_file
+from infoclip_mmseg.utils.resources import find_file
 
 FILE_SUFFIXES = ('.pt', '.pth', '.bin', '.safetensors')
 # Entries of OpenAI's TorchScript archives that are not weights.
 _OPENAI_EXTRAS = ('input_resolution', 'context_length', 'vocab_size')
 ENTRIES = ('state_dict', 'model_state_dict', 'model')
 """Where training checkpoints have their weights."""
+IMAGE_TOWER = 'visual.'
 TOKEN_TABLE, TOKEN_ROWS = 'token_embedding.weight', 'token_embedding.rows'
 
 
@@ -31,6 +34,18 @@ def load_pretrained(clip: Any, model_name: str | dict, pretrained: str) -> None:
     path = find_weights(name, pretrained, quick_gelu)
     load_clip_weights(clip, name, path, quick_gelu)
     print_log(f'CLIP weights of {name} loaded from {path}', logger='current')
+
+
+def load_image_weights(clip: Any, model_name: str | dict, path: str) -> None:
+    """Load the weights of the image tower alone from a file, which may hold a text tower too.
+
+    What is not there is a FileNotFoundError, weights of another tower are a ValueError.
+    """
+    name = model_name if isinstance(model_name, str) else 'custom CLIP'
+    quick_gelu = any(isinstance(module, QuickGELU) for module in clip.visual.modules())
+    file = find_weights(name, path if is_file_name(path) else f'./{path}', quick_gelu)
+    load_clip_weights(clip, name, file, quick_gelu, IMAGE_TOWER)
+    print_log(f'weights of the image tower of {name} loaded from {file}', logger='current')
 
 
 def is_file_name(pretrained: str) -> bool:
@@ -45,7 +60,7 @@ def find_weights(model_name: str, pretrained: str, quick_gelu: bool) -> Path:
     model's, or of weights with the other GELU, a ValueError.
     """
     if is_file_name(pretrained):
-        path = Path(pretrained).expanduser()
+        path = find_file(pretrained)
         if not path.is_file():
             raise FileNotFoundError(
                 f'CLIP weights {str(path)!r} do not exist (working directory {Path.cwd()}). Put '
@@ -86,8 +101,10 @@ def check_activation(model_name: str, source: str, wanted: bool, built: bool) ->
         )
 
 
-def load_clip_weights(model: nn.Module, model_name: str, path: Path, quick_gelu: bool) -> None:
-    """Load a CLIP checkpoint file into an open_clip model.
+def load_clip_weights(
+    model: nn.Module, model_name: str, path: Path, quick_gelu: bool, part: str = ''
+) -> None:
+    """Load a CLIP checkpoint file, or only what its names begin with, into an open_clip model.
 
     Reads OpenAI's TorchScript archives, open_clip's .pt / .bin / .safetensors files, training
     checkpoints (:data:`ENTRIES`) and other libraries' layouts (``LAYOUTS``), with or without a
@@ -101,29 +118,38 @@ def load_clip_weights(model: nn.Module, model_name: str, path: Path, quick_gelu:
         if layout.matches(state):
             if layout.quick_gelu:
                 check_activation(model_name, f'{library} CLIP {str(path)!r}', True, quick_gelu)
-            _check_config_beside(model_name, path, quick_gelu)
             state = layout.read(state)
+    _check_config_beside(model_name, path, quick_gelu)
     if TOKEN_ROWS in state:
         embedding: Any = getattr(model, 'text', model)
         state = expand_token_table(state, embedding.token_embedding.num_embeddings)
     if hasattr(model, 'text'):
         state = open_clip.model.convert_to_custom_text_state_dict(state)
-    if 'logit_scale' in state:
-        state['logit_scale'] = state['logit_scale'].reshape(cast(Any, model.logit_scale).shape)
+    for name in ('logit_scale', 'logit_bias'):
+        if name in state and getattr(model, name) is not None:
+            state[name] = state[name].reshape(cast(Any, getattr(model, name)).shape)
     open_clip.model.resize_pos_embed(state, model)
-    state = split_qkv(state)
-    _check_fit(model, model_name, state, path)
-    model.load_state_dict(state)
+    state = {name: w for name, w in split_qkv(state).items() if name.startswith(part)}
+    expected = {name: w for name, w in model.state_dict().items() if name.startswith(part)}
+    _check_fit(expected, model_name, state, path)
+    model.load_state_dict(state, strict=not part)
 
 
 def _check_config_beside(model_name: str, path: Path, quick_gelu: bool) -> None:
-    """What transformers' config.json beside its weights says of the activation must hold."""
-    beside = path.parent / 'config.json'
-    config = json.loads(beside.read_text(encoding='utf-8')) if beside.is_file() else {}
+    """What transformers' or open_clip's config beside weights says of the activation must hold."""
+    config = _read_json(path.parent / 'config.json')
+    wanted = None
     if config.get('model_type') == 'clip':
         activation = (config.get('vision_config') or {}).get('hidden_act', 'quick_gelu')
-        wanted = activation == 'quick_gelu'
-        check_activation(model_name, f'{str(path)!r}, by its config.json,', wanted, quick_gelu)
+        beside, wanted = 'config.json', activation == 'quick_gelu'
+    elif own := _read_json(path.parent / 'open_clip_config.json').get('model_cfg'):
+        beside, wanted = 'open_clip_config.json', bool(own.get('quick_gelu', False))
+    if wanted is not None:
+        check_activation(model_name, f'{str(path)!r}, by its {beside},', wanted, quick_gelu)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
 
 
 def read_clip_state(path: Path) -> tuple[dict[str, Tensor], bool]:
@@ -162,8 +188,10 @@ def expand_token_table(state: dict[str, Tensor], vocabulary_size: int) -> dict[s
     return {**state, TOKEN_TABLE: table}
 
 
-def _check_fit(model: nn.Module, model_name: str, state: dict[str, Tensor], path: Path) -> None:
-    expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+def _check_fit(
+    weights: Mapping[str, Tensor], model_name: str, state: dict[str, Tensor], path: Path
+) -> None:
+    expected = {key: tuple(value.shape) for key, value in weights.items()}
     got = {key: tuple(value.shape) for key, value in state.items()}
     missing, unexpected = sorted(expected.keys() - got), sorted(got.keys() - expected)
     wrong = sorted(k for k in expected.keys() & got if expected[k] != got[k])
@@ -171,6 +199,11 @@ def _check_fit(model: nn.Module, model_name: str, state: dict[str, Tensor], path
         shapes = [f'{k}: file {got[k]}, model {expected[k]}' for k in wrong[:3]]
         kind = looks_like(state)
         seems = '' if kind is None else f'It looks like {kind}. '
+        if got and not unexpected and not wrong and all(k.startswith(IMAGE_TOWER) for k in got):
+            seems = (
+                'It holds the image tower alone: give it as model.backbone.image_weights, and the '
+                'CLIP that it was trained from as model.backbone.pretrained. '
+            )
         raise ValueError(
             f'{str(path)!r} does not hold weights of {model_name!r}: {len(missing)} tensors '
             f'missing {missing[:3]}, {len(unexpected)} unknown {unexpected[:3]}, {len(wrong)} of '

@@ -80,6 +80,13 @@ class OpenVocabHead(BaseModule):
         """Logits of the classes that the head decodes, of B views and text (T, P, C)."""
         raise NotImplementedError(f'{type(self).__name__} must implement decode')
 
+    def select(self, dense: Tensor, text: Tensor) -> Tensor | None:
+        """Classes (B, k) to hand to :meth:`decode`, for dense embeddings (B, C, H, W).
+
+        None where there is nothing to choose; only a head that gives some takes them.
+        """
+        return None
+
     def scores(self, logits: Tensor) -> Tensor:
         """What is averaged over views, (B, k, h, w), float32."""
         return logits.float().sigmoid()
@@ -114,6 +121,14 @@ class OpenVocabHead(BaseModule):
             f'a {type(self).__name__} labels positions and finds no masks: segments() needs a head '
             'that classifies masks'
         )
+
+    def propose(self, features: ImageFeatures) -> Tensor:
+        """Class-agnostic masks (B, Q, h, w), logits over the images, of heads that find masks."""
+        raise TypeError(f'a {type(self).__name__} labels positions and finds no masks')
+
+    def pooled(self, features: ImageFeatures) -> Tensor:
+        """Embeddings (B, C) of whole images, for auxiliary losses: the mean of the dense ones."""
+        return features.dense.mean(dim=(-2, -1))
 
     def targets(self, samples: Sequence[SegDataSample]) -> Any:
         """What :meth:`loss` compares with: the label maps (B, h, w), int64, of B samples."""

@@ -13,12 +13,19 @@ from torch import Tensor, nn
 from infoclip_mmseg.models.backbones.dual_encoder import ImageFeatures
 from infoclip_mmseg.models.decode_heads.base import OpenVocabHead
 from infoclip_mmseg.models.layers.aggregation import AggregationLayer, AggregationSizes
-from infoclip_mmseg.models.layers.cost_volume import ClassLogits, top_cost_volume
+from infoclip_mmseg.models.layers.cost_volume import ClassLogits, cost_volume, top_cost_volume
 from infoclip_mmseg.models.layers.upsampling import (
     GuidedUpsampling,
     UpsamplingSizes,
     conv_steps,
     decode,
+)
+from infoclip_mmseg.models.layers.vocabulary_selection import (
+    NO_SLOT,
+    ClassSelection,
+    label_slots,
+    present_classes,
+    select_classes,
 )
 from infoclip_mmseg.utils.tensors import resize
 
@@ -27,7 +34,7 @@ def _projection(in_channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(in_channels, out_channels, 3, padding=1), nn.ReLU())
 
 
-Sizes = TypeVar('Sizes', AggregationSizes, UpsamplingSizes)
+Sizes = TypeVar('Sizes', AggregationSizes, UpsamplingSizes, ClassSelection)
 
 
 def _take_sizes(kind: type[Sizes], part: dict | None, shorthand: dict[str, Any]) -> Sizes:
@@ -60,6 +67,9 @@ class CATSegHead(OpenVocabHead):
             :class:`~infoclip_mmseg.models.layers.aggregation.AggregationSizes`.
         upsampling: Sizes of the decoder, fields of
             :class:`~infoclip_mmseg.models.layers.upsampling.UpsamplingSizes`.
+        selection: Which classes of an image are decoded, in place of ``pad_len``'s rule, fields of
+            :class:`~infoclip_mmseg.models.layers.vocabulary_selection.ClassSelection`:
+            ``num_decoded`` in inference, ``num_decoded_train`` in training.
         class_chunk: Class maps (of all images together) that are aggregated over positions and
             upsampled at a time; the result is the same. None: on a CPU what fits into its caches,
             elsewhere all. 0: all, and all positions of the class attention too.
@@ -69,8 +79,8 @@ class CATSegHead(OpenVocabHead):
             one logit map a class will do. A list is summed; losses of one ``loss_name`` have one
             key, as in mmseg.
         ignore_index, threshold, init_cfg: See :class:`OpenVocabHead`.
-        sizes: Shorthand for fields of ``aggregation`` and ``upsampling``, such as
-            ``hidden_dim=128``. Where both give a field, ``aggregation`` and ``upsampling`` win.
+        sizes: Shorthand for fields of ``aggregation``, ``upsampling`` and ``selection``, such as
+            ``hidden_dim=128``. Where both give a field, ``aggregation`` and so on win.
     """
 
     def __init__(
@@ -82,6 +92,7 @@ class CATSegHead(OpenVocabHead):
         pad_len: int = 256,
         aggregation: dict | None = None,
         upsampling: dict | None = None,
+        selection: dict | None = None,
         class_chunk: int | None = None,
         with_cp: bool = False,
         loss_decode: dict | Sequence[dict] | None = None,
@@ -102,8 +113,11 @@ class CATSegHead(OpenVocabHead):
 
         aggregation_sizes = _take_sizes(AggregationSizes, aggregation, sizes)
         upsampling_sizes = _take_sizes(UpsamplingSizes, upsampling, sizes)
+        self.selection = _take_sizes(ClassSelection, selection, sizes)
+        self.selection.check([config] if isinstance(config, dict) else config)
         if sizes:
-            known = ', '.join(AggregationSizes._fields + UpsamplingSizes._fields)
+            fields = AggregationSizes._fields + UpsamplingSizes._fields + ClassSelection._fields
+            known = ', '.join(fields)
             raise TypeError(f'CATSegHead has no argument {sorted(sizes)}; its sizes are {known}')
         self.pooling_size = aggregation_sizes.pooling_size
         guidance_dims = self._build_guidance(
@@ -157,15 +171,36 @@ class CATSegHead(OpenVocabHead):
         self.decoder = nn.ModuleList(map(GuidedUpsampling, channels, channels[1:], proj_dims))
         self.conv_seg = nn.Conv2d(channels[-1], 1, 3, padding=1)
 
-    def decode(self, features: ImageFeatures, text: Tensor) -> ClassLogits:
-        """Logits of the classes that each image is most similar to, at most ``pad_len``.
+    def select(self, dense: Tensor, text: Tensor, labels: Tensor | None = None) -> Tensor | None:
+        """Classes (B, k) to be decoded of dense embeddings (B, C, H, W); None without a selection.
 
+        Those of the label maps (B, h, w) come first.
+        """
+        k = self.selection.num_decoded_train if self.training else self.selection.num_decoded
+        num_classes = text.shape[0]
+        if not 0 < k < num_classes:
+            return None
+        first = None if labels is None else present_classes(labels, num_classes, self.ignore_index)
+        return select_classes(dense, text, k, self.selection.vote_weights, first)
+
+    def decode(
+        self, features: ImageFeatures, text: Tensor, classes: Tensor | None = None
+    ) -> ClassLogits:
+        """Logits of ``classes`` (B, k), ascending; None: of those of :meth:`select`.
+
+        Without a selection they are those that each image is most similar to, at most ``pad_len``.
         Features are dense embeddings (B, C, H, W) and two block maps (B, width, H, W), or with
-        ``guidance_channels`` three maps of any size. Logits are (B, k, 4H, 4W); :meth:`forward`
-        gives the other classes -100.
+        ``guidance_channels`` three maps of any size. Logits are (B, k, 4H, 4W), those of an image
+        that was asked for its k classes only; :meth:`forward` gives the other classes -100.
         """
         self._check(features, text)
-        volume, text, classes = top_cost_volume(features.dense, text, self.pad_len)
+        if classes is None:
+            classes = self.select(features.dense, text)
+        if classes is None:
+            volume, text, classes = top_cost_volume(features.dense, text, self.pad_len)
+        else:
+            text = text[classes]
+            volume = cost_volume(features.dense, text)
         appearance, guidance = self.guide(features)
         x = self.aggregate(self.embed_cost(volume), appearance, text)
         return ClassLogits(self.upsample(x, guidance), classes)
@@ -216,22 +251,37 @@ class CATSegHead(OpenVocabHead):
         return self.with_cp and self.training
 
     def loss(self, features: ImageFeatures, text: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Task loss of a batch; see :meth:`forward` and :meth:`loss_by_feat`."""
-        return self.loss_by_feat(self.forward(features, text), labels)
+        """Task loss of a batch; see :meth:`forward` and :meth:`loss_by_feat`.
 
-    def loss_by_feat(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        With a selection that of the k classes that are decoded, in which a pixel of another class
+        counts as an ignored one. The others count as classes whose loss is 0, so that it is the
+        mean over all T, or with ``undecoded='exclude'`` nothing: the mean over k.
+        """
+        classes = self.select(features.dense, text, labels)
+        if classes is None:
+            return self.loss_by_feat(self.forward(features, text), labels)
+        logits = self.decode(features, text, classes).logits
+        slots = label_slots(labels, classes, len(text), self.ignore_index)
+        losses = self.loss_by_feat(logits, slots, NO_SLOT)
+        share = self.selection.share(classes.shape[1], len(text))
+        return {name: share * value for name, value in losses.items()}
+
+    def loss_by_feat(
+        self, logits: Tensor, labels: Tensor, ignore_index: int | None = None
+    ) -> dict[str, Tensor]:
         """Task losses, by name, of logits (B, T, h, w) resized to the labels (B, H, W)."""
+        ignored = self.ignore_index if ignore_index is None else ignore_index
         several = isinstance(self.loss_decode, nn.ModuleList)
         configured: Iterable[Any] = cast(Any, self.loss_decode) if several else [self.loss_decode]
         losses: dict[str, Tensor] = {}
         resized: Tensor | None = None
         for loss in configured:
             if getattr(loss, 'resizes', False):
-                value = loss(logits, labels, ignore_index=self.ignore_index, resize=True)
+                value = loss(logits, labels, ignore_index=ignored, resize=True)
             else:
                 if resized is None:
                     resized = resize(logits.float(), (labels.shape[1], labels.shape[2]))
-                value = loss(resized, labels, ignore_index=self.ignore_index)
+                value = loss(resized, labels, ignore_index=ignored)
             name = loss.loss_name
             losses[name] = losses[name] + value if name in losses else value
         return losses

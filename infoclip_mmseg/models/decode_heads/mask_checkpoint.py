@@ -9,7 +9,7 @@ import torch
 from mmseg.registry import MODELS
 from torch import Tensor
 
-from infoclip_mmseg.models.backbones.layouts import split_qkv
+from infoclip_mmseg.models.backbones.names import split_qkv
 from infoclip_mmseg.models.decode_heads.cat_seg_checkpoint import (
     Conversion,
     check_complete,

@@ -13,26 +13,18 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from mmseg.registry import MODELS
-from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
-from infoclip_mmseg.losses.masks import Targets, label_targets, segment_targets
-from infoclip_mmseg.models.backbones.dual_encoder import CLIPDualEncoder, ImageFeatures
-from infoclip_mmseg.models.decode_heads.base import OpenVocabHead
-from infoclip_mmseg.models.layers.cost_volume import ClassLogits
+from infoclip_mmseg.losses.masks import Targets
+from infoclip_mmseg.models.backbones.dual_encoder import ImageFeatures
+from infoclip_mmseg.models.decode_heads.mask_head import MaskHead, encoder_of, image_size, padded
 from infoclip_mmseg.models.layers.mask_pooling import (
     class_logits,
     geometric_ensemble,
     mask_pooling,
     mask_probabilities,
-    semantic_map,
 )
-from infoclip_mmseg.models.layers.segments import Segment, instances, panoptic_segments
 from infoclip_mmseg.models.proposals.mask2former import Proposals
-from infoclip_mmseg.models.text.prompts import split_synonyms
-from infoclip_mmseg.utils.tensors import Size, resize
-
-TASKS = ('panoptic', 'instance')
 
 
 class InVocabularyHead(nn.Module):
@@ -61,7 +53,7 @@ class InVocabularyHead(nn.Module):
 
 
 @MODELS.register_module()
-class MaskClassificationHead(OpenVocabHead):
+class MaskClassificationHead(MaskHead):
     """FC-CLIP (arXiv 2308.02487) and, with a transfer, MAFT+ (arXiv 2408.00744).
 
     Proposals give masks. Of each, the features of CLIP's last stage inside of it are pooled,
@@ -75,19 +67,14 @@ class MaskClassificationHead(OpenVocabHead):
         guidance_in_channels: Channels of the four stages, fine to coarse.
         proposals: :class:`Mask2FormerProposals`; its ``in_channels`` are filled in.
         transfer: :class:`ContentDependentTransfer`, or None: words are the same for all images.
-        ensemble: ``alpha`` and ``beta``, the exponents of the out-of-vocabulary probabilities for
-            seen and for other classes, and ``seen``, the names of the training vocabulary, which
-            :class:`~infoclip_mmseg.engine.VocabularyHook` reads where a vocabulary is named; None
-            takes these probabilities alone, as MAFT+ does.
+        ensemble: See :class:`MaskHead`; the exponents are of the out-of-vocabulary probabilities.
+            None takes these alone, as MAFT+ does.
         loss_masks: Criterion of masks and in-vocabulary classes.
         loss_mask_aware: :class:`MaskAwareLoss` of the out-of-vocabulary logits, or None: CLIP does
             not learn.
-        score, overlap: Thresholds of :meth:`segments`.
-        ignore_index, init_cfg: See :class:`OpenVocabHead`.
+        score, overlap, ignore_index, init_cfg: See :class:`MaskHead`.
         sizes: What the segmentor tells every head; not needed here.
     """
-
-    scores_words = finds_masks = True
 
     def __init__(
         self,
@@ -104,7 +91,7 @@ class MaskClassificationHead(OpenVocabHead):
         init_cfg: dict | None = None,
         **sizes: Any,
     ) -> None:
-        super().__init__(ignore_index, 0.0, init_cfg)
+        super().__init__(ensemble, score, overlap, ignore_index, init_cfg)
         if isinstance(guidance_in_channels, int):
             raise ValueError(
                 'MaskClassificationHead needs the stages of a pyramid such as a ConvNeXt CLIP, got '
@@ -116,25 +103,8 @@ class MaskClassificationHead(OpenVocabHead):
         self.transfer = (
             None if transfer is None else MODELS.build({'embed_dim': embed_dim, **transfer})
         )
-        self.ensemble = None if ensemble is None else dict(ensemble)
         self.loss_masks = MODELS.build(loss_masks or dict(type='Mask2FormerCriterion'))
         self.loss_mask_aware = None if loss_mask_aware is None else MODELS.build(loss_mask_aware)
-        self.score, self.overlap = score, overlap
-        self.names: tuple[str, ...] = ()
-        self.word_counts: tuple[int, ...] = ()
-
-    def check_vocabulary(self, num_classes: int) -> None:
-        """A single class would take every pixel."""
-        if num_classes == 1:
-            raise ValueError(
-                'a MaskClassificationHead compares words, and one word is all it would find. Add '
-                "words for the background, such as 'wall' and 'floor'"
-            )
-
-    def follow(self, names: Sequence[str], word_counts: Sequence[int]) -> None:
-        """See :meth:`OpenVocabHead.follow`."""
-        super().follow(names, word_counts)
-        self.names, self.word_counts = tuple(names), tuple(word_counts)
 
     # Stages -------------------------------------------------------------------------------------
 
@@ -151,95 +121,34 @@ class MaskClassificationHead(OpenVocabHead):
 
     def outside_logits(self, features: ImageFeatures, masks: Tensor, words: Tensor) -> Tensor:
         """Out-of-vocabulary logits (B, Q, T + 1) of masks (B, Q, h, w)."""
-        encoder, last = _encoder_of(features), features.blocks[-1]
+        encoder, last = encoder_of(features), features.blocks[-1]
         embeddings = encoder.project(mask_pooling(last, masks))
         if self.transfer is not None:
             words = self.transfer(words, last, encoder.project)
         return class_logits(embeddings, words, encoder.logit_scale, self.word_counts)
 
-    def classify(self, features: ImageFeatures, text: Tensor) -> tuple[Tensor, Tensor]:
-        """Log probabilities (B, Q, T + 1), void last, and the masks (B, Q, h, w), logits."""
+    def propose(self, features: ImageFeatures) -> Tensor:
+        """See :meth:`OpenVocabHead.propose`: the masks of the last layer."""
+        return self.proposals(features.blocks).masks[-1]
+
+    def classify_masks(self, features: ImageFeatures, text: Tensor) -> tuple[Tensor, Tensor]:
+        """See :meth:`MaskHead.classify`; a given mask has the query whose mask is nearest."""
         proposals, words = self.proposals(features.blocks), self.words(text)
         masks = proposals.masks[-1]
+        if features.masks is not None:
+            masks, proposals = features.masks, proposals.nearest(features.masks)
         inside = self.inside_logits(proposals, words)
         classes = self.outside_logits(features, masks, words)[..., :-1]
         if self.ensemble is not None:
             classes = geometric_ensemble(inside[..., :-1], classes, self._exponents(classes))
         return mask_probabilities(classes, inside), masks
 
-    def _exponents(self, like: Tensor) -> Tensor:
-        assert self.ensemble is not None
-        if isinstance(self.ensemble['seen'], str):
-            raise RuntimeError(
-                f'the seen classes {self.ensemble["seen"]!r} were not read: add '
-                'dict(type="VocabularyHook") to custom_hooks, or give a list of names'
-            )
-        known = {word for name in self.ensemble['seen'] for word in split_synonyms(name)}
-        alpha, beta = self.ensemble['alpha'], self.ensemble['beta']
-        values = [beta if known.isdisjoint(split_synonyms(n)) else alpha for n in self.names]
-        return torch.tensor(values, dtype=like.dtype, device=like.device)
-
-    # Inference ----------------------------------------------------------------------------------
-
-    def decode(self, features: ImageFeatures, text: Tensor) -> ClassLogits:
-        """Semantic maps (B, T, H, W) of the padded images, not normalised."""
-        classes, masks = self.classify(features, text)
-        return ClassLogits(semantic_map(classes, resize(masks, _image_size(features))), None)
-
-    def scores(self, logits: Tensor) -> Tensor:
-        """The maps as they are, float32."""
-        return logits.float()
-
-    def segments(
-        self, features: ImageFeatures, text: Tensor, size: Size, **options: Any
-    ) -> list[tuple[Tensor, list[Segment]]]:
-        """Id map (h, w) and segments of each image; see :func:`panoptic_segments`.
-
-        Args:
-            features, text: As for :meth:`decode`.
-            size: Height and width of the images without their padding.
-            **options: ``task``: 'panoptic', or 'instance' with an empty id map and segments that
-                have a ``mask``; ``things``: indices of the classes whose masks stay apart;
-                ``score`` and ``overlap`` in place of the head's; ``top``, see :func:`instances`;
-                ``out_sizes``, height and width of each result in place of the image's.
-        """
-        options = dict(options)
-        task, things = options.pop('task', 'panoptic'), options.pop('things', ())
-        if task not in TASKS:
-            raise ValueError(f'task must be one of {TASKS}, got {task!r}')
-        wrong = [index for index in things if not 0 <= index < self.num_classes]
-        if wrong:
-            raise ValueError(f'things {wrong} are no class: the vocabulary has {self.num_classes}')
-        classes, masks = self.classify(features, text)
-        masks = resize(masks, _image_size(features))[..., : size[0], : size[1]]
-        out_sizes = options.pop('out_sizes', None) or [size] * len(masks)
-        each = [(c, resize(m[None], s)[0]) for c, m, s in zip(classes, masks, out_sizes)]
-        if task == 'panoptic':
-            thresholds = {'score': self.score, 'overlap': self.overlap, **options}
-            return [panoptic_segments(c, m, things, **thresholds) for c, m in each]
-        return [
-            (
-                m.new_zeros(m.shape[-2:], dtype=torch.long),
-                instances(c, m, things or None, **options),
-            )
-            for c, m in each
-        ]
-
     # Training -----------------------------------------------------------------------------------
-
-    def targets(self, samples: Sequence[SegDataSample]) -> Targets:
-        """Masks of panoptic segments, or of label maps: one a class that an image shows."""
-        return [
-            segment_targets(sample.gt_panoptic.data[0], sample.gt_segments)
-            if 'gt_panoptic' in sample
-            else label_targets(sample.gt_sem_seg.data[0], self.ignore_index)
-            for sample in samples
-        ]
 
     def loss(self, features: ImageFeatures, text: Tensor, targets: Targets) -> dict[str, Tensor]:
         """Losses of the masks and in-vocabulary classes, and the mask-aware loss of CLIP."""
-        size = _image_size(features)
-        targets = [(labels, _padded(masks, size)) for labels, masks in targets]
+        size = image_size(features)
+        targets = [(labels, padded(masks, size)) for labels, masks in targets]
 
         # Masks and in-vocabulary classes, of features that do not learn from them.
         proposals, words = self.proposals([x.detach() for x in features.blocks]), self.words(text)
@@ -254,21 +163,3 @@ class MaskClassificationHead(OpenVocabHead):
             name = self.loss_mask_aware.loss_name
             losses[name] = self.loss_mask_aware(outside, masks, targets)
         return losses
-
-
-def _encoder_of(features: ImageFeatures) -> CLIPDualEncoder:
-    if features.encoder is None:
-        raise ValueError('the features do not say which encoder made them')
-    return features.encoder
-
-
-def _image_size(features: ImageFeatures) -> Size:
-    """Height and width of the padded images."""
-    stride = _encoder_of(features).patch_size
-    height, width = features.blocks[-1].shape[-2:]
-    return height * stride[0], width * stride[1]
-
-
-def _padded(masks: Tensor, size: Size) -> Tensor:
-    """Masks (n, h, w) with zeros at the bottom and right."""
-    return F.pad(masks, (0, size[1] - masks.shape[-1], 0, size[0] - masks.shape[-2]))

@@ -105,7 +105,8 @@ class ContentDependentTransfer(BaseModule):
         """
         tokens = image_tokens(features, project, self.tokens)
         height, width = features.shape[-2:]
-        position = sine_positions(height, width, tokens.shape[-1]).to(tokens)
+        position = sine_positions(height, width, tokens.shape[-1])
+        position = position.to(tokens, non_blocking=True)
         words = text.expand(len(features), -1, -1).to(tokens.dtype)
         attended, _ = self.attention(words, tokens + position, tokens, need_weights=False)
         change = self.proj(attended)

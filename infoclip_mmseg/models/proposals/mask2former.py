@@ -16,7 +16,8 @@ from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from infoclip_mmseg.utils.tensors import at_least_float32
+from infoclip_mmseg.losses.masks import normalised_soft_iou
+from infoclip_mmseg.utils.tensors import at_least_float32, resize
 
 
 class Proposals(NamedTuple):
@@ -25,6 +26,15 @@ class Proposals(NamedTuple):
     masks: tuple[Tensor, ...]  # logits, L times (B, Q, H, W)
     queries: tuple[Tensor, ...]  # normed hidden states, L times (B, Q, D)
     mask_features: Tensor  # (B, D, H, W)
+
+    def nearest(self, masks: Tensor) -> Proposals:
+        """Given masks (B, n, h, w), logits, each with the query of the best IoU with it."""
+        ours, queries = self.masks[-1], self.queries[-1]
+        masks = resize(masks, (ours.shape[-2], ours.shape[-1]))
+        overlaps = map(normalised_soft_iou, (ours > 0).float(), (masks > 0).float())
+        index = torch.stack([iou.argmax(dim=1) for iou, _ in overlaps])
+        index = index[..., None].expand(-1, -1, queries.shape[-1])
+        return Proposals((masks,), (queries.gather(1, index),), self.mask_features)
 
 
 @MODELS.register_module()

@@ -8,6 +8,7 @@ import torch
 from mmseg.registry import MODELS
 from torch import Tensor
 
+from infoclip_mmseg.models.backbones.dual_encoder import ImageFeatures
 from infoclip_mmseg.models.distillation.distiller import FrozenTeacher
 from infoclip_mmseg.models.layers.cost_volume import ClassLogits, cost_volume, scatter_logits
 from infoclip_mmseg.models.segmentors.open_vocab import OpenVocabSegmentor
@@ -53,8 +54,11 @@ class EnsembleSegmentor(OpenVocabSegmentor):
         logits, classes = self._decode(inputs)
         return logits if classes is None else scatter_logits(logits, classes, self.out_channels)
 
-    def _decode(self, inputs: Tensor) -> ClassLogits:
-        logits, classes = super()._decode(inputs)
+    def decode_features(
+        self, inputs: Tensor, features: ImageFeatures, classes: Tensor | None = None
+    ) -> ClassLogits:
+        """As of the base class, of the geometric mean."""
+        logits, classes = super().decode_features(inputs, features, classes)
         encoder = self._untouched_on(inputs.device).encoder
         dense = encoder.encode_image(self._at_input_size(inputs)).dense
         text = encoder.embed_prompts(self.prompts).mean(dim=1, keepdim=True)

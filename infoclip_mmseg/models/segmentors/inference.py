@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,8 +14,11 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from infoclip_mmseg.models.backbones.dual_encoder import ImageFeatures
+from infoclip_mmseg.models.data_preprocessor import file_of
 from infoclip_mmseg.models.decode_heads.base import OpenVocabHead
 from infoclip_mmseg.models.layers.cost_volume import ClassLogits
+from infoclip_mmseg.models.layers.mask_pooling import semantic_map
+from infoclip_mmseg.models.segmentors.oracle import check_oracle
 from infoclip_mmseg.models.segmentors.vocabulary import Vocabulary
 from infoclip_mmseg.models.views.class_maps import FLIP_AXES, Labeller, class_maps
 from infoclip_mmseg.models.views.windows import (
@@ -35,13 +39,20 @@ DEFAULT_TEST_CFG = dict(
     view_batch_size=None,
     max_dense_classes=1024,
     panoptic=False,
+    oracle=None,
+    share_classes=False,
 )
+
+ROWS = 128
+"""Of a semantic map that is made at a time of many masks and classes."""
 
 
 @dataclass(frozen=True)
 class Inference:
     """How the images of a segmentor become label maps; ``decode`` takes normalised views.
 
+    ``decode_together``, which also takes how many go through the model at a time, is for views of
+    one image that share their classes (:func:`decode_together`).
     Where the model does not resize its views (``resizes``), they are padded to whole patches.
     """
 
@@ -51,12 +62,14 @@ class Inference:
     resizes: bool
     test_cfg: Mapping[str, Any]
     decode: Callable[[Tensor], ClassLogits]
+    decode_together: Callable[..., ClassLogits]
 
     def check_mode(self, mode: str) -> None:
         """Raise a ValueError for an unknown mode and for one that does not fit head or options."""
         if mode not in MODES:
             raise ValueError(f'mode must be one of {MODES}, got {mode!r}')
         self.head.check_mode(mode)
+        check_oracle(self.test_cfg['oracle'], self.head, mode)
         if mode == 'windows' and 'stride' not in self.test_cfg:
             raise ValueError(
                 "mode 'windows' needs a stride in pixels, for example "
@@ -76,7 +89,11 @@ class Inference:
         else:
             layout = whole_layout(images, None if self.resizes else self.patch)
             batch_size = len(images)
-        yield from view_logits(images, self.decode, layout, batch_size)
+        decode = self.decode
+        if cfg['share_classes'] and len(layout.views) > 1:
+            decode = partial(self.decode_together, batch_size=batch_size)
+            batch_size = len(layout.views)
+        yield from view_logits(images, decode, layout, batch_size)
 
     def class_maps(
         self, views: ViewLogits, size: Size | None = None, flip: str | None = None
@@ -125,6 +142,21 @@ class Inference:
         return views.logits.new_zeros(shape, dtype=torch.float32)
 
 
+def decode_together(model: Any, views: Tensor, batch_size: int) -> ClassLogits:
+    """Logits of the normalised views (V, 3, h, w) of an image, all of the same classes.
+
+    They are those that a head which selects some takes for the positions of all views, side by
+    side. ``batch_size`` views go through the model at a time; the features of all are held.
+    """
+    parts = views.split(batch_size)
+    features = [model.extract_feat(part) for part in parts]
+    dense = torch.cat([part.dense for part in features]).transpose(0, 1).flatten(1, 2)
+    classes = model.decode_head.select(dense[None], model.embed_vocabulary())
+    decoded = [model.decode_features(*part, classes) for part in zip(parts, features)]
+    logits, kept = zip(*decoded)
+    return ClassLogits(torch.cat(logits), None if kept[0] is None else torch.cat(kept))
+
+
 def fill_panoptic(
     model: Any,
     features: ImageFeatures,
@@ -132,48 +164,33 @@ def fill_panoptic(
     images: Tensor,
     samples: Sequence[SegDataSample],
 ) -> None:
-    """Put id maps at the original sizes of images (B, 3, h, w), and segments, into samples."""
+    """Put id maps, segments and labels of images (B, 3, h, w) into samples, at original sizes."""
     things = (model.vocabulary.meta or {}).get('things') or ()
     size = (images.shape[-2], images.shape[-1])
     sizes = [sample.metainfo.get('ori_shape', size)[:2] for sample in samples]
-    results = model.decode_head.segments(features, text, size, out_sizes=sizes, things=things)
-    for sample, (ids, segments) in zip(samples, results):
+    head = model.decode_head
+    each = head.classified_masks(features, text, size, sizes)
+    for sample, (classes, masks) in zip(samples, each):
         flip = sample.metainfo['flip_direction'] if sample.metainfo.get('flip') else None
-        ids = ids if flip is None else ids.flip(FLIP_AXES[flip])
+        masks = masks if flip is None else masks.flip(FLIP_AXES[flip])
+        ids, segments = head.segments_of(classes, masks, things=things)
         sample.pred_panoptic = PixelData(data=ids[None])
         sample.set_metainfo(dict(pred_segments=segments))
-
-
-def _name(sample: SegDataSample, key: str) -> Any:
-    return sample.metainfo.get(key) or 'an array without a file name'
+        rows = masks[None].split(ROWS, dim=-2)
+        labels = [semantic_map(classes[None], part).argmax(dim=1) for part in rows]
+        sample.pred_sem_seg = PixelData(data=torch.cat(labels, dim=-2))
 
 
 def check_image_sizes(
     images: Tensor, samples: Sequence[SegDataSample], patch: tuple[int, int]
 ) -> None:
     """Raise a ValueError where an image or its file (``ori_shape``) is smaller than a patch."""
-    sizes = [(sample.metainfo.get('ori_shape'), _name(sample, 'img_path')) for sample in samples]
+    sizes = [(sample.metainfo.get('ori_shape'), file_of(sample, 'img_path')) for sample in samples]
     for size, name in [(tuple(images.shape[-2:]), 'the batch'), *sizes]:
         if size is not None and (size[0] < patch[0] or size[1] < patch[1]):
             raise ValueError(
                 f'image of {size[0]} x {size[1]} pixels ({name}) is smaller than one patch of '
                 f'{patch[0]} x {patch[1]}; remove it from the data or enlarge it first'
-            )
-
-
-def check_labels(samples: Sequence[SegDataSample], num_classes: int, ignore_index: int) -> None:
-    """Raise a ValueError where a ground truth has labels that are no class and not ignored."""
-    for sample in samples:
-        if 'gt_sem_seg' not in sample:
-            continue
-        labels = sample.gt_sem_seg.data
-        wrong = labels[(labels != ignore_index) & ((labels >= num_classes) | (labels < 0))]
-        if wrong.numel():
-            raise ValueError(
-                f'label map {_name(sample, "seg_map_path")} has values from {int(wrong.min())} to '
-                f'{int(wrong.max())} in {wrong.numel()} pixels, but the vocabulary has '
-                f'{num_classes} names (labels 0..{num_classes - 1}, {ignore_index} for none). Use '
-                "the vocabulary that belongs to the labels, or the data set's reduce_zero_label"
             )
 
 

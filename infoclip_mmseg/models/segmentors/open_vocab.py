@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import islice
 
 from mmseg.models.segmentors import BaseSegmentor
 from mmseg.registry import MODELS
@@ -12,18 +15,21 @@ from torch import Tensor
 
 from infoclip_mmseg.losses.base import build_losses
 from infoclip_mmseg.models.backbones.dual_encoder import ImageFeatures
+from infoclip_mmseg.models.data_preprocessor import OpenVocabDataPreProcessor, check_labels
 from infoclip_mmseg.models.distillation.distiller import Distiller, Student
 from infoclip_mmseg.models.distillation.guard_words import GuardWords
 from infoclip_mmseg.models.layers.cost_volume import ClassLogits
 from infoclip_mmseg.models.normalisation import as_trained, normalisation_of
+from infoclip_mmseg.models.segmentors.auxiliary import auxiliary_losses, build_auxiliary
 from infoclip_mmseg.models.segmentors.inference import (
     DEFAULT_TEST_CFG,
     Inference,
     batches,
     check_image_sizes,
-    check_labels,
+    decode_together,
     fill_panoptic,
 )
+from infoclip_mmseg.models.segmentors.oracle import look_with_truth
 from infoclip_mmseg.models.segmentors.plain import PlainTensors
 from infoclip_mmseg.models.segmentors.vocabulary import Vocabulary, VocabularyOwner
 from infoclip_mmseg.models.text.prompts import DEFAULT_TEMPLATES
@@ -54,6 +60,10 @@ class OpenVocabSegmentor(VocabularyOwner, Student, PlainTensors, BaseSegmentor):
             classes: a list of names, the name of a vocabulary or its file (of which training
             classes are left out). They get the student's own embeddings, cached where its text
             tower is frozen. None takes the training classes.
+        loss_aux: More losses that need no teacher, such as
+            :class:`~infoclip_mmseg.losses.FiSeRLoss`: each of the head's pooled image embeddings,
+            one text embedding a class, and the classes that each image shows.
+        mask_generator: :class:`FrozenMaskGenerator`, whose masks a head that makes none classifies.
         guidance: :class:`~infoclip_mmseg.models.AppearanceGuidance`, another backbone
             whose maps guide the head in place of CLIP's blocks; the head then needs
             ``guidance_channels``. None: CLIP guides itself.
@@ -68,7 +78,11 @@ class OpenVocabSegmentor(VocabularyOwner, Student, PlainTensors, BaseSegmentor):
             size that the pipeline gives it; ``window`` and ``stride`` in pixels) or 'whole'.
             ``view_batch_size`` (None: 1 on a CPU, else 4). Predictions hold a map of every class
             only where there are at most ``max_dense_classes``. ``panoptic``: predictions are
-            segments, of a head that finds masks; ``things`` of the data set stay apart.
+            segments and labels, of a head that finds masks; ``things`` of the data set stay apart.
+            ``oracle``: 'masks' or 'classes', of such a head, which are then the true ones; see
+            :mod:`~infoclip_mmseg.models.segmentors.oracle`.
+            ``share_classes``: with a head that selects classes (``decode_head.num_decoded``) the
+            views of an image vote together and are decoded for the same ones, not each for its own.
         train_cfg: Not used; mmseg passes it.
         data_preprocessor: Usually :class:`OpenVocabDataPreProcessor`. Mean and standard deviation
             are those that open_clip has for the weights' tag, and need not be given.
@@ -76,8 +90,8 @@ class OpenVocabSegmentor(VocabularyOwner, Student, PlainTensors, BaseSegmentor):
         init_cfg: See ``mmengine.model.BaseModule``.
     """
 
-    TRAINING_KEYS = ('neck', 'loss_ib', 'loss_mi', 'loss_distill', 'guard_words')
-    """Arguments that only training has a use for; any of them asks for a teacher."""
+    TRAINING_KEYS = ('neck', 'loss_ib', 'loss_mi', 'loss_distill', 'guard_words', 'loss_aux')
+    """Arguments that only training has a use for; all but the last ask for a teacher."""
 
     def __init__(
         self,
@@ -88,6 +102,8 @@ class OpenVocabSegmentor(VocabularyOwner, Student, PlainTensors, BaseSegmentor):
         loss_mi: dict | None = None,
         loss_distill: Sequence[dict] | None = None,
         guard_words: Sequence[str] | str | None = None,
+        loss_aux: Sequence[dict] | None = None,
+        mask_generator: dict | None = None,
         guidance: dict | None = None,
         input_size: int | Sequence[int] | None = 384,
         templates: str | Sequence[str] = DEFAULT_TEMPLATES,
@@ -103,18 +119,15 @@ class OpenVocabSegmentor(VocabularyOwner, Student, PlainTensors, BaseSegmentor):
             data_preprocessor = as_trained(data_preprocessor, backbone, 'model.data_preprocessor')
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         if neck is None and (loss_ib or loss_mi):
-            raise ValueError(
-                'loss_ib and loss_mi compare relation maps: set neck=dict(type="LPAM")'
-            )
+            raise ValueError('loss_ib, loss_mi compare relation maps: set neck=dict(type="LPAM")')
         self.backbone = MODELS.build(backbone)
         self.vocabulary = Vocabulary(templates, synonyms)
-        sizes = dict(
-            embed_dim=self.backbone.embed_dim,
-            guidance_in_channels=self.backbone.image_width,
-            num_prompts=len(self.vocabulary.templates),
-        )
+        sizes = dict(embed_dim=self.backbone.embed_dim, num_prompts=len(self.vocabulary.templates))
+        sizes |= dict(guidance_in_channels=self.backbone.image_width)
         self.decode_head = MODELS.build({**sizes, **decode_head})
         self.guidance = MODELS.build(guidance) if guidance else None
+        self.mask_generator = MODELS.build(mask_generator) if mask_generator else None
+        self.auxiliary_losses = build_auxiliary(loss_aux or (), self.backbone.embed_dim)
         if neck is not None:
             self.neck = MODELS.build({'embed_dim': self.backbone.embed_dim, **neck})
         losses = [loss for loss in (loss_ib, loss_mi, *(loss_distill or ())) if loss]
@@ -139,6 +152,8 @@ class OpenVocabSegmentor(VocabularyOwner, Student, PlainTensors, BaseSegmentor):
         self.decode_head.ignore_index = ignored
         if padded is not None:
             self.data_preprocessor.seg_pad_val = padded
+        if isinstance(self.data_preprocessor, OpenVocabDataPreProcessor):
+            self.data_preprocessor.label_range = (self.vocabulary.num_classes, ignored)
 
     @property
     def out_channels(self) -> int:
@@ -150,11 +165,16 @@ class OpenVocabSegmentor(VocabularyOwner, Student, PlainTensors, BaseSegmentor):
     def extract_feat(self, inputs: Tensor) -> ImageFeatures:
         """Image features of normalised images (B, 3, h, w) of any size."""
         images = self._at_input_size(inputs)
+        # What is said of an image covers it with the padding that CLIP sees.
+        region = images if self.input_size is None else inputs
         features = self.backbone.encode_image(images)
-        if self.guidance is None:
-            return features
-        maps = self.guidance(images, normalisation_of(self.data_preprocessor))
-        return features._replace(blocks=maps)
+        features = features._replace(size=(region.shape[-2], region.shape[-1]))
+        normalisation, generator = normalisation_of(self.data_preprocessor), self.mask_generator
+        if generator is not None and (generator.in_training or not self.training):
+            features = features._replace(masks=generator(region, normalisation))
+        if self.guidance is not None:
+            features = features._replace(blocks=self.guidance(images, normalisation))
+        return features
 
     def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict] | None = None) -> Tensor:
         """Logits (B, T, h', w') at the head's resolution of normalised images (B, 3, h, w).
@@ -181,6 +201,8 @@ class OpenVocabSegmentor(VocabularyOwner, Student, PlainTensors, BaseSegmentor):
         features, text = self.extract_feat(inputs), self.embed_vocabulary()
         targets = self.decode_head.targets(data_samples)
         losses = add_prefix(self.decode_head.loss(features, text, targets), 'decode')
+        if others := self.auxiliary_losses:
+            losses |= auxiliary_losses(others, self.decode_head, features, text, data_samples)
 
         # Teacher: the losses that hold the student to it; one embedding a class.
         if self.distiller.needs_teacher:
@@ -210,8 +232,8 @@ class OpenVocabSegmentor(VocabularyOwner, Student, PlainTensors, BaseSegmentor):
             The samples with ``pred_sem_seg`` (1, h, w), ``pred_probability`` (1, h, w) of the
             class that won, and ``seg_logits`` (T, h, w), which here are probabilities. The last is
             left out where the vocabulary has more than ``max_dense_classes`` words. With
-            ``test_cfg.panoptic`` in their place ``pred_panoptic`` (1, h, w), ids, and
-            ``pred_segments``.
+            ``test_cfg.panoptic`` they have ``pred_panoptic`` (1, h, w), ids, ``pred_segments``
+            and ``pred_sem_seg``.
         """
         if data_samples is None:
             data_samples = [SegDataSample() for _ in inputs]
@@ -219,15 +241,16 @@ class OpenVocabSegmentor(VocabularyOwner, Student, PlainTensors, BaseSegmentor):
         check_labels(data_samples, self.prompts.num_classes, self.decode_head.ignore_index)
         if max_dense_classes is None:
             max_dense_classes = self.test_cfg['max_dense_classes']
-        inference, samples = self._inference, iter(data_samples)
+        rest, oracle = iter(data_samples), self.test_cfg['oracle']
         for images in batches(inputs, data_samples):
+            samples, size = list(islice(rest, len(images))), (images.shape[-2], images.shape[-1])
+            look = look_with_truth(self, samples, size) if oracle else self.extract_feat
             if self.test_cfg['panoptic']:
-                features, text = self.extract_feat(images), self.embed_vocabulary()
-                fill_panoptic(self, features, text, images, [next(samples) for _ in images])
+                fill_panoptic(self, look(images), self.embed_vocabulary(), images, samples)
                 continue
-            size = (images.shape[-2], images.shape[-1])
-            for views in inference.views(images, self.test_cfg['mode']):
-                inference.fill_sample(next(samples), views, size, max_dense_classes)
+            inference = replace(self._inference, decode=partial(self._decode, look=look))
+            for sample, views in zip(samples, inference.views(images, self.test_cfg['mode'])):
+                inference.fill_sample(sample, views, size, max_dense_classes)
         return data_samples
 
     def probabilities(self, inputs: Tensor, mode: str = 'slide') -> Tensor:
@@ -242,11 +265,23 @@ class OpenVocabSegmentor(VocabularyOwner, Student, PlainTensors, BaseSegmentor):
     def _inference(self) -> Inference:
         head, patch = self.decode_head, self.backbone.patch_size
         resizes = self.input_size is not None
-        return Inference(head, self.vocabulary, patch, resizes, self.test_cfg, self._decode)
+        decode, together = self._decode, partial(decode_together, self)
+        return Inference(head, self.vocabulary, patch, resizes, self.test_cfg, decode, together)
 
-    def _decode(self, inputs: Tensor) -> ClassLogits:
+    def _decode(
+        self, inputs: Tensor, look: Callable[[Tensor], ImageFeatures] | None = None
+    ) -> ClassLogits:
         """As :meth:`encode_decode`, of the classes that the head decodes only."""
-        return self.decode_head.decode(self.extract_feat(inputs), self.embed_vocabulary())
+        return self.decode_features(inputs, (look or self.extract_feat)(inputs))
+
+    def decode_features(
+        self, inputs: Tensor, features: ImageFeatures, classes: Tensor | None = None
+    ) -> ClassLogits:
+        """As :meth:`encode_decode`, of views and their features, and of ``classes`` (B or 1, k)."""
+        text = self.embed_vocabulary()
+        if classes is None:
+            return self.decode_head.decode(features, text)
+        return self.decode_head.decode(features, text, classes.expand(len(inputs), -1))
 
     def _forward(self, inputs: Tensor, data_samples: SampleList | None = None) -> Tensor:
         """Logits (B, T, h', w') at the head's resolution."""

@@ -12,7 +12,6 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-import open_clip
 import torch
 import torch.nn.functional as F
 from mmengine.logging import print_log
@@ -21,8 +20,8 @@ from torch import Tensor, nn
 from infoclip_mmseg.models.text.cache import recall, vocabulary_key
 from infoclip_mmseg.models.text.packing import Run, call, encode_tokens, pooling
 from infoclip_mmseg.models.text.prompts import PromptSet
+from infoclip_mmseg.models.text.tokenizers import Tokenizer, build_tokenizer
 
-Tokenizer = Callable[[list[str]], Tensor]
 KEPT = 2
 """Vocabularies whose tokens and embeddings are kept in memory: classes and guard words."""
 LOG_SECONDS = 10.0
@@ -39,17 +38,23 @@ class TextEncoder:
     frozen; the last two vocabularies in memory, all of them in ``cache_dir``, if there is one.
 
     ``model_name``, what the open_clip model with split attention was built from, tells the
-    tokenizer; ``batch_size`` and ``cache_dir`` are ``text_batch_size`` and ``text_cache_dir`` of
-    :class:`~infoclip_mmseg.models.CLIPDualEncoder`.
+    tokenizer; ``batch_size``, ``cache_dir`` and ``tokenizer_dir`` are ``text_batch_size``,
+    ``text_cache_dir`` and ``tokenizer_dir`` of :class:`~infoclip_mmseg.models.CLIPDualEncoder`.
     """
 
     def __init__(
-        self, clip: Any, model_name: str | dict, batch_size: int = 256, cache_dir: str | None = None
+        self,
+        clip: Any,
+        model_name: str | dict,
+        batch_size: int = 256,
+        cache_dir: str | None = None,
+        tokenizer_dir: str | None = None,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f'text_batch_size must be at least 1, got {batch_size}')
         self.clip, self.model_name = clip, model_name
         self.batch_size, self.cache_dir = batch_size, cache_dir
+        self.tokenizer_dir = tokenizer_dir
         self._tokenizer: Tokenizer | None = None
         self._tokens: dict[tuple[str, ...], Tensor] = {}
         self._embeddings: dict[tuple, Tensor] = {}
@@ -63,11 +68,8 @@ class TextEncoder:
     def tokenizer(self) -> Tokenizer:
         """Prompt strings to token ids (n, L); built at first use, may be replaced."""
         if self._tokenizer is None:
-            self._tokenizer = (
-                open_clip.get_tokenizer(self.model_name)
-                if isinstance(self.model_name, str)
-                else open_clip.SimpleTokenizer(context_length=self.tower.context_length)
-            )
+            length = self.tower.context_length
+            self._tokenizer = build_tokenizer(self.model_name, length, self.tokenizer_dir)
         return self._tokenizer
 
     @tokenizer.setter
@@ -112,7 +114,7 @@ class TextEncoder:
         embeddings = encode_in_batches(unit, tokens, texts, batch_size)
         slots = prompts.num_embeddings * prompts.num_templates
         if len(texts) != slots:
-            owners = torch.tensor(prompts.owners, device=embeddings.device)
+            owners = torch.tensor(prompts.owners).to(embeddings.device, non_blocking=True)
             zeros = embeddings.new_zeros(slots, embeddings.shape[-1])
             embeddings = F.normalize(zeros.index_add(0, owners, embeddings), dim=-1)
         return embeddings.unflatten(0, (prompts.num_embeddings, prompts.num_templates))
@@ -124,9 +126,8 @@ class TextEncoder:
         if self.cache_dir is None or sharded:
             return self.embed_anew(prompts)
         block = self.tower.transformer.resblocks[0]
-        kinds = tuple(type(module).__name__ for module in block.modules())
         pool = pooling(self.tower)
-        architecture = (kinds, block.attn.num_heads, *pool, self.tower.attn_mask is None)
+        architecture = (str(block), block.attn.num_heads, *pool, self.tower.attn_mask is None)
         tokens = self._tokenize(prompts.texts)
         key = vocabulary_key(parameters, architecture, prompts, tokens, dtype)
         return recall(self.cache_dir, key, partial(self.embed_anew, prompts))
@@ -182,4 +183,4 @@ def encode_in_batches(
             rates = f'{rate:.0f} a second, eta {eta}'
             print_log(f'text: {done} of {total} prompts encoded, {rates}', logger='current')
     encoded = torch.cat(parts)
-    return encoded if total == len(texts) else encoded[index.to(encoded.device)]
+    return encoded if total == len(texts) else encoded[index.to(encoded.device, non_blocking=True)]

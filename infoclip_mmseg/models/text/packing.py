@@ -11,6 +11,7 @@ values.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -137,9 +138,10 @@ def encode_tokens(tower: Any, tokens: Tensor, run: Run = call) -> Tensor:
     device = tower.positional_embedding.device
     tokens = tokens.cpu()  # where sizes that depend on the tokens cost no waiting for the device
     packed = pack_prompts(tokens, end_positions(tower, tokens), tower.attn_mask is not None)
-    layout = packed.layout._replace(ends=packed.layout.ends.to(device), mask=tower.attn_mask)
-    x = tower.token_embedding(packed.tokens.to(device))
-    x = x + tower.positional_embedding[packed.positions.to(device)]
+    there = partial(Tensor.to, device=device, non_blocking=True)
+    layout = packed.layout._replace(ends=there(packed.layout.ends), mask=tower.attn_mask)
+    x = tower.token_embedding(there(packed.tokens))
+    x = x + tower.positional_embedding[there(packed.positions)]
     *body, last = tower.transformer.resblocks
     for block in body:
         x = run(block, x, attn_mask=layout)
@@ -147,7 +149,7 @@ def encode_tokens(tower: Any, tokens: Tensor, run: Run = call) -> Tensor:
     projection = tower.text_projection
     if projection is not None:
         x = projection(x) if isinstance(projection, nn.Linear) else x @ projection
-    return x[packed.order.to(device)]
+    return x[there(packed.order)]
 
 
 def read_out_block(block: Any, x: Tensor, layout: PackedLayout) -> Tensor:

@@ -63,10 +63,12 @@ def class_maps(
     """
     size = size or views.size
     pixels = max(views.size[0] * views.size[1], size[0] * size[1])
+    device = views.logits.device
     if views.classes is None:
-        decoded = torch.arange(views.logits.shape[1], device=views.logits.device)
-    else:
-        decoded = views.classes.unique()
+        decoded = torch.arange(views.logits.shape[1], device=device)
+    else:  # how many maps there are follows from these: the one wait for the device of an image
+        by_view = views.classes.cpu()
+        views, decoded = views._replace(classes=by_view), by_view.unique()
     step = len(decoded) if head.whole_vocabulary else max(1, _CHUNK // pixels)
     for classes in decoded.split(step):
         scores = average_scores(views, classes, head)
@@ -75,7 +77,7 @@ def class_maps(
         maps = head.probabilities(resize(scores[None], size), word_counts)[0]
         if head.whole_vocabulary:
             classes = torch.arange(len(maps), device=maps.device)
-        yield classes, maps
+        yield classes.to(device, non_blocking=True), maps
 
 
 class Labeller:
@@ -111,7 +113,8 @@ def _enlarge(logits: Tensor, layout: Layout, head: OpenVocabHead) -> Tensor:
 def _of_view(views: ViewLogits, index: int, classes: Tensor) -> tuple[Tensor, Tensor | None]:
     """Logits (m, h', w') of those of the classes (c,) that a view has, and their places (m,).
 
-    The places are None where it has all of them.
+    The places are None where it has all of them. The classes lie beside ``views.classes``, which
+    need not be beside the logits.
     """
     logits = views.logits[index]
     if views.classes is None:
@@ -119,4 +122,5 @@ def _of_view(views: ViewLogits, index: int, classes: Tensor) -> tuple[Tensor, Te
     decoded = views.classes[index]
     place = torch.searchsorted(decoded, classes).clamp(max=len(decoded) - 1)
     (slots,) = (decoded[place] == classes).nonzero(as_tuple=True)
-    return logits[place[slots]], slots
+    place, slots = (x.to(logits.device, non_blocking=True) for x in (place[slots], slots))
+    return logits[place], slots

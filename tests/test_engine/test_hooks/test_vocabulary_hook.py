@@ -105,6 +105,15 @@ def test_the_ignored_value_follows_the_data_set(make_runner, toy_cfg, tmp_path):
     assert (model.decode_head.ignore_index, model.data_preprocessor.seg_pad_val) == (255, 254)
 
 
+def test_names_to_ask_for_go_before_the_file_of_the_config(tmp_path):
+    """A benchmark is asked for its own names, whatever the config's test set is asked for."""
+    (tmp_path / 'names.txt').write_text('c\nd\n')
+    meta = dict(classes=['a', 'b'], prompt_names=['a, x', 'b'])
+    file = str(tmp_path / 'names.txt')
+    assert class_names(SimpleNamespace(metainfo=meta), file)[0] == ['a, x', 'b']
+    assert class_names(SimpleNamespace(metainfo=dict(classes='ab')), file)[0] == ['c', 'd']
+
+
 def test_names_to_ask_for_are_not_for_training():
     dataset = SimpleNamespace(metainfo=dict(classes=['a', 'b'], prompt_names=['a', 'x', 'y']))
     assert class_names(dataset, None)[0] == ['a', 'x', 'y']

@@ -11,7 +11,7 @@ from infoclip_mmseg.experiments.timing.measure import group_of, profile_operator
 from infoclip_mmseg.experiments.timing.subjects import SUBJECTS
 from infoclip_mmseg.models.backbones.dual_encoder import CLIPDualEncoder
 
-OTHERS = ('profile_train', 'profile_inference', 'evaluation', 'prepare')
+OTHERS = ('profile_train', 'profile_inference', 'evaluation', 'loading', 'prepare')
 TIMED = [name for name in SUBJECTS if name not in OTHERS]
 
 

@@ -12,7 +12,12 @@ import torch
 from mmseg.registry import MODELS
 from safetensors.torch import save_file
 
-from infoclip_mmseg.models.backbones.layouts import PREFIXES, from_transformers, to_transformers
+from infoclip_mmseg.models.backbones.layouts import PREFIXES
+from infoclip_mmseg.models.backbones.names import pack_qkv
+from infoclip_mmseg.models.backbones.transformers_layouts import (
+    from_transformers,
+    to_transformers,
+)
 from infoclip_mmseg.models.backbones.weights import ENTRIES
 
 CLIP = dict(
@@ -74,8 +79,6 @@ def test_old_files_of_transformers_hold_position_ids_too(state, tmp_path):
 
 def test_the_way_back(state):
     back = open_clip.CLIP(**copy.deepcopy(CLIP)).state_dict()
-    from infoclip_mmseg.models.backbones.layouts import pack_qkv
-
     read = pack_qkv(from_transformers(to_transformers(state)))
     assert read.keys() == back.keys()
     assert all(torch.equal(read[name], state[name]) for name in state)

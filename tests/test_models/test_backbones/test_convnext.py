@@ -132,7 +132,7 @@ def test_heads_for_positions_work_on_it(toy, head):
     model.set_vocabulary(WORDS)
     images = torch.randn(2, 3, 64, 96)
     features = model.extract_feat(images)
-    logits = model.decode_head(features, model._text())
+    logits = model.decode_head(features, model.embed_vocabulary())
     scale = 4 if head == 'cat' else 1
     assert logits.shape == (2, 4, 4 * scale, 4 * scale)
     if head == 'cat':

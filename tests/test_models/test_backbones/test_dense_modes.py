@@ -40,7 +40,7 @@ def build(toy_clip, fill_rule):
 
 
 def test_the_modes_that_configs_may_name(toy_clip):
-    assert set(DENSE_MODES) == {'catseg', *TRAINING_FREE}
+    assert set(DENSE_MODES) == {'catseg', 'declip', *TRAINING_FREE}
     with pytest.raises(ValueError, match="dense_mode must be one of .*'clearclip'.*'dense'"):
         CLIPDualEncoder(toy_clip, dense_mode='dense')
 

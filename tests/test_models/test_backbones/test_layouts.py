@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file
 
 from infoclip_mmseg.models import CLIPDualEncoder
-from infoclip_mmseg.models.backbones.layouts import LAYOUTS, Layout, pack_qkv, split_qkv
+from infoclip_mmseg.models.backbones.layouts import LAYOUTS, Layout
+from infoclip_mmseg.models.backbones.names import pack_qkv, split_qkv
 
 
 def test_packing_is_the_inverse_of_splitting():

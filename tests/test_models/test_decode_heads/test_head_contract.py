@@ -8,12 +8,15 @@ import sys
 from pathlib import Path
 
 import convnext
+import mask_tokens
 import numpy as np
 import pytest
 import torch
 from head_contract import HeadContract
 from mmengine.config import Config
 from mmengine.runner import save_checkpoint
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
 from PIL import Image
 from toy_mask_head import ToyMaskHead
 
@@ -29,6 +32,11 @@ class TestCATSegHead(HeadContract):
 
 class TestCATSegHeadOfAllClasses(HeadContract):
     options = dict(pad_len=0, pooling_size=1)
+
+
+class TestCATSegHeadOfSelectedClasses(HeadContract):
+    options = dict(num_decoded=3, num_decoded_train=2)
+    limit = 3
 
 
 class TestCosineHead(HeadContract):
@@ -58,6 +66,31 @@ class TestMaskClassificationHeadOfFCCLIP(TestMaskClassificationHead):
         ensemble=dict(alpha=0.4, beta=0.8, seen=['thing 0', 'thing 2']),
     )
     changes = convnext.mask_config(backbone=dict(finetune='frozen'))
+
+
+class TestMaskTokenHead(HeadContract):
+    decode_head = dict(type='MaskTokenHead')
+    changes = mask_tokens.config()
+    fewest = 2
+
+    def bring(self, features):
+        owner = torch.randn(2, 5, 7, 9).argmax(dim=1, keepdim=True)  # masks that do not overlap
+        masks = torch.where(owner == torch.arange(5)[:, None, None], 20.0, -20.0)
+        return features._replace(masks=masks)
+
+    def test_loss(self, model, features, counts):
+        """All that trains is the encoder's."""
+        for count in counts:
+            labels = torch.randint(0, count, (2, 1, 24, 40))
+            samples = [SegDataSample(gt_sem_seg=PixelData(data=label)) for label in labels]
+            text, targets = self.text(model, count), model.decode_head.targets(samples)
+            losses = model.decode_head.loss(features, text, targets)
+            self.check_losses(losses, [p for p in model.parameters() if p.requires_grad])
+
+
+class TestMaskTokenHeadOfSynonymsWithMaskPooling(TestMaskTokenHead):
+    options = dict(ensemble=dict(alpha=0.4, beta=0.8, seen=['thing 0', 'thing 2']))
+    changes = mask_tokens.config(synonyms='max', templates=['a {}', 'the {}'])
 
 
 class TestToyMaskHead(HeadContract):

@@ -140,6 +140,26 @@ def test_panoptic(toy_cfg):
         model.panoptic(images, ['sky', 'cat', 'dog'], things=['Cat'])
 
 
+@pytest.mark.parametrize('flip', ['horizontal', None])
+def test_panoptic_samples_have_labels_too(toy_cfg, flip):
+    """One pass gives both, at the size of the file."""
+    model = build(toy_cfg).eval()
+    images, samples = batch((70, 100))
+    meta = dict(ori_shape=(35, 50), flip=flip is not None, flip_direction=flip)
+    for sample in samples:
+        sample.set_metainfo(meta)
+    expected = model.predict(images, copy.deepcopy(samples))
+    model.test_cfg['panoptic'] = True
+    for sample, semantic in zip(model.predict(images, samples), expected):
+        ids = sample.pred_panoptic.data[0]
+        assert ids.shape == (35, 50)
+        assert set(ids.unique().tolist()) - {0} == {s['id'] for s in sample.pred_segments}
+        labels, other = sample.pred_sem_seg.data[0], semantic.pred_sem_seg.data[0]
+        assert labels.shape == (35, 50)
+        assert (labels == other).float().mean() > 0.95  # masks, not maps, are resized here
+        assert 'seg_logits' not in sample
+
+
 def test_instances(toy_cfg):
     model = build(toy_cfg).eval()
     [(ids, found)] = model.segments(

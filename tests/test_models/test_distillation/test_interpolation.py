@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from infoclip_mmseg.models.backbones.interpolation import interpolate_weights, pretrained_weights
+from infoclip_mmseg.models.distillation.interpolation import interpolate_weights, pretrained_weights
 
 
 def test_the_ends_and_the_middle():

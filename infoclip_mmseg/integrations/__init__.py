@@ -1,0 +1,1 @@
+"""Models of this package inside of other tools; none of them is needed to import this."""

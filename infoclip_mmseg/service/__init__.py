@@ -1,0 +1,1 @@
+"""Segmentation over HTTP; see tools/serve.py. Needs the extra `serve`."""
