@@ -41,7 +41,7 @@ from infoclip_mmseg.apis import (
 from infoclip_mmseg.apis.image_sources import OnError, Source
 from infoclip_mmseg.apis.inferencer import DEFAULT_CONFIG
 from infoclip_mmseg.apis.runs import Run, annotate, find_shard, join_panoptic
-from infoclip_mmseg.apis.segments import TASKS, Segments, find_segments
+from infoclip_mmseg.apis.segments import TASKS, Segments
 from infoclip_mmseg.apis.words import Background
 from infoclip_mmseg.datasets.vocabularies import load_vocabulary, shipped_vocabularies
 from infoclip_mmseg.engine.cfg_options import CfgOptions
@@ -207,8 +207,8 @@ def segment(
             if not sources:
                 results = iter(())
             elif args.task != 'semantic':
-                asked = (inferencer, sources, classes, things, args.task)
-                results = find_segments(*asked, **shared)
+                shared['frame_step'] = args.frame_step
+                results = inferencer.segments(sources, classes, things, args.task, **shared)
             else:
                 shared.update(batch_size=args.batch_size, frame_step=args.frame_step)
                 results = inferencer.stream(sources, classes, background, **shared)

@@ -32,12 +32,14 @@ from infoclip_mmseg.apis.prediction import (
     Maps,
     Prediction,
     Tile,
+    check_options,
     join_maps,
     make_prediction,
     make_tiles,
     read_maps,
     save_prediction,
 )
+from infoclip_mmseg.apis.segments import Segments, find_segments
 from infoclip_mmseg.apis.words import Background, Words, plan_words, words_key
 from infoclip_mmseg.utils.images import ImageError
 from infoclip_mmseg.utils.resources import find_config
@@ -212,10 +214,7 @@ class OpenVocabInferencer:
         """
         if batch_size < 1:
             raise ValueError(f'batch_size must be 1 or more, got {batch_size}')
-        if not 0 <= opacity <= 1:
-            raise ValueError(f'opacity must be 0..1, got {opacity}')
-        if not callable(on_error) and on_error not in ('raise', 'skip'):
-            raise ValueError(f"on_error must be 'raise', 'skip' or a function, got {on_error!r}")
+        check_options(opacity, on_error)
         limits = replace(self.limits, frame_step=frame_step)
         words = self.plan(classes, background)
         listed = isinstance(inputs, list) and bool(inputs) and isinstance(inputs[0], Source)
@@ -224,6 +223,20 @@ class OpenVocabInferencer:
         call = _Call(words, batch_size, return_scores, return_vis, opacity, folder)
         check = partial(self._check, call=call)
         return self._stream(read_pictures(sources, limits, check, on_error), call)
+
+    def segments(
+        self,
+        inputs: Any,
+        classes: str | Sequence[str],
+        things: str | Sequence[str] = 'all',
+        task: str = 'panoptic',
+        **options: Any,
+    ) -> Iterator[Segments]:
+        """Panoptic or instance segments of images, of a model that finds masks.
+
+        Arguments and errors are those of :func:`~infoclip_mmseg.apis.segments.find_segments`.
+        """
+        return find_segments(self, inputs, classes, things, task, **options)
 
     def plan(self, classes: str | Sequence[str] | None, background: Background = None) -> Words:
         """The words of a call, checked; see :func:`~infoclip_mmseg.apis.words.plan_words`."""
@@ -254,7 +267,8 @@ class OpenVocabInferencer:
             raise
         yield from self._finish(waiting, call)
 
-    def _check(self, picture: Picture, call: _Call) -> None:
+    def check_size(self, picture: Picture) -> None:
+        """An ImageError for a picture of less than one patch."""
         height, width = picture.image.shape[:2]
         patch = self.model.backbone.patch_size
         if height < patch[0] or width < patch[1]:
@@ -262,6 +276,10 @@ class OpenVocabInferencer:
                 f'{picture.name}: {width} x {height} pixels are less than one patch of {patch[1]} '
                 f'x {patch[0]}; enlarge the image'
             )
+
+    def _check(self, picture: Picture, call: _Call) -> None:
+        self.check_size(picture)
+        height, width = picture.image.shape[:2]
         count = len(call.words.model_names)
         size = 4 * height * width * count
         if call.return_scores and size > MAX_SCORE_BYTES:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from infoclip_mmseg.annotations import Exportable, Regions, label_regions
-from infoclip_mmseg.apis.image_sources import Picture
+from infoclip_mmseg.apis.image_sources import OnError, Picture
 from infoclip_mmseg.apis.words import Words
 from infoclip_mmseg.utils.files import write_whole
 
@@ -214,6 +214,14 @@ def save_prediction(prediction: Prediction, out_dir: Path) -> None:
         picture = Image.fromarray(prediction.visualization)
         save_picture(picture, out_dir / 'vis' / f'{prediction.stem}.jpg')
     write_json(folder / f'{prediction.stem}.json', prediction.to_dict())
+
+
+def check_options(opacity: float, on_error: OnError) -> None:
+    """A ValueError for what is no opacity, 0..1, or says of no error what is to be done."""
+    if not 0 <= opacity <= 1:
+        raise ValueError(f'opacity must be 0..1, got {opacity}')
+    if not callable(on_error) and on_error not in ('raise', 'skip'):
+        raise ValueError(f"on_error must be 'raise', 'skip' or a function, got {on_error!r}")
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

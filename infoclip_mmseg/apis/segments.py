@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from infoclip_mmseg.annotations import Exportable, Region, Regions
 from infoclip_mmseg.annotations.formats import coco_rle
@@ -24,16 +25,21 @@ from infoclip_mmseg.apis.image_sources import (
     list_sources,
     read_pictures,
 )
-from infoclip_mmseg.apis.inferencer import OpenVocabInferencer
-from infoclip_mmseg.apis.prediction import save_picture, write_json
+from infoclip_mmseg.apis.prediction import check_options, save_picture, write_json
 from infoclip_mmseg.apis.words import load_classes
 from infoclip_mmseg.utils.files import first_few
 from infoclip_mmseg.utils.palette import make_palette
 from infoclip_mmseg.visualization.overlay import draw_overlay
 
+if TYPE_CHECKING:
+    from infoclip_mmseg.apis.inferencer import OpenVocabInferencer
+
 TASKS = ('panoptic', 'instance')
 MAX_SEGMENTS = 255
 """Segments that a picture shows and its legend names."""
+MAX_MASK_PIXELS = 4_000_000
+"""Of larger images the masks are made with so many pixels and then enlarged: all queries have one
+of 4 bytes a pixel."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,7 @@ class Segments(Exportable):
         ids: (h, w), int32, 0 where there is no segment; of instances the best one of each pixel.
         segments: Of each ``id``, ``class``, ``label`` (its index), ``is_thing``, ``score``,
             ``area`` in pixels; of instances also ``mask`` (h, w), bool.
-        classes: The names that were asked for.
+        classes, things: The names that were asked for, and indices of those that are things.
         visualization: Overlay with outlines and a legend entry a segment, RGB; None unless asked.
     """
 
@@ -56,6 +62,7 @@ class Segments(Exportable):
     ids: NDArray[np.int32]
     segments: list[dict[str, Any]]
     classes: tuple[str, ...]
+    things: tuple[int, ...]
     visualization: NDArray[np.uint8] | None = field(default=None, repr=False)
 
     def regions(self) -> Regions:
@@ -90,14 +97,16 @@ def find_segments(
     return_vis: bool = False,
     opacity: float = 0.5,
     out_dir: Path | str | None = None,
+    frame_step: int = 1,
     on_error: OnError = 'raise',
     **options: Any,
 ) -> Iterator[Segments]:
-    """Segments of images, one image after the other.
+    """Segments of images; :meth:`OpenVocabInferencer.segments`, which see, with its inferencer.
 
     Args:
         inferencer: Of a model whose head finds masks; another is a ValueError.
-        inputs, classes, return_vis, opacity, on_error: As in :meth:`OpenVocabInferencer.stream`.
+        inputs, classes, return_vis, opacity, frame_step, on_error: As in
+            :meth:`OpenVocabInferencer.stream`.
         things: Those classes whose objects are told apart, or 'all'; a name that is no class is a
             ValueError.
         task: 'panoptic': each pixel has at most one segment. 'instance': masks of things.
@@ -106,6 +115,7 @@ def find_segments(
             COCO's form, when all images are finished.
         **options: ``score``, ``overlap``, ``top``; see :meth:`MaskClassificationHead.segments`.
     """
+    check_options(opacity, on_error)
     if task not in TASKS:
         raise ValueError(f'task must be one of {TASKS}, got {task!r}')
     if not inferencer.model.decode_head.finds_masks:
@@ -122,7 +132,8 @@ def find_segments(
     call = dict(task=task, things=indices, **options)
     listed = isinstance(inputs, list) and bool(inputs) and isinstance(inputs[0], Source)
     sources = inputs if listed else list_sources(inputs)
-    pictures = read_pictures(sources, inferencer.limits, lambda _: None, on_error)
+    limits = replace(inferencer.limits, frame_step=frame_step)
+    pictures = read_pictures(sources, limits, inferencer.check_size, on_error)
     folder = None if out_dir is None else Path(out_dir)
     return _stream(inferencer, pictures, names, call, return_vis, opacity, folder)
 
@@ -153,6 +164,8 @@ def _predict(
     inferencer: OpenVocabInferencer, picture: Picture, names: list[str], call: dict[str, Any]
 ) -> Segments:
     model, size = inferencer.model, picture.image.shape[:2]
+    scale = min(1.0, (MAX_MASK_PIXELS / (size[0] * size[1])) ** 0.5)
+    made = tuple(max(1, round(side * scale)) for side in size)
     item = inferencer.prepare(np.ascontiguousarray(picture.image[..., ::-1]), picture.name)
     with inferencer.predicting():
         model.set_vocabulary(names)
@@ -161,19 +174,28 @@ def _predict(
         features, text = model.extract_feat(images), model.embed_vocabulary()
         shape = (images.shape[-2], images.shape[-1])
         [(ids, segments)] = model.decode_head.segments(
-            features, text, shape, out_sizes=[size], **call
+            features, text, shape, out_sizes=[made], **call
         )
-    ids = ids.to(torch.int32)
+    ids = _enlarge(ids.to(torch.int32), size)
     for number, segment in enumerate(segments, 1):
         segment['class'] = names[segment['label']]
         if call['task'] == 'instance':
-            segment.update(id=number, is_thing=True)
+            mask = _enlarge(segment['mask'], size)
+            segment.update(id=number, is_thing=True, mask=mask, area=int(mask.sum()))
+        elif scale < 1:
+            segment['area'] = int((ids == segment['id']).sum())
     for segment in reversed(segments) if call['task'] == 'instance' else ():
         ids[segment['mask']] = segment['id']  # the best one last, above the others
-        segment['mask'] = segment['mask'].cpu().numpy()
-    return Segments(
-        picture.name, picture.stem, call['task'], ids.cpu().numpy(), segments, tuple(names)
+    things = tuple(call['things'])
+    return Segments(picture.name, picture.stem, call['task'], ids, segments, tuple(names), things)
+
+
+def _enlarge(labels: Tensor, size: Sequence[int]) -> NDArray:
+    """A map (h', w') of whole numbers or truth values at another size (h, w), on the CPU."""
+    rows, columns = (
+        torch.arange(n, device=labels.device) * old // n for n, old in zip(size, labels.shape)
     )
+    return labels[rows[:, None], columns].cpu().numpy()
 
 
 def draw_segments(
@@ -187,12 +209,15 @@ def draw_segments(
     return draw_overlay(image, labels, names, palette, opacity)
 
 
+def draw_ids(ids: NDArray[np.int32]) -> Image.Image:
+    """Ids (h, w) as COCO's panoptic PNG has them: red + 256 green + 65536 blue."""
+    return Image.fromarray(np.stack([ids % 256, ids // 256 % 256, ids >> 16], -1).astype(np.uint8))
+
+
 def save_segments(found: Segments, out_dir: Path) -> None:
     """Write ``pred/STEM.png``, ``pred/STEM.json`` and, if drawn, ``vis/STEM.jpg``."""
     folder = out_dir / 'pred'
-    ids = found.ids.astype(np.int64)
-    colours = np.stack([ids % 256, ids // 256 % 256, ids // 65536], -1).astype(np.uint8)
-    save_picture(Image.fromarray(colours), folder / f'{found.stem}.png')
+    save_picture(draw_ids(found.ids), folder / f'{found.stem}.png')
     if found.visualization is not None:
         picture = Image.fromarray(found.visualization)
         save_picture(picture, out_dir / 'vis' / f'{found.stem}.jpg')

@@ -16,7 +16,8 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from infoclip_mmseg.demo.engine import DemoEngine, Example, PageError
 from infoclip_mmseg.demo.guard import Guard
-from infoclip_mmseg.demo.result import escape, render_error, render_result
+from infoclip_mmseg.demo.result import escape, render_error, render_labels
+from infoclip_mmseg.demo.segment_result import render_segments
 from infoclip_mmseg.utils.images import ImageError
 
 ASSETS = Path(__file__).parent / 'assets'
@@ -57,10 +58,19 @@ def uploaded_image(**options: Any) -> Any:
     return image
 
 
-def answer(engine: DemoEngine, path: Path | None, words: str | None, background: str | None) -> str:
+def answer(
+    engine: DemoEngine,
+    path: Path | None,
+    words: str | None,
+    background: str | None,
+    task: str = 'semantic',
+    things: str | None = None,
+) -> str:
     """HTML of a request's result or error; a failure of the program goes to the log only."""
     try:
-        return render_result(engine.segment(path, words or '', background or ''))
+        if task == 'semantic':
+            return render_labels(engine.segment(path, words or '', background or ''))
+        return render_segments(engine.find(path, words or '', things or '', task))
     except (PageError, ImageError) as error:
         return render_error(str(error))
     except Exception:
@@ -78,41 +88,58 @@ def build_page(engine: DemoEngine, examples: Sequence[Example]) -> gr.Blocks:
                 image = uploaded_image(
                     label='Image', sources=['upload', 'clipboard'], height=190, elem_id='ic-image'
                 )
-                gallery = gr.Dataset(
-                    components=[gr.Image(type='filepath', render=False)],
-                    samples=[[str(example.path)] for example in examples],
-                    type='index',
-                    label='Examples',
-                    elem_id='ic-examples',
-                )
-                words = gr.Textbox(
-                    label="Words, one a line or separated by ';'",
-                    info="Synonyms after commas: 'car, automobile'",
-                    placeholder='cat\nred car, automobile\nroad',
-                    lines=5,
-                    max_lines=6,
-                    max_length=engine.limits.max_characters,
-                    elem_id='ic-words',
-                )
-                background = gr.Textbox(
-                    label='Background words, if any',
-                    placeholder='wall; floor: what they win stays without a label',
-                    lines=1,
-                    max_lines=3,
-                    max_length=engine.limits.max_characters,
-                    elem_id='ic-background',
-                )
+                with gr.Row(elem_id='ic-examples'):
+                    pictures = [gr.Button('', icon=str(e.path), min_width=72) for e in examples]
+                texts, choices = _questions(engine)
                 button = gr.Button('Segment', variant='primary', elem_id='ic-segment')
             with gr.Column(scale=3, min_width=300, elem_classes='ic-outputs'):
                 result = gr.HTML(HINT, elem_id='ic-result', js_on_load=None)
-        inputs = [image, words, background]
+        inputs = [image, *texts, *choices]
         private = dict(api_visibility='private', show_progress='minimal')
         segment = partial(answer, engine)
-        gr.on([button.click, words.submit], segment, inputs, result, **private)
-        gallery.click(
-            lambda i: (str(examples[i].path), examples[i].words, ''), gallery, inputs, **private
-        ).then(segment, inputs, result, **private)
+        gr.on([button.click, texts[0].submit], segment, inputs, result, **private)
+        for picture, example in zip(pictures, examples):
+            values = (str(example.path), example.words, '')
+            picture.click(partial(tuple, values), None, [image, *texts], **private).then(
+                segment, inputs, result, **private
+            )
     return page
+
+
+def _questions(engine: DemoEngine) -> tuple[list[Any], list[Any]]:
+    """Fields of words and background, and of task and things where the model finds masks.
+
+    ``assets/page.css`` shows those that the task has a use for.
+    """
+    limit = engine.limits.max_characters
+    words = gr.Textbox(
+        label="Words, one a line or separated by ';'",
+        info="Synonyms after commas: 'car, automobile'",
+        placeholder='cat\nred car, automobile\nroad',
+        lines=5,
+        max_lines=6,
+        max_length=limit,
+        elem_id='ic-words',
+    )
+    choices = []
+    short = dict(lines=1, max_lines=3, max_length=limit)
+    if len(engine.tasks) > 1:
+        choices = [
+            gr.Radio(list(engine.tasks), value='semantic', label='Task', elem_id='ic-task'),
+            gr.Textbox(
+                label='Things, if not all words',
+                placeholder='cat; red car, automobile: their objects are told apart',
+                elem_id='ic-things',
+                **short,
+            ),
+        ]
+    background = gr.Textbox(
+        label='Background words, if any',
+        placeholder='wall; floor: what they win stays without a label',
+        elem_id='ic-background',
+        **short,
+    )
+    return [words, background], choices
 
 
 def launch(page: gr.Blocks, engine: DemoEngine, host: str, port: int) -> str:

@@ -1,4 +1,4 @@
-"""What the page asks for: one picture, one text of words; and how it fails.
+"""What the page asks for: one picture, one text of words, what to find; and how it fails.
 
 Legend: h w pixels, T classes.
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +24,7 @@ from infoclip_mmseg.apis.image_sources import Source
 from infoclip_mmseg.apis.inferencer import DEFAULT_CONFIG, OpenVocabInferencer
 from infoclip_mmseg.apis.prediction import Prediction
 from infoclip_mmseg.apis.relation_maps import RelationMaps, align, load_lpam
+from infoclip_mmseg.apis.segments import TASKS, Segments
 from infoclip_mmseg.apis.words import Words, parse_words
 from infoclip_mmseg.utils.images import read_image
 from infoclip_mmseg.utils.resources import find_config
@@ -57,17 +60,33 @@ class PageLimits:
 class Outcome:
     """What is found in an image, RGB (h, w, 3), 0..255, as it was segmented.
 
-    ``original`` is the height and width of the uploaded image in pixels. The prediction has scores
-    where the words are few; the alignment are maps of ``words.model_names``; ``seconds`` is the
-    time that the model took.
+    ``original`` is the height and width of the uploaded image in pixels; ``seconds`` is the time
+    that the model took.
     """
 
     image: NDArray[np.uint8]
     original: tuple[int, int]
     words: Words
+    seconds: float
+
+
+@dataclass(frozen=True)
+class LabelOutcome(Outcome):
+    """A label for each pixel.
+
+    The prediction has scores where the words are few; the alignment are maps of
+    ``words.model_names``.
+    """
+
     prediction: Prediction
     alignment: RelationMaps
-    seconds: float
+
+
+@dataclass(frozen=True)
+class SegmentOutcome(Outcome):
+    """Panoptic or instance segments."""
+
+    found: Segments
 
 
 class DemoEngine:
@@ -91,31 +110,61 @@ class DemoEngine:
         self.lpam = load_lpam(cfg, weights, self.inferencer.model)
         self._lock = threading.Lock()
 
-    def segment(self, path: Path | None, words: str, background: str = '') -> Outcome:
-        """Segment an uploaded file, or None; a PageError or ImageError names bad input.
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """What the model can do: 'semantic', and the tasks of segments where its head has masks."""
+        finds_masks = self.inferencer.model.decode_head.finds_masks
+        return ('semantic', *TASKS) if finds_masks else ('semantic',)
+
+    def segment(self, path: Path | None, words: str, background: str = '') -> LabelOutcome:
+        """Label the pixels of an uploaded file, or None; PageError or ImageError name bad input.
 
         Words, and those for what is no class, are one a line or between semicolons.
         """
         names, others = self._read_words(words, background)
-        if path is None:
-            raise PageError('There is no image yet: drop one, or take an example.')
-        picture = read_image(path, self.limits.max_pixels, name=path.name)
-        image = reduce_image(picture, self.limits.work_pixels)
-        source = Source(path.name, 'image', image[..., ::-1])
+        image, original, source = self._read_image(path)
         with self._lock:
-            try:
+            with _refusals():
                 plan = self.inferencer.plan(names, others or None)
-            except ValueError as error:
-                raise PageError(str(error)) from error
             start = time.perf_counter()
             scored = len(plan.model_names) <= MAX_SCORED_WORDS
             (prediction,) = self.inferencer([source], names, others or None, return_scores=scored)
             alignment = align(self.inferencer.model, image, plan.model_names, self.lpam)
             seconds = time.perf_counter() - start
-        return Outcome(image, picture.shape[:2], plan, prediction, alignment, seconds)
+        return LabelOutcome(image, original, plan, seconds, prediction, alignment)
 
-    def _read_words(self, words: str, background: str) -> tuple[list[str], list[str]]:
-        limits, characters = self.limits, len(words) + len(background)
+    def find(
+        self, path: Path | None, words: str, things: str = '', task: str = 'panoptic'
+    ) -> SegmentOutcome:
+        """Find the segments of an uploaded file, or None; errors as of :meth:`segment`.
+
+        Things are those words whose objects are told apart; none: all.
+        """
+        names, _ = self._read_words(words, things=things)
+        image, original, source = self._read_image(path)
+        chosen = parse_words(things) or 'all'
+        with self._lock:
+            with _refusals():
+                plan = self.inferencer.plan(names)
+                results = self.inferencer.segments([source], names, chosen, task)
+            start = time.perf_counter()
+            (found,) = results
+            seconds = time.perf_counter() - start
+        return SegmentOutcome(image, original, plan, seconds, found)
+
+    def _read_image(self, path: Path | None) -> tuple[NDArray[np.uint8], tuple[int, int], Source]:
+        """The image as it is segmented, the height and width that it had, and its source."""
+        if path is None:
+            raise PageError('There is no image yet: drop one, or take an example.')
+        picture = read_image(path, self.limits.max_pixels, name=path.name)
+        image = reduce_image(picture, self.limits.work_pixels)
+        height, width = picture.shape[:2]
+        return image, (height, width), Source(path.name, path.stem, image[..., ::-1])
+
+    def _read_words(
+        self, words: str, background: str = '', things: str = ''
+    ) -> tuple[list[str], list[str]]:
+        limits, characters = self.limits, len(words) + len(background) + len(things)
         if characters > limits.max_characters:
             raise PageError(
                 f'The words have {characters} characters, the limit of this page is '
@@ -130,6 +179,15 @@ class DemoEngine:
                 f'{limits.max_words}; tools/infer.py takes more.'
             )
         return names, others
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """What words are refused for is shown."""
+    try:
+        yield
+    except ValueError as error:
+        raise PageError(str(error)) from error
 
 
 def reduce_image(image: NDArray[np.uint8], pixels: int) -> NDArray[np.uint8]:

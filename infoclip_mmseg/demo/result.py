@@ -9,6 +9,7 @@ import base64
 import html
 import io
 import json
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -17,7 +18,7 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
 
-from infoclip_mmseg.demo.engine import MAX_SCORED_WORDS, Outcome
+from infoclip_mmseg.demo.engine import MAX_SCORED_WORDS, LabelOutcome, Outcome
 from infoclip_mmseg.utils.palette import colour_labels
 from infoclip_mmseg.visualization.legend import Entry, rank_entries
 
@@ -79,40 +80,61 @@ def colour_bar() -> str:
     return f'linear-gradient(90deg, {stops})'
 
 
-def render_result(outcome: Outcome) -> str:
-    """The result panel.
-
-    The picture, and over it labels and heat maps as pictures of their own, so that opacity and
-    choice need no server; ``assets/page.js`` brings it to life.
-    """
+def render_labels(outcome: LabelOutcome) -> str:
+    """The result panel of labels: a legend entry a word, with its heat maps."""
     prediction, labels = outcome.prediction, outcome.prediction.labels
     ranked = rank_entries(prediction.areas, prediction.names, prediction.palette)
     entries, rest = ranked[:MAX_ENTRIES], ranked[MAX_ENTRIES:]
+    share = 100 * sum(entry.share for entry in rest)
+    return render_panel(
+        outcome,
+        labels,
+        colour_labels(labels, prediction.palette),
+        entries,
+        maps=[_maps_of(outcome, entry) for entry in entries],
+        rest=f'and {len(rest)} more words, {share:.1f} % together' if rest else '',
+        hint='Click a word or a place in the picture: heat maps of that word.',
+    )
+
+
+def render_panel(
+    outcome: Outcome,
+    labels: NDArray,
+    colours: NDArray[np.uint8],
+    entries: Sequence[Entry],
+    maps: Sequence[Sequence[Mapping[str, object]]],
+    rest: str,
+    hint: str,
+    below: str = '',
+) -> str:
+    """A result panel of labels (h, w), their colours (h, w, 3) and a legend of E entries.
+
+    The picture, and over it labels and heat maps as pictures of their own, so that opacity and
+    choice need no server; ``assets/page.js`` brings it to life. ``maps`` are those of each entry.
+    ``rest`` says what the legend leaves out, ``hint`` what a click does; ``below`` is HTML.
+    """
     height, width = outcome.image.shape[:2]
     grid = label_grid(labels, [entry.label for entry in entries])
     places = base64.b64encode(grid.tobytes()).decode()
-    maps = json.dumps([_maps_of(outcome, entry) for entry in entries], separators=(',', ':'))
     picture = data_uri(Image.fromarray(outcome.image), 'JPEG', quality=90, subsampling=0)
-    colours = data_uri(Image.fromarray(colour_labels(labels, prediction.palette)))
     notes = ''.join(f'<p class="ic-note">{escape(note)}</p>' for note in outcome.words.warnings)
-    share = 100 * sum(entry.share for entry in rest)
-    others = f'<span class="ic-rest">and {len(rest)} more words, {share:.1f} % together</span>'
     return (
         f'<div class="ic-result" data-grid="{places}" data-grid-w="{grid.shape[1]}" '
-        f'data-grid-h="{grid.shape[0]}" data-maps="{escape(maps)}" '
+        f'data-grid-h="{grid.shape[0]}" '
+        f'data-maps="{escape(json.dumps(maps, separators=(",", ":")))}" '
         f'style="--ic-bar:{colour_bar()}">'
         f'{notes}'
         f'<div class="ic-stack" style="--ratio:{width / height:.4f}">'
         f'<img class="ic-base" src="{picture}" alt="the image" draggable="false">'
-        f'<img class="ic-labels" src="{colours}" alt="labels in colour" draggable="false">'
+        f'<img class="ic-labels" src="{data_uri(Image.fromarray(colours))}" '
+        'alt="labels in colour" draggable="false">'
         '<img class="ic-heat" alt="heat map" draggable="false" hidden>'
         '<span class="ic-tip" hidden></span></div>'
         f'<div class="ic-status"><span>{_status(outcome)}</span><label>Opacity '
         '<input class="ic-opacity" type="range" min="0" max="100" value="60"></label></div>'
         f'<div class="ic-legend" aria-label="legend">{"".join(map(_chip, enumerate(entries)))}'
-        f'{others if rest else ""}</div>'
-        '<div class="ic-maps"><p class="ic-hint">Click a word or a place in the picture: heat maps '
-        'of that word.</p></div></div>'
+        f'{f"""<span class="ic-rest">{rest}</span>""" if rest else ""}</div>'
+        f'<div class="ic-maps"><p class="ic-hint">{hint}</p></div>{below}</div>'
     )
 
 
@@ -123,7 +145,7 @@ def render_error(message: str) -> str:
 
 def label_grid(labels: NDArray, indices: list[int]) -> NDArray[np.uint8]:
     """Labels (h, w) as places in ``indices``, thinned to ``GRID_SIDE``; 255 where in none."""
-    table = np.full(max(int(labels.max()), *indices) + 1, NO_ENTRY, np.uint8)
+    table = np.full(max([int(labels.max()), *indices]) + 1, NO_ENTRY, np.uint8)
     table[indices] = np.arange(len(indices))
     step = max(1.0, max(labels.shape) / GRID_SIDE)
     size = [max(1, int(side / step)) for side in labels.shape]
@@ -131,7 +153,7 @@ def label_grid(labels: NDArray, indices: list[int]) -> NDArray[np.uint8]:
     return table[labels[rows.astype(int)[:, None], columns.astype(int)]]
 
 
-def _maps_of(outcome: Outcome, entry: Entry) -> list[dict[str, object]]:
+def _maps_of(outcome: LabelOutcome, entry: Entry) -> list[dict[str, object]]:
     """Title, and picture or reason, of each heat map of an entry."""
     scores, alignment = outcome.prediction.scores, outcome.alignment
     if entry.label == outcome.prediction.background_index:
@@ -147,13 +169,16 @@ def _maps_of(outcome: Outcome, entry: Entry) -> list[dict[str, object]]:
 
     lpam = None if alignment.relation is None else patches(alignment.relation[owner])
     return [
-        _map('Probability', None if scores is None else scores[entry.label], TOO_MANY),
-        _map('Cosine', patches(alignment.cosine[owner]), ''),
-        _map('LPAM', lpam, NO_LPAM),
+        map_entry('Probability', None if scores is None else scores[entry.label], TOO_MANY),
+        map_entry('Cosine', patches(alignment.cosine[owner])),
+        map_entry('LPAM', lpam, NO_LPAM),
     ]
 
 
-def _map(title: str, values: NDArray[np.floating] | None, reason: str) -> dict[str, object]:
+def map_entry(
+    title: str, values: NDArray[np.floating] | None, reason: str = ''
+) -> dict[str, object]:
+    """Title, picture and ends of a heat map (h, w), or the reason why there is none."""
     if values is None:
         return dict(title=title, reason=reason)
     uri, *ends = heat_map(values)

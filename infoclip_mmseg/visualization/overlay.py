@@ -46,7 +46,7 @@ def draw_overlay(
     """
     image = fit_side(image, *SIDES)
     labels = fit_side(labels.astype(np.uint16), *SIDES, exact=True)
-    picture = _outline(blend(image, labels, palette, opacity), labels, palette)
+    picture = outline(blend(image, labels, palette, opacity), labels, palette)
     entries = entries_of(labels, names, palette)
     return np.concatenate([picture, draw_legend(entries, picture.shape[1])])
 
@@ -63,8 +63,8 @@ def fit_side(image: NDArray, least: int, most: int, exact: bool = False) -> NDAr
     return np.asarray(cv2.resize(image, size, interpolation=how), image.dtype)
 
 
-def _outline(picture: RGB, labels: NDArray, palette: Sequence[Sequence[int]]) -> RGB:
-    """Darker lines where labels change."""
+def outline(picture: RGB, labels: NDArray, palette: Sequence[Sequence[int]]) -> RGB:
+    """A picture (h, w, 3) with darker lines of the colours where labels (h, w) change."""
     edge = np.zeros(labels.shape, bool)
     edge[1:] |= labels[1:] != labels[:-1]
     edge[:, 1:] |= labels[:, 1:] != labels[:, :-1]

@@ -7,15 +7,13 @@ import json
 import sys
 from pathlib import Path
 
-import convnext
+import cv2
 import numpy as np
 import pytest
-import torch
-from mmengine.config import Config
-from mmseg.registry import MODELS
+import quarter_masks
 
 from infoclip_mmseg import OpenVocabInferencer
-from infoclip_mmseg.apis.segments import find_segments
+from infoclip_mmseg.apis import ImageError, segments
 from infoclip_mmseg.datasets.panoptic import read_id_map
 from infoclip_mmseg.evaluation.panoptic import panoptic_counts
 
@@ -25,20 +23,8 @@ CLASSES = ['sky, clouds', 'cat', 'dog']
 
 @pytest.fixture
 def config(toy_cfg, tmp_path) -> Path:
-    """Config file and checkpoint of a toy-sized MAFT+ that takes every mask."""
-    model = toy_cfg(**convnext.mask_config())
-    model['decode_head'] = dict(convnext.MASKS, score=0.0, overlap=0.0)
-    pipeline = [
-        dict(type='LoadImageFromFile'),
-        dict(type='Resize', scale=(160, 96), keep_ratio=True),
-        dict(type='PackSegInputs'),
-    ]
-    cfg = Config(dict(model=model, test_dataloader=dict(dataset=dict(pipeline=pipeline))))
-    cfg.test_pipeline = pipeline
-    cfg.dump(tmp_path / 'toy.py')
-    torch.manual_seed(0)
-    torch.save(dict(state_dict=MODELS.build(cfg.model).state_dict()), tmp_path / 'toy.pth')
-    return tmp_path / 'toy.py'
+    """Config file, beside its checkpoint, of a model that finds the quarters of an image."""
+    return quarter_masks.write_config(toy_cfg, tmp_path)
 
 
 @pytest.fixture
@@ -47,11 +33,14 @@ def inferencer(config):
 
 
 def test_panoptic(inferencer, photo, tmp_path):
-    [found] = find_segments(
-        inferencer, str(photo), CLASSES, ['cat'], return_vis=True, out_dir=tmp_path / 'out'
+    [found] = inferencer.segments(
+        str(photo), CLASSES, ['cat'], return_vis=True, out_dir=tmp_path / 'out'
     )
     assert found.ids.shape == (48, 64) and found.visualization.shape[1] >= 640
-    assert set(np.unique(found.ids)) - {0} == {s['id'] for s in found.segments}
+    labels = [(s['label'], s['area']) for s in found.segments]
+    assert labels == [(0, 48 * 64 // 2), (1, 48 * 64 // 4), (2, 48 * 64 // 4)]  # stuff is joined
+    assert [round(s['score'], 2) for s in found.segments] == [0.9, 0.8, 0.7]
+    assert set(np.unique(found.ids)) == {s['id'] for s in found.segments}
     for segment in found.segments:
         assert segment['class'] == CLASSES[segment['label']]
         assert segment['is_thing'] is (segment['class'] == 'cat')
@@ -71,23 +60,49 @@ def test_panoptic(inferencer, photo, tmp_path):
 
 
 def test_instances(inferencer, photo, tmp_path):
-    [found] = find_segments(inferencer, str(photo), CLASSES, ['cat', 'dog'], 'instance', top=5)
-    assert all(s['class'] in ('cat', 'dog') and s['mask'].shape == (48, 64) for s in found.segments)
-    scores = [s['score'] for s in found.segments]
-    assert scores == sorted(scores, reverse=True) and found.visualization is None
-    if found.segments:
-        best = found.segments[0]
-        assert (found.ids[best['mask']] == best['id']).all()
+    [found] = inferencer.segments(str(photo), CLASSES, ['cat', 'dog'], 'instance', top=5)
+    assert [s['class'] for s in found.segments] == ['cat', 'dog', 'cat']
+    assert [round(s['score'], 2) for s in found.segments] == [0.8, 0.7, 0.3]
+    quarter, _, half = found.segments
+    assert quarter['area'] == 24 * 32 and half['area'] == half['mask'].sum() == 24 * 64
+    assert (found.ids[quarter['mask']] == quarter['id']).all()  # above the half, which is less sure
+    assert (found.ids[half['mask']] == half['id']).mean() == 0.5 and found.visualization is None
 
 
 def test_wrong_use_is_refused(inferencer, photo):
     with pytest.raises(ValueError, match="things 'Cat' are none of the 3 classes"):
-        find_segments(inferencer, str(photo), CLASSES, ['Cat'])
+        inferencer.segments(str(photo), CLASSES, ['Cat'])
     with pytest.raises(ValueError, match=r"task must be one of \('panoptic', 'instance'\)"):
-        find_segments(inferencer, str(photo), CLASSES, task='semantic')
+        inferencer.segments(str(photo), CLASSES, task='semantic')
+    with pytest.raises(ValueError, match='opacity must be 0..1, got 50'):
+        inferencer.segments(str(photo), CLASSES, opacity=50)
+    with pytest.raises(ImageError, match='less than one patch of 32 x 32'):
+        list(inferencer.segments(np.zeros((20, 40, 3), np.uint8), CLASSES))
     positions = OpenVocabInferencer(device='cpu')
     with pytest.raises(ValueError, match='needs a head that finds masks.*has a CosineHead'):
-        find_segments(positions, str(photo), CLASSES)
+        positions.segments(str(photo), CLASSES)
+
+
+@pytest.mark.parametrize('task', segments.TASKS)
+def test_large_images_have_masks_of_their_own_size(inferencer, photo, task, monkeypatch):
+    [exact] = inferencer.segments(str(photo), CLASSES, task=task)
+    monkeypatch.setattr(segments, 'MAX_MASK_PIXELS', 48 * 64 // 4)
+    [found] = inferencer.segments(str(photo), CLASSES, task=task)
+    assert found.ids.shape == (48, 64) and found.segments
+    assert (found.ids == exact.ids).mean() > 0.9
+    np.testing.assert_array_equal(found.ids[::2, ::2], found.ids[1::2, 1::2])
+    for segment in found.segments:
+        mask = segment.get('mask', found.ids == segment['id'])
+        assert mask.shape == (48, 64) and segment['area'] == mask.sum()
+
+
+def test_frames_of_a_video_are_left_out(inferencer, tmp_path):
+    writer = cv2.VideoWriter(str(tmp_path / 'a.avi'), cv2.VideoWriter_fourcc(*'MJPG'), 5, (64, 48))
+    for _ in range(4):
+        writer.write(np.zeros((48, 64, 3), np.uint8))
+    writer.release()
+    found = inferencer.segments(str(tmp_path / 'a.avi'), CLASSES, frame_step=2)
+    assert [one.name.split('#')[1] for one in found] == ['0', '2']
 
 
 def test_command(config, photo, tmp_path, monkeypatch, capsys):

@@ -115,7 +115,7 @@ def test_segments_are_read_back(task, tmp_path):
     if task == 'instance':
         for segment in segments:
             segment['mask'] = rng.random((20, 30)) > 0.5  # they overlap
-    found = Segments('x.jpg', 'x', task, ids, segments, ('a', 'b'))
+    found = Segments('x.jpg', 'x', task, ids, segments, ('a', 'b'), (0,))
     save_segments(found, tmp_path)
     regions = read_regions(tmp_path / 'pred/x.json').regions
     for region, wanted, segment in zip(regions, found.regions().regions, segments, strict=True):

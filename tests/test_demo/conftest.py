@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import quarter_masks
 
 ROOT = Path(__file__).parents[2]
 BROWSERS = ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable')
@@ -21,10 +22,12 @@ SECONDS = 240
 
 def start(folder: Path, *options: str) -> tuple[subprocess.Popen, str]:
     """Process of tools/demo.py and its address."""
+    found = filter(None, (str(ROOT / 'tests'), os.environ.get('PYTHONPATH')))  # modules of models
+    surroundings = dict(PYTHONPATH=os.pathsep.join(found))
     process = subprocess.Popen(
         [sys.executable, str(ROOT / 'tools/demo.py'), '--port', '0', '--device', 'cpu', *options],
         cwd=folder,
-        env={**os.environ, 'GRADIO_ALLOWED_PATHS': '/', 'GRADIO_SHARE': 'True'},
+        env={**os.environ, **surroundings, 'GRADIO_ALLOWED_PATHS': '/', 'GRADIO_SHARE': 'True'},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -51,17 +54,29 @@ def _forward(process: subprocess.Popen, lines: queue.Queue[str]) -> None:
         lines.put(line)
 
 
-@pytest.fixture(scope='session')
-def address(tmp_path_factory) -> Iterator[str]:
-    """Address of tools/demo.py with the composed world's CLIP, started in an empty folder."""
+def serve(folder: Path, *options: str) -> Iterator[str]:
+    """Address of tools/demo.py while a fixture is in use, started in an empty folder."""
     pytest.importorskip('gradio', reason='Gradio is missing: pip install -e ".[demo]"')
-    folder = tmp_path_factory.mktemp('demo')
-    process, url = start(folder, '--max-upload', '2')
+    process, url = start(folder, *options)
     yield url
     process.terminate()
     process.wait(30)
     assert list(folder.iterdir()) == []  # nothing is left where it was started,
     assert not list((ROOT / 'infoclip_mmseg').rglob('*.pyi'))  # nor beside the source
+
+
+@pytest.fixture(scope='session')
+def address(tmp_path_factory) -> Iterator[str]:
+    """Address of tools/demo.py with the composed world's CLIP."""
+    yield from serve(tmp_path_factory.mktemp('demo'), '--max-upload', '2')
+
+
+@pytest.fixture(scope='session')
+def mask_address(toy_cfg, tmp_path_factory) -> Iterator[str]:
+    """Address of tools/demo.py with a model that finds the quarters of an image."""
+    config = quarter_masks.write_config(toy_cfg, tmp_path_factory.mktemp('model'))
+    options = ('--config', str(config), '--weights', str(config.with_suffix('.pth')))
+    yield from serve(tmp_path_factory.mktemp('demo'), *options)
 
 
 @pytest.fixture(scope='session')

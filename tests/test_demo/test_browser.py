@@ -6,11 +6,15 @@
 from __future__ import annotations
 
 import io
+import json
 import os
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from PIL import Image
+
+from infoclip_mmseg.datasets.panoptic import read_id_map
 
 SIZES = dict(laptop=(1366, 768), phone=(390, 844))
 HOSTILE = '<img src=x onerror="window.hacked=1"><b>bold</b> {{value}} ${window.hacked=2}'
@@ -21,8 +25,22 @@ KNOWN = ["Cannot read properties of undefined (reading '0')"]
 
 @pytest.fixture(params=SIZES)
 def page(request, address, browser):
-    """The loaded page; afterwards: no error in its console, nothing asked of other servers."""
-    width, height = SIZES[request.param]
+    """The loaded page."""
+    with visit(address, browser, request.param) as page:
+        yield page
+
+
+@pytest.fixture(params=SIZES)
+def mask_page(request, mask_address, browser):
+    """The loaded page of a model that finds masks."""
+    with visit(mask_address, browser, request.param) as page:
+        yield page
+
+
+@contextmanager
+def visit(address, browser, size):
+    """Load a page; afterwards: no error in its console, nothing asked of other servers."""
+    width, height = SIZES[size]
     page = browser.new_page(viewport=dict(width=width, height=height), device_scale_factor=1)
     page.set_default_timeout(MILLISECONDS)
     asked, complaints = [], []
@@ -31,7 +49,7 @@ def page(request, address, browser):
     page.on('pageerror', lambda error: complaints.append(str(error)))
     page.goto(address)
     page.wait_for_selector('#ic-words textarea')
-    page.name = request.param
+    page.name = size
     yield page
     page.close()
     allowed = (address, 'data:', 'blob:')
@@ -128,6 +146,61 @@ def test_own_image_and_changing_words(page, tmp_path):
     assert page.input_value('.ic-opacity') == '25' and opacity(page) == pytest.approx(0.25)
     assert set(segment(page, 'grass; water')) == {'grass', 'water'}
     keep(page, 'own')
+
+
+def download(page, suffix: str) -> Path:
+    """The file of a link."""
+    with page.expect_download() as waiting:
+        page.click(f'.ic-files a[download$="{suffix}"]')
+    assert waiting.value.suggested_filename.endswith(suffix)
+    return waiting.value.path()
+
+
+def test_segments(mask_page, tmp_path):
+    page = mask_page
+    Image.new('RGB', (320, 192), (60, 150, 60)).save(tmp_path / 'green.png')
+    page.set_input_files('#ic-image input[type=file]', tmp_path / 'green.png')
+    page.wait_for_selector('#ic-image img')
+    background, things = page.locator('#ic-background'), page.locator('#ic-things')
+    assert background.is_visible() and not things.is_visible()
+    assert len(segment(page, 'sky\ncat\ndog')) == 3 and not page.locator('.ic-table').count()
+
+    page.get_by_label('panoptic').check()
+    assert things.is_visible() and not background.is_visible()
+    things.locator('textarea').fill('cat; dog')
+    assert segment(page, 'sky\ncat\ndog') == ['sky', 'cat', 'dog']
+    rows = page.locator('.ic-table tbody tr')
+    assert rows.nth(0).locator('td').all_inner_texts()[:3] == ['sky', 'stuff', '0.90']
+    assert rows.nth(2).locator('td').all_inner_texts()[:3] == ['dog', 'thing', '0.70']
+    assert fits(page)
+    keep(page, 'panoptic')
+    ids = read_id_map(download(page, '.png'))
+    assert (
+        ids.shape == (192, 320)
+        and rows.nth(0).locator('td').nth(3).inner_text() == f'{(ids == 1).sum():,}'
+    )
+    assert (ids == 1).mean() == pytest.approx(0.5, abs=0.01)
+    content = json.loads(download(page, 'panoptic.json').read_text('utf-8'))
+    assert [c['isthing'] for c in content['categories']] == [0, 1, 1]
+
+    page.locator('.ic-chip', has_text='cat').click()
+    assert page.locator('.ic-map > b').all_text_contents() == ['Mask']
+    assert page.locator('.ic-heat').is_visible()
+    box = page.locator('.ic-stack').bounding_box()
+    page.locator('.ic-stack').click(position=dict(x=box['width'] * 0.2, y=box['height'] * 0.8))
+    assert page.locator('.ic-title b').inner_text() == 'dog'
+    assert fits(page)
+
+    page.get_by_label('instance').check()
+    assert segment(page, 'sky\ncat\ndog')[:2] == ['cat', 'dog']
+    assert rows.nth(0).locator('td').nth(1).inner_text() == 'thing' and fits(page)
+    things.locator('textarea').fill('horse')
+    segment(page, 'sky\ncat\ndog')
+    assert page.inner_text('.ic-error').startswith("things 'horse' are none of the 3 classes")
+
+
+def test_a_model_without_masks_has_no_choice(page):
+    assert page.locator('#ic-task').count() == page.locator('#ic-things').count() == 0
 
 
 def test_names_are_shown_as_text(page, tmp_path):

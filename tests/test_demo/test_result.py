@@ -25,7 +25,7 @@ from infoclip_mmseg.demo.result import (
     heat_map,
     label_grid,
     render_error,
-    render_result,
+    render_labels,
 )
 
 ADE = Path(__file__).parents[1] / 'data/ade/images/validation'
@@ -83,7 +83,7 @@ def test_examples_are_segmented(engine, examples):
     assert len(examples) == 4
     for example in examples:
         outcome = engine.segment(example.path, example.words)
-        page = render_result(outcome)
+        page = render_labels(outcome)
         assert sorted(names_of(page)) == sorted(example.words.splitlines())
         # Largest first; the two words that are not there come last.
         assert outcome.prediction.shares[-2:].sum() < 0.1
@@ -99,12 +99,12 @@ def test_words_change_labels_and_names(engine, examples):
     assert second.prediction.names == ('snow', 'yellow dotted object')
     snow = (first.prediction.labels == 1) & (second.prediction.labels == 0)
     assert 0.1 < snow.mean() < 0.9  # the same place has the other label, and others changed
-    assert names_of(render_result(second))[0] in second.prediction.names
+    assert names_of(render_labels(second))[0] in second.prediction.names
 
 
 def test_names_are_text(engine, examples):
     words = f'{HOSTILE}; 猫; 🐈 cat; grass'.replace('; 猫', '\n猫')
-    page = render_result(engine.segment(examples[0].path, words, background='<b>snow</b>'))
+    page = render_labels(engine.segment(examples[0].path, words, background='<b>snow</b>'))
     assert '<img src=x' not in page and '<b>snow' not in page and '{' not in page
     assert {'猫', '🐈 cat', 'background'} <= set(names_of(page))
 
@@ -112,7 +112,7 @@ def test_names_are_text(engine, examples):
 def test_background_and_single_word(engine, examples):
     outcome = engine.segment(examples[0].path, 'grass', background='snow; purple checked object')
     assert outcome.prediction.names == ('grass', 'background')
-    page = render_result(outcome)
+    page = render_labels(outcome)
     place = names_of(page).index('background')
     assert maps_of(page)[place] == []
     assert engine.segment(examples[0].path, 'grass').prediction.background_index == 1
@@ -120,7 +120,7 @@ def test_background_and_single_word(engine, examples):
 
 def test_long_and_equal_words_are_named(engine, examples):
     long = 'very ' * 300 + 'red object'
-    page = render_result(engine.segment(examples[0].path, f'{long}\ngrass\nGrass'))
+    page = render_labels(engine.segment(examples[0].path, f'{long}\ngrass\nGrass'))
     notes = re.findall('class="ic-note">(.*?)</p>', page)
     assert any('77 tokens' in note and 'very very' in note for note in notes)
     assert any('Grass' in note for note in notes)
@@ -128,7 +128,7 @@ def test_long_and_equal_words_are_named(engine, examples):
 
 def test_many_words(engine, examples):
     words = '\n'.join(f'word {index}' for index in range(90))
-    page = render_result(engine.segment(examples[0].path, words))
+    page = render_labels(engine.segment(examples[0].path, words))
     assert len(names_of(page)) == 40 and 'and 50 more words' in page
     assert 'up to 64 words' in maps_of(page)[0][0]['reason'] and 'uri' in maps_of(page)[0][1]
     with pytest.raises(PageError, match='101 words, the limit of this page is 100'):
@@ -139,7 +139,7 @@ def test_large_images_are_reduced(examples, tmp_path):
     engine = DemoEngine(device='cpu', limits=PageLimits(work_pixels=10_000))
     outcome = engine.segment(examples[0].path, 'grass; snow')
     assert outcome.image.shape == (100, 100, 3) and outcome.original == (384, 384)
-    assert 'reduced to 100 × 100' in render_result(outcome)
+    assert 'reduced to 100 × 100' in render_labels(outcome)
     assert reduce_image(np.zeros((1, 100_000, 3), np.uint8), 1000).shape[0] == 1
 
 
@@ -162,7 +162,7 @@ def test_real_images(path):
         assert outcome.original == (image.height, image.width)
         assert outcome.image.shape[:2] == outcome.prediction.labels.shape
         assert (outcome.image.shape[0] * outcome.image.shape[1]) <= 1_000_000
-    page = render_result(outcome)
+    page = render_labels(outcome)
     picture = re.search('class="ic-base" src="([^"]*)"', page).group(1)
     assert decode(picture).size == outcome.image.shape[1::-1]
 
@@ -171,7 +171,7 @@ def test_lpam_of_a_trained_model_is_shown(engine, examples):
     outcome = engine.segment(examples[0].path, 'grass; snow')
     relation = np.stack([np.full((8, 8), 3.0), np.eye(8)]).astype(np.float32)
     alignment = replace(outcome.alignment, relation=relation)
-    page = render_result(replace(outcome, alignment=alignment))
+    page = render_labels(replace(outcome, alignment=alignment))
     maps = dict(zip(names_of(page), maps_of(page)))
     assert (maps['snow'][2]['low'], maps['snow'][2]['high']) == ('0.00', '1.00')
     assert maps['grass'][2]['low'] == maps['grass'][2]['high'] == '3.00'
