@@ -38,7 +38,8 @@ SEGMENTORS = [path for path in CONFIGS if path not in (*PRETRAINING, *ABLATIONS,
 TRAINED_ABLATIONS = [
     path
     for path in ABLATIONS
-    if path.stem != 'ablation_dense_modes' and path.parent.name != 'fisa'  # test_fisa_configs.py
+    if path.stem not in ('ablation_dense_modes', 'ablation_masks')
+    and path.parent.name != 'fisa'  # test_fisa_configs.py
 ]
 WORLD_MASKS = [
     path for path in SEGMENTORS if path.parent.name == 'world' and path.stem in MASK_METHODS
@@ -431,6 +432,38 @@ def test_rows_of_an_ablation_share_everything_but_the_method(path, monkeypatch):
     }
     assert heads['tuned CLIP alone'] == {'CosineHead'}
     assert 'CATSegHead' in heads['joint']
+
+
+def test_rows_of_the_mask_models_share_everything_but_the_method(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    ablation = read_ablation(ROOT / 'configs/world/ablation_masks.py')
+    assert ablation.baseline == 'FC-CLIP' and 'PQ' in ablation.figures
+    jobs = plan_jobs(ablation)
+    trained = [job.config for job in jobs if job.run.train]
+    assert len(trained) == 6 * len(ablation.seeds)
+    for cfg in trained:
+        for key in ('optim_wrapper', 'param_scheduler', 'train_cfg', 'train_dataloader'):
+            assert cfg[key] == trained[0][key]
+        for key in ('proposals', 'loss_masks'):
+            assert cfg.model.decode_head[key] == trained[0].model.decode_head[key]
+    parts = {
+        job.run.name: (
+            (job.config.model.decode_head.get('transfer') or {}).get('tokens', 'published'),
+            job.config.model.decode_head.get('transfer') is not None,
+            bool(job.config.model.loss_distill),
+            job.config.model.get('loss_mi') is not None,
+        )
+        for job in jobs
+    }
+    assert parts == {
+        'zero-shot': ('published', False, False, False),
+        'FC-CLIP': ('published', False, False, False),
+        'MAFT+': ('published', True, True, False),
+        'MAFT+, tokens at positions': ('positions', True, True, False),
+        'MAFT+ without RC': ('published', True, False, False),
+        'MAFT+ without CDT': ('published', False, True, False),
+        "MAFT+ with InfoCLIP's losses": ('published', True, False, True),
+    }
 
 
 @pytest.mark.parametrize('path', STUDY, ids=name_of)

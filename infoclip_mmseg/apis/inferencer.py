@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from mmengine.config import Config
-from numpy.typing import NDArray
 
 from infoclip_mmseg.apis.hub import fetch, pack, push, unpack
 from infoclip_mmseg.apis.image_sources import (
@@ -33,6 +32,9 @@ from infoclip_mmseg.apis.prediction import (
     Prediction,
     Tile,
     check_options,
+    check_scores,
+    check_size,
+    draw_prediction,
     join_maps,
     make_prediction,
     make_tiles,
@@ -41,12 +43,9 @@ from infoclip_mmseg.apis.prediction import (
 )
 from infoclip_mmseg.apis.segments import Segments, find_segments
 from infoclip_mmseg.apis.words import Background, Words, plan_words, words_key
-from infoclip_mmseg.utils.images import ImageError
 from infoclip_mmseg.utils.resources import find_config
-from infoclip_mmseg.visualization.overlay import draw_overlay
 
 DEFAULT_CONFIG = 'world/zero_shot'
-MAX_SCORE_BYTES = 2 << 30
 
 
 class _Call(NamedTuple):
@@ -227,7 +226,7 @@ class OpenVocabInferencer:
     def segments(
         self,
         inputs: Any,
-        classes: str | Sequence[str],
+        classes: str | Sequence[str] | None = None,
         things: str | Sequence[str] = 'all',
         task: str = 'panoptic',
         **options: Any,
@@ -236,22 +235,26 @@ class OpenVocabInferencer:
 
         Arguments and errors are those of :func:`~infoclip_mmseg.apis.segments.find_segments`.
         """
-        return find_segments(self, inputs, classes, things, task, **options)
+        return find_segments(self, inputs, self._chosen(classes), things, task, **options)
 
     def plan(self, classes: str | Sequence[str] | None, background: Background = None) -> Words:
         """The words of a call, checked; see :func:`~infoclip_mmseg.apis.words.plan_words`."""
-        classes = self.classes if classes is None else classes
-        if classes is None:
-            raise ValueError(
-                "no classes: pass names, 'cat; dog', or the name of a vocabulary; only a model of "
-                'save_pretrained(..., classes=...) has names of its own'
-            )
+        classes = self._chosen(classes)
         key = words_key(classes, background, self.model)
         planned = self._planned
         if planned is None or planned[0] != key:
             planned = (key, plan_words(classes, background, self.model))
             self._planned = planned if key is not None else None
         return planned[1]
+
+    def _chosen(self, classes: str | Sequence[str] | None) -> str | Sequence[str]:
+        classes = self.classes if classes is None else classes
+        if classes is None:
+            raise ValueError(
+                "no classes: pass names, 'cat; dog', or the name of a vocabulary; only a model of "
+                'save_pretrained(..., classes=...) has names of its own'
+            )
+        return classes
 
     def _stream(self, pictures: Iterator[Picture], call: _Call) -> Iterator[Prediction]:
         waiting: list[tuple[Picture, list[Tile]]] = []
@@ -267,27 +270,10 @@ class OpenVocabInferencer:
             raise
         yield from self._finish(waiting, call)
 
-    def check_size(self, picture: Picture) -> None:
-        """An ImageError for a picture of less than one patch."""
-        height, width = picture.image.shape[:2]
-        patch = self.model.backbone.patch_size
-        if height < patch[0] or width < patch[1]:
-            raise ImageError(
-                f'{picture.name}: {width} x {height} pixels are less than one patch of {patch[1]} '
-                f'x {patch[0]}; enlarge the image'
-            )
-
     def _check(self, picture: Picture, call: _Call) -> None:
-        self.check_size(picture)
-        height, width = picture.image.shape[:2]
-        count = len(call.words.model_names)
-        size = 4 * height * width * count
-        if call.return_scores and size > MAX_SCORE_BYTES:
-            raise ImageError(
-                f'{picture.name}: scores of {count} words at {width} x {height} '
-                f'pixels need {size >> 20} MiB, the limit is {MAX_SCORE_BYTES >> 20}; use fewer '
-                'words, a smaller image, or return_scores=False'
-            )
+        check_size(picture, self.model.backbone.patch_size)
+        if call.return_scores:
+            check_scores(picture, len(call.words.model_names))
 
     def _finish(
         self, waiting: Sequence[tuple[Picture, list[Tile]]], call: _Call
@@ -301,10 +287,8 @@ class OpenVocabInferencer:
             first, maps = maps[: len(tiles)], maps[len(tiles) :]
             joined = join_maps(picture.image.shape[:2], tiles, first)
             prediction = make_prediction(picture, joined, call.words, call.return_scores)
-            drawn = None
-            if call.return_vis or call.out_dir is not None:
-                shown = (prediction.labels, prediction.names, prediction.palette)
-                drawn = draw_overlay(picture.image, *shown, call.opacity)
+            shown = call.return_vis or call.out_dir is not None
+            drawn = draw_prediction(picture, prediction, call.opacity) if shown else None
             if call.out_dir is not None:
                 save_prediction(replace(prediction, visualization=drawn), call.out_dir)
             yield replace(prediction, visualization=drawn if call.return_vis else None)
@@ -315,7 +299,10 @@ class OpenVocabInferencer:
             np.ascontiguousarray(picture.image[top:bottom, left:right, ::-1])
             for picture, ((top, bottom, left, right), _) in parts
         ]
-        packed = [self.prepare(crop, picture.name) for crop, (picture, _) in zip(crops, parts)]
+        packed = [
+            run_pipeline(self.pipeline, crop, picture.name)
+            for crop, (picture, _) in zip(crops, parts)
+        ]
         data = {key: [item[key] for item in packed] for key in ('inputs', 'data_samples')}
         names, scores = call.words.model_names, call.return_scores
         with self.predicting():
@@ -331,7 +318,3 @@ class OpenVocabInferencer:
         precision = torch.autocast(self.device.type, dtype=dtype) if self.amp else nullcontext()
         with self._lock, torch.no_grad(), precision:
             yield
-
-    def prepare(self, image: NDArray[np.uint8], name: str) -> dict[str, Any]:
-        """A BGR image (h, w, 3) through the config's pipeline; see :func:`run_pipeline`."""
-        return run_pipeline(self.pipeline, image, name)

@@ -21,7 +21,10 @@ from infoclip_mmseg.annotations import Exportable, Regions, label_regions
 from infoclip_mmseg.apis.image_sources import OnError, Picture
 from infoclip_mmseg.apis.words import Words
 from infoclip_mmseg.utils.files import write_whole
+from infoclip_mmseg.utils.images import ImageError
+from infoclip_mmseg.visualization.overlay import draw_overlay
 
+MAX_SCORE_BYTES = 2 << 30
 MAX_ASPECT = 2.0
 """Long side over short side beyond which an image is cut."""
 _OVERLAP = 0.25
@@ -200,6 +203,12 @@ def make_prediction(picture: Picture, maps: Maps, words: Words, return_scores: b
     )
 
 
+def draw_prediction(picture: Picture, prediction: Prediction, opacity: float) -> NDArray[np.uint8]:
+    """The overlay with its legend, RGB."""
+    shown = (prediction.labels, prediction.names, prediction.palette)
+    return draw_overlay(picture.image, *shown, opacity)
+
+
 def save_prediction(prediction: Prediction, out_dir: Path) -> None:
     """Write ``pred/STEM.png`` (labels), ``pred/STEM.json`` and, if drawn, ``vis/STEM.jpg``.
 
@@ -222,6 +231,28 @@ def check_options(opacity: float, on_error: OnError) -> None:
         raise ValueError(f'opacity must be 0..1, got {opacity}')
     if not callable(on_error) and on_error not in ('raise', 'skip'):
         raise ValueError(f"on_error must be 'raise', 'skip' or a function, got {on_error!r}")
+
+
+def check_size(picture: Picture, patch: Sequence[int]) -> None:
+    """An ImageError for a picture of less than one patch (height, width) of pixels."""
+    height, width = picture.image.shape[:2]
+    if height < patch[0] or width < patch[1]:
+        raise ImageError(
+            f'{picture.name}: {width} x {height} pixels are less than one patch of {patch[1]} '
+            f'x {patch[0]}; enlarge the image'
+        )
+
+
+def check_scores(picture: Picture, count: int) -> None:
+    """An ImageError for scores of so many words that need more than MAX_SCORE_BYTES."""
+    height, width = picture.image.shape[:2]
+    size = 4 * height * width * count
+    if size > MAX_SCORE_BYTES:
+        raise ImageError(
+            f'{picture.name}: scores of {count} words at {width} x {height} '
+            f'pixels need {size >> 20} MiB, the limit is {MAX_SCORE_BYTES >> 20}; use fewer '
+            'words, a smaller image, or return_scores=False'
+        )
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,8 @@ from infoclip_mmseg.apis.image_sources import (
     list_sources,
     read_pictures,
 )
-from infoclip_mmseg.apis.prediction import check_options, save_picture, write_json
+from infoclip_mmseg.apis.loading import run_pipeline
+from infoclip_mmseg.apis.prediction import check_options, check_size, save_picture, write_json
 from infoclip_mmseg.apis.words import load_classes
 from infoclip_mmseg.utils.files import first_few
 from infoclip_mmseg.utils.palette import make_palette
@@ -133,7 +135,8 @@ def find_segments(
     listed = isinstance(inputs, list) and bool(inputs) and isinstance(inputs[0], Source)
     sources = inputs if listed else list_sources(inputs)
     limits = replace(inferencer.limits, frame_step=frame_step)
-    pictures = read_pictures(sources, limits, inferencer.check_size, on_error)
+    check = partial(check_size, patch=inferencer.model.backbone.patch_size)
+    pictures = read_pictures(sources, limits, check, on_error)
     folder = None if out_dir is None else Path(out_dir)
     return _stream(inferencer, pictures, names, call, return_vis, opacity, folder)
 
@@ -166,7 +169,9 @@ def _predict(
     model, size = inferencer.model, picture.image.shape[:2]
     scale = min(1.0, (MAX_MASK_PIXELS / (size[0] * size[1])) ** 0.5)
     made = tuple(max(1, round(side * scale)) for side in size)
-    item = inferencer.prepare(np.ascontiguousarray(picture.image[..., ::-1]), picture.name)
+    item = run_pipeline(
+        inferencer.pipeline, np.ascontiguousarray(picture.image[..., ::-1]), picture.name
+    )
     with inferencer.predicting():
         model.set_vocabulary(names)
         batch = model.data_preprocessor({key: [item[key]] for key in item}, False)

@@ -11,7 +11,6 @@ from PIL import Image
 
 from infoclip_mmseg import OpenVocabInferencer
 from infoclip_mmseg.apis import ImageError, loading
-from infoclip_mmseg.apis import inferencer as module
 
 WORDS = ['red plain object', 'grass', 'water']
 OTHERS = ['blue striped object', 'sand', 'snow']
@@ -267,7 +266,7 @@ def test_an_error_of_writing_is_no_bad_image(inferencer, photo, tmp_path):
 def test_images_that_cannot_be_segmented(inferencer, monkeypatch):
     with pytest.raises(ImageError, match='4 x 40 pixels are less than one patch of 8 x 8'):
         inferencer(np.zeros((40, 4, 3), np.uint8), WORDS)
-    monkeypatch.setattr(module, 'MAX_SCORE_BYTES', 1000)
+    monkeypatch.setattr('infoclip_mmseg.apis.prediction.MAX_SCORE_BYTES', 1000)
     with pytest.raises(ImageError, match='scores of 3 words at 40 x 40 pixels need'):
         inferencer(np.zeros((40, 40, 3), np.uint8), WORDS, return_scores=True)
 

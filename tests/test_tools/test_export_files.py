@@ -197,6 +197,7 @@ def test_a_file_that_disagrees_fails(export, tool, monkeypatch):
 
 
 @needs_onnx
+@pytest.mark.slow
 def test_half(export, folder):
     """Weights in float16, in- and outputs in float32, labels as PyTorch's but for a few."""
     import onnx

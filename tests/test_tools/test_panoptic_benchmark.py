@@ -80,15 +80,15 @@ def test_the_true_segments_have_full_marks(place, monkeypatch):
     """At the images' own sizes, with the things of the data set."""
     seeds, asked = iter([1, 2]), []
 
-    def segments(self, features, text, size, out_sizes, things):
+    def segments_of(self, classes, masks, things):
         _, _, ids = ade_panoptic_maps(next(seeds))
         asked.append(tuple(things))
-        assert out_sizes == [ids.shape]
+        assert masks.shape[-2:] == ids.shape
         values = [value for value in np.unique(ids).tolist() if value]
         found = [dict(id=value, label=value // 1000 - 1) for value in values]
-        return [(torch.from_numpy(ids), found)]
+        return torch.from_numpy(ids), found
 
-    monkeypatch.setattr(MaskClassificationHead, 'segments', segments)
+    monkeypatch.setattr(MaskClassificationHead, 'segments_of', segments_of)
     figures = evaluate('ade150-panoptic')['results']['ade150-panoptic']['figures']
     assert figures == {f'{f}{g}': 100 for f in ('PQ', 'SQ', 'RQ') for g in GROUPS}
     assert asked == [THINGS, THINGS]

@@ -47,7 +47,11 @@ def test_a_folder(folder):
 
 @pytest.mark.parametrize('place', ['hub', 'empty folder', 'no folder'])
 def test_missing_files_are_one_error(place, tmp_path, monkeypatch):
-    monkeypatch.setenv('HF_HUB_OFFLINE', '1')
+    # Read when these are imported: the variable would come too late, and the hub be asked again and
+    # again where there is no network.
+    hub, transformers = pytest.importorskip('huggingface_hub'), pytest.importorskip('transformers')
+    monkeypatch.setattr(hub.constants, 'HF_HUB_OFFLINE', True)
+    monkeypatch.setattr(transformers.utils.hub, '_is_offline_mode', True, raising=False)
     chosen = {'hub': None, 'empty folder': str(tmp_path), 'no folder': str(tmp_path / 'x')}[place]
     with pytest.raises(FileNotFoundError) as error:
         build_tokenizer(config(), 16, chosen)
