@@ -32,7 +32,7 @@ class Batcher:
     """A queue in front of a function that takes several items at once, one call at a time.
 
     The oldest item is next; with it go those behind it that have its key, in their order. Items
-    whose caller has left are passed over. All methods are for one event loop.
+    whose caller has left give up their place. All methods are for one event loop.
 
     Args:
         run: Function (key, items) -> results, called in a thread of its own. What it raises goes to
@@ -89,6 +89,10 @@ class Batcher:
         finally:
             for job in jobs:
                 job.done.cancel()
+            self._forget_the_left()
+
+    def _forget_the_left(self) -> None:
+        self.waiting = deque(job for job in self.waiting if not job.done.done())
 
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
@@ -116,8 +120,8 @@ class Batcher:
 
     def _take(self) -> list[_Job]:
         """Remove the next batch from the queue."""
-        alive = [job for job in self.waiting if not job.done.done()]
-        batch = [job for job in alive if job.key == alive[0].key][: self.max_batch]
+        self._forget_the_left()
+        batch = [job for job in self.waiting if job.key == self.waiting[0].key][: self.max_batch]
         taken = set(map(id, batch))
-        self.waiting = deque(job for job in alive if id(job) not in taken)
+        self.waiting = deque(job for job in self.waiting if id(job) not in taken)
         return batch

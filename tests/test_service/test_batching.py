@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 
 import pytest
@@ -82,6 +83,27 @@ def test_who_leaves_is_not_computed_for():
 
     assert serve(scenario, run, max_wait=0) == [3]
     assert seen == [1, 3]
+
+
+def test_who_leaves_gives_up_the_place_while_the_model_is_busy():
+    go = threading.Event()
+
+    async def scenario(batcher):
+        first = asyncio.create_task(batcher.submit('a', [0]))
+        await asyncio.sleep(0.05)  # which the model has begun
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(batcher.submit('a', [1, 2]), 0.05)
+        last = asyncio.create_task(batcher.submit('a', [3, 4]))
+        await asyncio.sleep(0.05)
+        assert len(batcher.waiting) == 2
+        go.set()
+        return await first, await last
+
+    def run(key, items):
+        assert go.wait(10)
+        return items
+
+    assert serve(scenario, run, max_queue=2) == ([0], [3, 4])
 
 
 def test_what_waits_is_finished_at_the_end():
