@@ -130,7 +130,7 @@ class Bench:
         if side := self.setting.image_size:
             test_cfg = config.get('test_cfg') or {}
             if working_size and test_cfg.get('mode', 'slide') == 'slide':
-                config.test_cfg = {**test_cfg, 'size': (side, side)}
+                config.test_cfg = {**test_cfg, 'size': side}
             else:
                 config.input_size = side
                 config.data_preprocessor.size = (side, side)
