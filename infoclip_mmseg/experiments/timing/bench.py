@@ -24,6 +24,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from infoclip_mmseg.models import FrozenTeacher
+from infoclip_mmseg.models.distillation.distiller import teacher_dtype
 
 from .measure import Clock
 
@@ -130,7 +131,7 @@ class Bench:
         if side := self.setting.image_size:
             test_cfg = config.get('test_cfg') or {}
             if working_size and test_cfg.get('mode', 'slide') == 'slide':
-                config.test_cfg = {**test_cfg, 'size': (side, side)}
+                config.test_cfg = {**test_cfg, 'size': side}
             else:
                 config.input_size = side
                 config.data_preprocessor.size = (side, side)
@@ -159,6 +160,9 @@ class Bench:
         model = self.model()
         model.teacher = FrozenTeacher.from_student(model.backbone).to(self.setting.device)
         model.teacher.share_with(model.backbone)
+        for hook in self.cfg.get('custom_hooks') or ():
+            if hook['type'] == 'FrozenTeacherHook':
+                model.teacher.dtype = teacher_dtype(hook.get('dtype'))
         return model
 
     def precision(self) -> AbstractContextManager:

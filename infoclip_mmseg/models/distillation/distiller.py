@@ -20,16 +20,30 @@ if TYPE_CHECKING:
     from infoclip_mmseg.models.backbones.dual_encoder import CLIPDualEncoder, ImageFeatures
 
 
+DTYPES = {None: None, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
+
+
+def teacher_dtype(name: str | None) -> torch.dtype | None:
+    """The type that a config names for a teacher; a ValueError for another."""
+    if name not in DTYPES:
+        raise ValueError(f"dtype must be None, 'bfloat16' or 'float16', got {name!r}")
+    return DTYPES[name]
+
+
 class FrozenTeacher:
     """A frozen copy of the student's encoder with the pretrained weights.
 
     It is not an ``nn.Module``, so that as an attribute of the segmentor it is in no state dict, no
     optimizer and no bucket of a distributed wrapper, and copies of the segmentor share it. It owns
     ``encoder``, which is put into evaluation mode and its gradients turned off.
+
+    With a ``dtype``, such as ``torch.bfloat16``, images are encoded under autocast to it, also
+    where the student is not; embeddings of text, which are cached, stay as they are.
     """
 
-    def __init__(self, encoder: CLIPDualEncoder) -> None:
+    def __init__(self, encoder: CLIPDualEncoder, dtype: torch.dtype | None = None) -> None:
         self.encoder = encoder.eval().requires_grad_(False)
+        self.dtype = dtype
 
     @classmethod
     def from_student(cls, student: CLIPDualEncoder) -> FrozenTeacher:
@@ -56,7 +70,17 @@ class FrozenTeacher:
     @torch.no_grad()
     def encode(self, images: Tensor, prompts: PromptSet) -> tuple[ImageFeatures, Tensor]:
         """Image features of normalised images, and text embeddings (T, P, C), these cached."""
-        return self.encoder.encode_image(images), self.encoder.embed_prompts(prompts)
+        return self._encode_image(images), self.encoder.embed_prompts(prompts)
+
+    def _encode_image(self, images: Tensor) -> ImageFeatures:
+        if self.dtype is None:
+            return self.encoder.encode_image(images)
+        with torch.autocast(images.device.type, self.dtype):
+            features = self.encoder.encode_image(images)
+        blocks = tuple(block.float() for block in features.blocks)
+        return features._replace(
+            dense=features.dense.float(), cls=features.cls.float(), blocks=blocks
+        )
 
     def to(self, device: torch.device | str) -> FrozenTeacher:
         """Move to a device."""

@@ -24,6 +24,7 @@ from infoclip_mmseg.models.views.class_maps import FLIP_AXES, Labeller, class_ma
 from infoclip_mmseg.models.views.windows import (
     MODES,
     ViewLogits,
+    size_of_ratio,
     slide_layout,
     view_logits,
     whole_layout,
@@ -34,6 +35,7 @@ from infoclip_mmseg.utils.tensors import Size, pair
 DEFAULT_TEST_CFG = dict(
     mode='slide',
     size=640,
+    keep_ratio=False,
     window=384,
     overlap=0.333,
     view_batch_size=None,
@@ -70,6 +72,11 @@ class Inference:
             raise ValueError(f'mode must be one of {MODES}, got {mode!r}')
         self.head.check_mode(mode)
         check_oracle(self.test_cfg['oracle'], self.head, mode)
+        if self.test_cfg['keep_ratio'] and not isinstance(self.test_cfg['size'], int):
+            raise ValueError(
+                "test_cfg.keep_ratio=True takes the images' own ratio: size is then an int, the "
+                f'shorter side in pixels, got {self.test_cfg["size"]!r}'
+            )
         if mode == 'windows' and 'stride' not in self.test_cfg:
             raise ValueError(
                 "mode 'windows' needs a stride in pixels, for example "
@@ -83,7 +90,9 @@ class Inference:
         # Batches of views fill an accelerator; on a CPU they only take memory.
         batch_size = cfg['view_batch_size'] or (1 if images.device.type == 'cpu' else 4)
         if mode == 'slide':
-            layout = slide_layout(images, pair(cfg['size']), pair(cfg['window']), cfg['overlap'])
+            kept = cfg['keep_ratio']
+            size = size_of_ratio(images, cfg['size']) if kept else pair(cfg['size'])
+            layout = slide_layout(images, size, pair(cfg['window']), cfg['overlap'])
         elif mode == 'windows':
             layout = windows_layout(images, pair(cfg['window']), pair(cfg['stride']), self.patch)
         else:

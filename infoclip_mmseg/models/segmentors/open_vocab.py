@@ -74,8 +74,9 @@ class OpenVocabSegmentor(VocabularyOwner, Student, PlainTensors, BaseSegmentor):
             :class:`ZeroShotHead`, ``'max'``; see :func:`build_prompts`.
         test_cfg: ``mode``: 'slide' (CAT-Seg's windows and a global view; ``size``, the working size
             in pixels, ``window`` and ``overlap``, see
-            :mod:`~infoclip_mmseg.models.views.windows`), 'windows' (windows of the image at the
-            size that the pipeline gives it; ``window`` and ``stride`` in pixels) or 'whole'.
+            :mod:`~infoclip_mmseg.models.views.windows`; with ``keep_ratio`` the working size has
+            the image's ratio and ``size`` is its shorter side), 'windows' (windows of the image at
+            the size that the pipeline gives it; ``window`` and ``stride`` in pixels) or 'whole'.
             ``view_batch_size`` (None: 1 on a CPU, else 4). Predictions hold a map of every class
             only where there are at most ``max_dense_classes``. ``panoptic``: predictions are
             segments and labels, of a head that finds masks; ``things`` of the data set stay apart.

@@ -105,6 +105,13 @@ def slide_layout(images: Tensor, size: Size, window: Size, overlap: float) -> La
     return Layout(size, window, views, resizes_logits=True)
 
 
+def size_of_ratio(images: Tensor, shorter: int) -> Size:
+    """Height and width in the ratio of images (B, 3, h, w); the shorter has so many pixels."""
+    height, width = images.shape[-2:]
+    scale = shorter / min(height, width)
+    return round(height * scale), round(width * scale)
+
+
 def windows_layout(images: Tensor, window: Size, stride: Size, patch: Size) -> Layout:
     """Windows over images (B, 3, h, w) at their own size, all of the same weight.
 

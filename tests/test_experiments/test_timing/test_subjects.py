@@ -107,7 +107,7 @@ def test_image_size_is_of_crops_in_training_and_of_the_whole_in_inference(toy_se
     assert crops['inputs'][0].shape == (3, 64, 64)
     assert crops['data_samples'][1].gt_sem_seg.data.shape == (1, 64, 64)
     model = bench.model(working_size=True)
-    assert model.input_size == (48, 48) and model.test_cfg['size'] == (64, 64)
+    assert model.input_size == (48, 48) and model.test_cfg['size'] == 64
     assert bench.photos()['inputs'][0].shape == (3, 64, 64)
 
 

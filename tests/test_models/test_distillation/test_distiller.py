@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 
+from infoclip_mmseg.engine import FrozenTeacherHook
 from infoclip_mmseg.losses import info_bottleneck, mutual_information_transfer
 from infoclip_mmseg.models import Distillation
 from infoclip_mmseg.models.distillation.distiller import Distiller
@@ -141,3 +142,29 @@ def test_the_teacher_of_a_config_follows_from_a_seed_and_draws_nothing(toy_cfg):
 def test_a_distiller_without_encoder_or_config_says_so():
     with pytest.raises(NotImplementedError, match='build_teacher'):
         Distiller(None).attach_teacher()
+
+
+def test_a_teacher_in_half_the_bits(toy):
+    """Its image tower only, near float32's embeddings; what it gives is float32."""
+    model = toy(distill=True)
+    model.set_vocabulary(WORDS)
+    teacher = model.distiller.attach_teacher()
+    images = torch.randn(2, 3, 48, 56)
+    usual, text = teacher.encode(images, model.prompts)
+    teacher.dtype = torch.bfloat16
+    short, same = teacher.encode(images, model.prompts)
+    assert same is text
+    for a, b in zip(
+        (short.dense, short.cls, *short.blocks), (usual.dense, usual.cls, *usual.blocks)
+    ):
+        assert a.dtype == torch.float32
+        error = (a - b).norm() / b.norm()
+        assert 0 < error < 0.03  # bfloat16 has 8 bits
+    square = images[..., :48]
+    dense = model.extract_feat(square).dense
+    mean = model.backbone.embed_prompts(model.prompts).mean(1)
+    losses = model.distiller.alignment_loss(square, model.prompts, dense, mean)
+    assert all(loss.isfinite() and loss.dtype == torch.float32 for loss in losses.values())
+    with pytest.raises(ValueError, match="None, 'bfloat16' or 'float16', got 'bf16'"):
+        FrozenTeacherHook(dtype='bf16')
+    assert FrozenTeacherHook(dtype='bfloat16').dtype == torch.bfloat16

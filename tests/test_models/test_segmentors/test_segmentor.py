@@ -291,3 +291,23 @@ def test_bad_arguments(model, toy):
         model.segment(torch.zeros(3, 32, 32))
     with pytest.raises(ValueError, match='set neck'):
         toy(loss_mi=dict(type='MITransferLoss'))
+
+
+@torch.no_grad()
+def test_views_of_the_images_own_ratio(toy):
+    """The shorter side as said: a view a window less than of a square, and the same as by hand."""
+    images = torch.randint(0, 256, (2, 3, 60, 80)).float()
+    model = toy(test_cfg=dict(mode='slide', size=48, window=48, keep_ratio=True)).eval()
+    seen = []
+    decode = model.decode_head.decode
+    model.decode_head.decode = lambda f, text: seen.append(len(f.dense)) or decode(f, text)
+    kept = model.segment(images, ['cat', 'dog', 'sky'], mode='slide')
+    assert kept.shape == (2, 3, 48, 64)
+    assert sum(seen) == 2 * (2 + 1)
+    model.test_cfg.update(keep_ratio=False, size=(48, 64))
+    assert torch.equal(model.segment(images, ['cat', 'dog', 'sky'], mode='slide'), kept)
+    upright = images.transpose(-1, -2)
+    model.test_cfg.update(keep_ratio=True, size=48)
+    assert model.segment(upright, ['cat', 'dog', 'sky'], mode='slide').shape == (2, 3, 64, 48)
+    with pytest.raises(ValueError, match=r'shorter side in pixels, got \(48, 64\)'):
+        toy(test_cfg=dict(size=(48, 64), keep_ratio=True))
