@@ -5,6 +5,7 @@ Usage: python tools/visualize.py alignment IMAGES --classes "cat; dog" [--config
        python tools/visualize.py tsne IMAGES --vocabulary ade150 --config C1 --weights W1 \
            --config C2 --weights W2
        python tools/visualize.py lambda results.csv
+       python tools/visualize.py decoded results.csv
        python tools/visualize.py sheet IMAGES --vocabulary ade150 --truth LABELS
 
 --config and --weights may be repeated, a pair for each checkpoint. Without --config the small CLIP
@@ -38,6 +39,7 @@ from infoclip_mmseg.engine.launch import keep_freed_memory
 from infoclip_mmseg.utils.checkpoint_files import CheckpointError
 from infoclip_mmseg.utils.images import ImageError
 from infoclip_mmseg.utils.resources import find_config
+from infoclip_mmseg.visualization.decoded import draw_decoded
 from infoclip_mmseg.visualization.lettering import figure_paths, save_figure
 from infoclip_mmseg.visualization.paper_figures import (
     draw_alignment,
@@ -86,6 +88,9 @@ def build_parser() -> argparse.ArgumentParser:
     weights.add_argument('results', nargs='+', type=Path, help='results.csv of tools/ablation.py')
     weights.add_argument('--tests', nargs='+', default=[], help='those to show; default: all')
     weights.add_argument('--figures', nargs='+', default=[], help='those to show; default: all')
+    decoded = commands.add_parser('decoded', help='quality against the number of decoded classes')
+    decoded.add_argument('results', nargs='+', type=Path, help='results.csv of tools/ablation.py')
+    decoded.add_argument('--figure', default='harmonic', help='of merit (default: %(default)s)')
     sheet = commands.add_parser('sheet', help='images, ground truth and predictions with a legend')
     _add_model_arguments(sheet, limit=8)
     sheet.add_argument('--truth', type=Path, metavar='DIR', help='folder with STEM.png label files')
@@ -256,6 +261,13 @@ def run_lambda(args: argparse.Namespace) -> list[Path]:
     return save_figure(figure, args.out)
 
 
+def run_decoded(args: argparse.Namespace) -> list[Path]:
+    """Differences to all classes, over K."""
+    from infoclip_mmseg.experiments.ablation.tables import read_results
+
+    return save_figure(draw_decoded(read_results(args.results), args.figure), args.out)
+
+
 def run_sheet(args: argparse.Namespace) -> list[Path]:
     """Images, ground truth where it is given, a column for each checkpoint."""
     if not 0 <= args.opacity <= 1:
@@ -278,7 +290,7 @@ def run_sheet(args: argparse.Namespace) -> list[Path]:
     return figure_paths(args.out)
 
 
-RUN = dict(alignment=run_alignment, tsne=run_tsne, sheet=run_sheet)
+RUN = dict(alignment=run_alignment, tsne=run_tsne, decoded=run_decoded, sheet=run_sheet)
 RUN['lambda'] = run_lambda
 
 
