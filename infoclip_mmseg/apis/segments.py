@@ -103,7 +103,7 @@ def find_segments(
     on_error: OnError = 'raise',
     **options: Any,
 ) -> Iterator[Segments]:
-    """Segments of images; :meth:`OpenVocabInferencer.segments`, which see, with its inferencer.
+    """Segments of images, one image after the other; :meth:`OpenVocabInferencer.segments`.
 
     Args:
         inferencer: Of a model whose head finds masks; another is a ValueError.

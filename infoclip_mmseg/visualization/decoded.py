@@ -20,8 +20,8 @@ def draw_decoded(results: pd.DataFrame, figure: str = 'harmonic') -> Figure:
     """A panel for each test that was also run with K classes ('joint' and 'joint, K 8').
 
     A curve is a run: its differences to the first run with all classes, paired by seed, as mean and
-    two standard errors, in points. Results have the columns `run`, `seed`, `test`, `figure` and
-    `value`. ValueError: no such test or figure.
+    two standard errors, in points, with gaps where something was not run. Results have the columns
+    `run`, `seed`, `test`, `figure` and `value`. ValueError: no such test or figure.
     """
     chosen = results[results['figure'] == figure]
     table = chosen.pivot_table(index='seed', columns=['run', 'test'], values='value')
@@ -36,6 +36,8 @@ def draw_decoded(results: pd.DataFrame, figure: str = 'harmonic') -> Figure:
             f'with {", ".join(map(repr, results["figure"].unique())) or "none"}'
         )
     runs = list(results['run'].unique())
+    names = results['test'].unique()
+    table = table.reindex(columns=[(run, test) for run in runs for test in names])
     picture = Figure((3.6 * len(tests), 3.2), layout='constrained')
     for axis, (base, columns) in zip(
         picture.subplots(1, len(tests), squeeze=False)[0], tests.items()

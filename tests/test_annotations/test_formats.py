@@ -233,7 +233,22 @@ def test_unknown_format(tmp_path):
 
 @pytest.mark.parametrize('name', [name for name in FORMATS if name != 'label-studio'])
 def test_no_image_at_all(name, tmp_path):
+    """The classes are said, where a format says them for all images, and nothing else."""
     write(name, tmp_path, count=0)
+    files = {path.name: path.read_text('utf-8') for path in tmp_path.rglob('*') if path.is_file()}
+    expected = dict(coco='annotations.json', cvat='annotations.xml')
+    expected |= {'labelme': None, 'yolo-seg': 'data.yaml'}
+    assert list(files) == [file for file in [expected[name]] if file]
+    if name == 'coco':
+        content = json.loads(files['annotations.json'])
+        assert content['images'] == content['annotations'] == []
+        assert [category['name'] for category in content['categories']] == NAMES
+    if name == 'cvat':
+        root = ElementTree.fromstring(files['annotations.xml'])
+        assert root.find('image') is None
+        assert [label.text for label in root.iter('name')] == NAMES
+    if name == 'yolo-seg':
+        assert yaml.safe_load(files['data.yaml'])['names'] == dict(enumerate(NAMES))
 
 
 @pytest.mark.slow

@@ -36,6 +36,14 @@ def test_curves_are_paired_differences_to_all_classes():
     assert np.allclose(shifted.containers[0].lines[0].get_ydata(), [-0.5, 0])
 
 
+def test_what_was_not_run_is_a_gap():
+    table = results()
+    left_out = (table['run'] == 'K 8') & (table['test'] == 'joint, K 16')
+    _, second = draw_decoded(table[~left_out]).axes[0].containers
+    values = second.lines[0].get_ydata()
+    assert np.isnan(values[1]) and np.allclose(values[[0, 2]], [2, 4])
+
+
 @pytest.mark.parametrize('figure', ['harmonic', 'mIoU'])
 def test_results_without_such_tests_are_refused(figure):
     table = results()

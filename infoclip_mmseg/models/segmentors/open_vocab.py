@@ -257,8 +257,9 @@ class OpenVocabSegmentor(VocabularyOwner, Student, PlainTensors, BaseSegmentor):
     def probabilities(self, inputs: Tensor, mode: str = 'slide') -> Tensor:
         """Class probabilities, float32, of normalised images (B, 3, h, w).
 
-        They are (B, T, *test_cfg.size) in mode 'slide', (B, T, h, w) in mode 'windows', (B, T, h',
-        w') at the head's resolution in mode 'whole'; a mode that does not fit is a ValueError.
+        They are (B, T, ...) at the working size in mode 'slide', (B, T, h, w) in mode 'windows',
+        (B, T, h', w') at the head's resolution in mode 'whole'; a mode that does not fit is a
+        ValueError.
         """
         return self._inference.probabilities(inputs, mode)
 

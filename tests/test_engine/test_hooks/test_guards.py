@@ -17,10 +17,14 @@ def run_hook(outputs, interval=1, iteration=7, data_batch=None):
     hook.after_train_iter(SimpleNamespace(iter=iteration), iteration, data_batch, outputs)
 
 
-def test_finite_losses_and_other_entries_pass():
-    run_hook({'loss': torch.tensor(1.0), 'loss_ib': 0.5, 'decode.acc_seg': math.nan})
-    run_hook({})
-    run_hook(None)
+@pytest.mark.parametrize(
+    'outputs',
+    [{'loss': torch.tensor(1.0), 'loss_ib': 0.5, 'decode.acc_seg': math.nan}, {}, None],
+)
+def test_finite_losses_and_other_entries_pass(outputs):
+    run_hook(outputs)  # raises nothing, as it does with one loss more:
+    with pytest.raises(FloatingPointError):
+        run_hook({**(outputs or {}), 'loss_mi': math.nan})
 
 
 @pytest.mark.parametrize('value', [math.nan, math.inf, -math.inf])

@@ -135,6 +135,18 @@ def test_copies_of_the_model_share_the_teacher(toy):
     assert not any('teacher' in name for name, _ in model.named_parameters())
 
 
+def test_the_teacher_of_a_run_has_the_type_of_the_hook(make_runner, toy_cfg, monkeypatch):
+    types, encode = [], FrozenTeacher.encode
+    monkeypatch.setattr(
+        FrozenTeacher, 'encode', lambda self, *args: types.append(self.dtype) or encode(self, *args)
+    )
+    for dtype, expected in ((None, None), ('bfloat16', torch.bfloat16)):
+        hooks = [dict(type='FrozenTeacherHook', dtype=dtype), dict(type='VocabularyHook')]
+        make_runner(toy_cfg(distill=True), custom_hooks=hooks, max_iters=1).train()
+        assert set(types) == {expected}
+        types.clear()
+
+
 def test_no_teacher_is_a_clear_error(make_runner, toy_cfg):
     runner = make_runner(toy_cfg(distill=True), custom_hooks=[dict(type='VocabularyHook')])
     with pytest.raises(RuntimeError, match='FrozenTeacherHook'):
