@@ -109,7 +109,7 @@ def test_segment_slide(model, golden, view_batch_size):
     assert_close(model.segment(golden['slide_image'][None]), golden['slide_prob_5'])
 
 
-@pytest.mark.parametrize('with_cp', [False, True])
+@pytest.mark.parametrize('with_cp', [False, True, 'selective'])
 @pytest.mark.parametrize('selected', [0, 5])
 def test_loss_and_gradients(model, golden, with_cp, selected):
     model.train()

@@ -41,6 +41,9 @@ HEADS = {'cosine': dict(type='CosineHead'), 'zero-shot': dict(type='ZeroShotHead
 FAMILIES = {
     'CAT-Seg': dict(),
     'CAT-Seg, recomputing': dict(backbone=dict(with_cp=True), decode_head=dict(with_cp=True)),
+    'CAT-Seg, recomputing between products': dict(
+        backbone=dict(with_cp='selective'), decode_head=dict(with_cp='selective')
+    ),
     'CAT-Seg, no padding': dict(decode_head=dict(pad_len=0, pooling_size=1)),
     'CAT-Seg, windows': dict(test_cfg=dict(mode='windows', stride=24)),
     'CAT-Seg, whole': dict(test_cfg=dict(mode='whole')),

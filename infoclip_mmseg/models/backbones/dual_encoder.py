@@ -9,7 +9,6 @@ import torch
 from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from infoclip_mmseg.models.backbones.build import apply_finetune_policy, build_clip
 from infoclip_mmseg.models.backbones.convnext import ConvNeXtTower, is_convnext
@@ -18,6 +17,7 @@ from infoclip_mmseg.models.backbones.vit import ViTTower
 from infoclip_mmseg.models.backbones.weights import load_image_weights, load_pretrained
 from infoclip_mmseg.models.text.encoder import TextEncoder, Tokenizer
 from infoclip_mmseg.models.text.prompts import PromptSet
+from infoclip_mmseg.utils.recompute import Recompute, check_recompute, checkpointed
 from infoclip_mmseg.utils.tensors import Size
 
 
@@ -63,7 +63,8 @@ class CLIPDualEncoder(BaseModule):
             changes the text tower never reads from it.
         tokenizer_dir: Folder with the tokenizer's files, for models whose tokenizer does not come
             with open_clip (SigLIP); None takes those in Hugging Face's cache, or downloads them.
-        with_cp: Recompute activations of each block in the backward pass.
+        with_cp: Recompute activations of each block in the backward pass; ``'selective'`` keeps
+            the outputs of matrix products, convolutions and attention.
         init_cfg: See ``mmengine.model.BaseModule``.
 
     ``clip``, the open_clip model, holds all the weights, ``trainable_names`` names those that
@@ -80,13 +81,14 @@ class CLIPDualEncoder(BaseModule):
         out_blocks: Sequence[int] | None = None,
         text_batch_size: int = 256,
         text_cache_dir: str | None = None,
-        with_cp: bool = False,
+        with_cp: Recompute = False,
         image_weights: str | None = None,
         tokenizer_dir: str | None = None,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        self.model_name, self.pretrained, self.with_cp = model_name, pretrained, with_cp
+        self.model_name, self.pretrained = model_name, pretrained
+        self.with_cp = check_recompute(with_cp)
         self.image_weights = image_weights
         self.clip = cast(Any, build_clip(model_name))
         self.trainable_names = apply_finetune_policy(self.clip, finetune)
@@ -179,7 +181,7 @@ class CLIPDualEncoder(BaseModule):
 
     def _run(self, function: Callable, *args: Any, **kwargs: Any) -> Tensor:
         if self.with_cp and self.training and torch.is_grad_enabled():
-            return checkpoint(function, *args, use_reentrant=False, **kwargs)
+            return cast(Tensor, checkpointed(function, self.with_cp)(*args, **kwargs))
         return function(*args, **kwargs)
 
 

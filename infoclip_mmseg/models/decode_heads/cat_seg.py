@@ -27,6 +27,7 @@ from infoclip_mmseg.models.layers.vocabulary_selection import (
     present_classes,
     select_classes,
 )
+from infoclip_mmseg.utils.recompute import Recompute, check_recompute
 from infoclip_mmseg.utils.tensors import resize
 
 
@@ -75,6 +76,8 @@ class CATSegHead(OpenVocabHead):
             elsewhere all. 0: all, and all positions of the class attention too.
         with_cp: Recompute activations in the backward pass: those of spatial aggregation, of class
             attention on all positions, and of upsampling what lies between the convolutions.
+            ``'selective'`` keeps the outputs of matrix products, convolutions and attention: about
+            the time of False, with memory between the two. On a CPU in float32 both are the same.
         loss_decode: Task loss, see :class:`~infoclip_mmseg.losses.CATSegBCELoss`; any mmseg loss on
             one logit map a class will do. A list is summed; losses of one ``loss_name`` have one
             key, as in mmseg.
@@ -94,7 +97,7 @@ class CATSegHead(OpenVocabHead):
         upsampling: dict | None = None,
         selection: dict | None = None,
         class_chunk: int | None = None,
-        with_cp: bool = False,
+        with_cp: Recompute = False,
         loss_decode: dict | Sequence[dict] | None = None,
         ignore_index: int = 255,
         threshold: float = 0.5,
@@ -105,7 +108,7 @@ class CATSegHead(OpenVocabHead):
         self.embed_dim, self.num_prompts, self.pad_len = embed_dim, num_prompts, pad_len
         self.guided_by_clip = guidance_channels is None
         self.guided_by_stages = self.guided_by_clip and not isinstance(guidance_in_channels, int)
-        self.class_chunk, self.with_cp = class_chunk, with_cp
+        self.class_chunk, self.with_cp = class_chunk, check_recompute(with_cp)
         config = loss_decode or dict(type='CATSegBCELoss')
         several = not isinstance(config, dict)
         build = MODELS.build
@@ -246,9 +249,9 @@ class CATSegHead(OpenVocabHead):
         return decode(x, steps, self.recomputes, self.class_chunk)
 
     @property
-    def recomputes(self) -> bool:
-        """Whether activations are recomputed in the backward pass."""
-        return self.with_cp and self.training
+    def recomputes(self) -> Recompute:
+        """Which activations are recomputed in the backward pass."""
+        return self.with_cp if self.training else False
 
     def loss(self, features: ImageFeatures, text: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Task loss of a batch; see :meth:`forward` and :meth:`loss_by_feat`.

@@ -17,6 +17,7 @@ from infoclip_mmseg.models.layers.guided_attention import (
     Windows,
     cut_windows,
 )
+from infoclip_mmseg.utils.recompute import Recompute
 
 
 class AggregationSizes(NamedTuple):
@@ -94,7 +95,7 @@ class SpatialAggregation(nn.Module):
         self.block_2 = SwinBlock(dim, guidance_dim, num_heads, window_size, shifted=True)
 
     def forward(
-        self, x: Tensor, guidance: Tensor, recompute: bool, class_chunk: int | None
+        self, x: Tensor, guidance: Tensor, recompute: Recompute, class_chunk: int | None
     ) -> Tensor:
         """Features (B, T, H, W, C) and projected image embeddings (B, H, W, G) to features."""
         guidance = self.guidance_norm(guidance)  # projected for each block, once for all classes
@@ -152,7 +153,7 @@ class ClassAggregation(nn.Module):
         x: Tensor,
         guidance: Tensor,
         pooling_size: int,
-        recompute: bool,
+        recompute: Recompute,
         class_chunk: int | None,
     ) -> Tensor:
         """Features (B, T, H, W, C) and projected text embeddings (B or 1, T, G) to features.
@@ -197,7 +198,7 @@ class AggregationLayer(nn.Module):
         appearance: Tensor,
         text: Tensor,
         pooling_size: int,
-        recompute: bool,
+        recompute: Recompute,
         class_chunk: int | None,
     ) -> Tensor:
         """Features (B, T, H, W, C) and projected guidance (B, H, W, G), (B or 1, T, G')."""

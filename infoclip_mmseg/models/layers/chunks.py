@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial, reduce
+from functools import reduce
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from infoclip_mmseg.models.layers.cpu_backward import recompute_on_cpu
 from infoclip_mmseg.models.layers.cpu_backward.support import ConvState, SwinState
+from infoclip_mmseg.utils.recompute import Recompute, checkpointed
 
 Step = Callable[[Tensor], Tensor]
 States = Sequence[SwinState] | Sequence[ConvState]
@@ -23,7 +23,7 @@ def run_chunks(
     steps: Sequence[Step],
     x: Tensor,
     dim: int,
-    recompute: bool,
+    recompute: Recompute,
     class_chunk: int | None,
     states: Callable[[], States] | None = None,
 ) -> Tensor:
@@ -35,18 +35,17 @@ def run_chunks(
             recorded.
         dim: Where ``x`` is cut: T (1) or H (2).
         recompute: Whether activations inside a step are computed again in the backward pass; what
-            goes from one step to the next is kept.
+            goes from one step to the next is kept. ``'selective'`` keeps large products too.
         class_chunk: See :func:`chunk_size`.
         states: The steps as records for ``cpu_backward``, which recomputes faster where it can.
     """
-    recompute = recompute and torch.is_grad_enabled()
+    recompute = recompute if torch.is_grad_enabled() else False
     if recompute and states is not None:
         out = recompute_on_cpu(states, x, chunk_size(x[:1], dim, class_chunk))
         if out is not None:
             return out
     if recompute:
-        run = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
-        steps = [partial(run, step) for step in steps]
+        steps = [checkpointed(step, recompute, preserve_rng_state=False) for step in steps]
     chunk = chunk_size(x, dim, class_chunk)
     if chunk >= x.shape[dim]:
         return reduce(lambda maps, step: step(maps), steps, x)

@@ -104,7 +104,9 @@ class _GuidedProjection(nn.Module):
 
     def project(self, x: Tensor, guided: Tensor) -> Tensor:
         """Queries, keys and values (..., 3C) of features (..., C); ``guided`` broadcasts."""
-        return F.linear(x, self.weight()).add_(guided)
+        projected = F.linear(x, self.weight())
+        # Selective checkpointing keeps the product and reads it once more: not in place.
+        return projected + guided if torch.is_grad_enabled() else projected.add_(guided)
 
     def weight(self) -> Tensor:
         """Weight of all three projections (3C, C), without the columns for guidance."""

@@ -14,6 +14,7 @@ from torch.autograd import Function
 
 from infoclip_mmseg.models.layers.chunks import Step, run_chunks
 from infoclip_mmseg.models.layers.cpu_backward.support import ConvState
+from infoclip_mmseg.utils.recompute import Recompute
 
 
 class UpsamplingSizes(NamedTuple):
@@ -129,7 +130,7 @@ def conv_steps(
 
 
 def decode(
-    x: Tensor, steps: Sequence[ConvStep], recompute: bool, class_chunk: int | None
+    x: Tensor, steps: Sequence[ConvStep], recompute: Recompute, class_chunk: int | None
 ) -> Tensor:
     """Features (B, T, H, W, C) through :func:`conv_steps` to logits (B, T, 2^S H, 2^S W).
 
