@@ -147,7 +147,16 @@ class Bench:
                 f'{patch[1]}; the nearest image size is {near}'
             )
         model.set_vocabulary(class_names(self.setting.num_classes))
+        self._compile(model)
         return model
+
+    def _compile(self, model: Any) -> None:
+        """As MMEngine's runner does where the config has ``compile``."""
+        options = self.cfg.get('compile')
+        if options:
+            options = {} if options is True else dict(options)
+            target = options.pop('target', 'forward')
+            setattr(model, target, torch.compile(getattr(model, target), **options))
 
     def taught_model(self) -> Any:
         """The segmentor with a frozen teacher, as FrozenTeacherHook gives it.

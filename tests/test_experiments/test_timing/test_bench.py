@@ -5,6 +5,7 @@ import torch
 
 from infoclip_mmseg.experiments.timing.bench import (
     ADJECTIVES,
+    Bench,
     TimingError,
     class_names,
     make_batch,
@@ -42,3 +43,13 @@ def test_random_text_is_normalised():
     text = random_text(5, 2, 8)
     assert text.shape == (5, 2, 8)
     assert torch.allclose(text.norm(dim=-1), torch.ones(5, 2))
+
+
+def test_a_model_is_compiled_where_the_config_says_so(toy_setting):
+    """``--cfg-options compile=True`` means here what it means in tools/train.py."""
+    plain = Bench(toy_setting('train')).model()
+    options = dict(compile=dict(backend='eager', target='predict'))
+    compiled = Bench(toy_setting('train', cfg_options=options)).model()
+    assert hasattr(compiled.predict, '_torchdynamo_orig_callable')
+    assert not hasattr(compiled.forward, '_torchdynamo_orig_callable')
+    assert not hasattr(plain.predict, '_torchdynamo_orig_callable')
