@@ -1,5 +1,7 @@
 """What is computed again in the backward pass, by counting operations."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -23,9 +25,9 @@ def cost(run, parameters) -> tuple[int, int, list[torch.Tensor]]:
     return counter.get_total_flops(), forward, list(gradients)
 
 
-def build_head(with_cp) -> CATSegHead:
+def build_head(with_cp, **options) -> CATSegHead:
     sizes = {key: value for key, value in TOY_MODEL['decode_head'].items() if key != 'type'}
-    return CATSegHead(32, 128, **{**sizes, 'with_cp': with_cp})
+    return CATSegHead(32, 128, **{**sizes, 'with_cp': with_cp, **options})
 
 
 def head_inputs() -> tuple[ImageFeatures, torch.Tensor]:
@@ -48,13 +50,16 @@ def compare(run, build, parameters):
     return counts
 
 
-def test_head_runs_no_large_product_again(monkeypatch):
+@pytest.mark.parametrize('pooling_size', [1, 2])
+@pytest.mark.parametrize('pad_len', [0, 10])
+def test_head_runs_no_large_product_again(monkeypatch, pooling_size, pad_len):
     """As on a GPU, where no backward pass of our own takes the place of checkpointing."""
     monkeypatch.setattr(chunks, 'recompute_on_cpu', lambda *_: None)
     image, text = head_inputs()
     image = image._replace(dense=image.dense.double(), blocks=[b.double() for b in image.blocks])
+    build = partial(build_head, pooling_size=pooling_size, pad_len=pad_len)
     counts = compare(
-        lambda head: head(image, text.double()), build_head, lambda head: list(head.parameters())
+        lambda head: head(image, text.double()), build, lambda head: list(head.parameters())
     )
     (plain, forward), (whole, _), (selective, _) = (counts[with_cp] for with_cp in MODES)
     assert plain < whole <= plain + forward

@@ -180,7 +180,7 @@ class GuidedClassAttention(_GuidedProjection):
         rows: list[tuple[Tensor, Tensor, int] | None] = [None] * self.num_heads
         if padding is not None:
             token, token_guided, count = padding
-            padded = self._heads(self.project(token, token_guided)[None])
+            padded = self._heads(self.project(token[None], token_guided))
             rows = [(key, value, count) for _, key, value in padded]
         out = [linear_attention(q, k, v, row) for (q, k, v), row in zip(heads, rows)]
         return torch.cat(out, dim=-1).unflatten(0, x.shape[:2])

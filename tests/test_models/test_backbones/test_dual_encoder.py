@@ -75,7 +75,7 @@ def test_pooled_and_text_equal_open_clip(toy_clip, encoder, toy_weights):
 def test_checkpointing_runs_blocks_again_and_changes_nothing(toy_clip, encode):
     inputs = torch.randn(2, 3, 32, 32) if encode != 'encode_text' else torch.tensor([[1, 9, 8]] * 2)
     gradients, runs = [], []
-    for with_cp in (False, True):
+    for with_cp in (False, True, 'selective'):
         torch.manual_seed(0)
         encoder = CLIPDualEncoder(toy_clip, finetune='full', with_cp=with_cp).train()
         tower = encoder.text_tower if encode == 'encode_text' else encoder.clip.visual
@@ -85,9 +85,10 @@ def test_checkpointing_runs_blocks_again_and_changes_nothing(toy_clip, encode):
         out = out.dense if encode == 'encode_image' else out
         out.square().sum().backward()
         gradients.append([p.grad for p in tower.parameters() if p.grad is not None])
-    assert runs == [False, True, True]
-    for first, second in zip(*gradients, strict=True):
-        torch.testing.assert_close(first, second)
+    assert runs == [False, True, True, 'selective', 'selective']
+    for plain, whole, selective in zip(*gradients, strict=True):
+        torch.testing.assert_close(whole, plain)
+        torch.testing.assert_close(selective, plain)
 
 
 def test_custom_text_tower(toy_clip):

@@ -219,8 +219,9 @@ def test_masqclip_trains_25_million_parameters():
     assert sum(ours.trained_sizes().values()) == 24 * (1024 * 1024 + 1024) == 25_190_400
 
 
-def test_recomputed_activations_give_the_same_gradient():
-    plain, saving = build().train(), build(with_cp=True, chunk=2).train()
+@pytest.mark.parametrize('with_cp', [True, 'selective'])
+def test_recomputed_activations_give_the_same_gradient(with_cp):
+    plain, saving = build().train(), build(with_cp=with_cp, chunk=2).train()
     saving.load_state_dict(plain.state_dict())
     x, masks, text = images(), torch.randn(2, 5, 6, 6), words()
     for model in (plain, saving):

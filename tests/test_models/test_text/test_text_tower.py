@@ -54,7 +54,7 @@ TOWERS = {
 }
 
 
-@pytest.mark.parametrize('with_cp', [False, True])
+@pytest.mark.parametrize('with_cp', [False, True, 'selective'])
 @pytest.mark.parametrize('tower', TOWERS)
 def test_values_and_gradients_equal_the_plain_tower(toy_cfg, tower, with_cp):
     encoder = build(toy_cfg, TOWERS[tower], with_cp=with_cp).train()
