@@ -38,7 +38,13 @@ SWEEPS = {'classes': 'num_classes', 'image-size': 'image_size'}
 """What can be varied, and the field of the setting that holds it."""
 SWEEP_PARTS = {'classes': ('inference', 'text'), 'image-size': ('inference',)}
 """Parts that are varied unless others are asked for."""
-RECOMPUTED = {'off': (False, False), 'head': (False, True), 'all': (True, True)}
+RECOMPUTED = {
+    'off': (False, False),
+    'head, selective': (False, 'selective'),
+    'head': (False, True),
+    'all, selective': ('selective', 'selective'),
+    'all': (True, True),
+}
 """In the table of memory: ``with_cp`` of backbone and head."""
 ALLOCATORS: dict[str, dict[str, str]] = {
     'default': {},

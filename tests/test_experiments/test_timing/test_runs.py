@@ -39,7 +39,7 @@ def test_memory_varies_precision_recomputation_and_batch():
     assert rows == [
         (dtype, where, batch)
         for dtype in ('fp32', 'bf16')
-        for where in ('off', 'head', 'all')
+        for where in ('off', 'head, selective', 'head', 'all, selective', 'all')
         for batch in (1, 2)
     ]
     setting = planned[-1].setting
@@ -78,7 +78,7 @@ def test_larger_values_are_skipped_after_one_that_did_not_fit(run_until):
 def test_a_row_of_memory_ends_where_it_does_not_fit_and_others_go_on(run_until):
     planned = plan(SIDES[:1], BASE, ['memory'], memory_batches=(1, 2, 4, 8))
     ran, made = run_until(planned, lambda s: s.batch_size < (2 if s.dtype == 'fp32' else 8))
-    assert len(made) == 24 and len(ran) == 3 * 2 + 3 * 4
+    assert len(made) == 5 * 8 and len(ran) == 5 * 2 + 5 * 4
     assert [one.status for one in made[:4]] == ['measured', *['skipped'] * 3]
 
 
