@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import torch.utils.checkpoint
+
+RECOMPUTES = (False, True)
+"""Values of ``with_cp`` that this torch has."""
+if hasattr(torch.utils.checkpoint, 'create_selective_checkpoint_contexts'):
+    RECOMPUTES += ('selective',)
 TOY_CLIP = dict(
     embed_dim=32,
     quick_gelu=True,

@@ -12,6 +12,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from rehearsal import Synchronisations, batch, on_fake_gpu, pack_vocabulary
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
+from toys import RECOMPUTES
 
 from infoclip_mmseg.models.data_preprocessor import OpenVocabDataPreProcessor
 from infoclip_mmseg.models.layers.guided_attention import cut_windows
@@ -42,7 +43,7 @@ FAMILIES = {
     'CAT-Seg': dict(),
     'CAT-Seg, recomputing': dict(backbone=dict(with_cp=True), decode_head=dict(with_cp=True)),
     'CAT-Seg, recomputing between products': dict(
-        backbone=dict(with_cp='selective'), decode_head=dict(with_cp='selective')
+        backbone=dict(with_cp=RECOMPUTES[-1]), decode_head=dict(with_cp=RECOMPUTES[-1])
     ),
     'CAT-Seg, no padding': dict(decode_head=dict(pad_len=0, pooling_size=1)),
     'CAT-Seg, windows': dict(test_cfg=dict(mode='windows', stride=24)),

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from mmseg.registry import MODELS
 from timm_toys import CLASS_TOKEN, KINDS, MODES, clip_config
+from toys import RECOMPUTES
 
 from infoclip_mmseg.models.backbones.dense_modes import DENSE_MODES
 from infoclip_mmseg.models.backbones.names import pack_qkv, split_qkv
@@ -283,7 +284,7 @@ def test_what_trains():
 def test_gradients_and_recomputed_activations(kind):
     """Of what trains only the query of a last block that 'catseg' does not mix gets none."""
     images, gradients = torch.randn(2, 3, 24, 40), []
-    for with_cp in (False, True, 'selective'):
+    for with_cp in RECOMPUTES:
         encoder = build(kind, with_cp=with_cp).train()
         encoder.encode_image(images).dense.square().sum().backward()
         named = dict(encoder.clip.named_parameters())
