@@ -42,6 +42,7 @@ def checkpointed(function: Callable, with_cp: Recompute, **options: Any) -> Call
     if with_cp == 'selective':
         contexts = torch.utils.checkpoint.create_selective_checkpoint_contexts
         options['context_fn'] = partial(contexts, _kept())
+        function = partial(_without_cast_cache, function)
     return partial(checkpoint, function, use_reentrant=False, **options)
 
 
@@ -56,3 +57,19 @@ def _kept() -> list:
     ]
     operators = (getattr(torch.ops.aten, name, None) for name in products + attention)
     return [operator.default for operator in operators if operator is not None]
+
+
+def _without_cast_cache(function: Callable, *args: Any, **kwargs: Any) -> Any:
+    """Call it with autocast's cache of weights off.
+
+    Selective checkpointing counts operators: a weight that had been cast before the region in the
+    forward pass and is cast inside of it in the backward pass would be one too many.
+    """
+    if torch.compiler.is_compiling():
+        return function(*args, **kwargs)
+    enabled = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        return function(*args, **kwargs)
+    finally:
+        torch.set_autocast_cache_enabled(enabled)

@@ -14,6 +14,7 @@ from infoclip_mmseg.utils import recompute
 from infoclip_mmseg.utils.recompute import check_recompute
 
 MODES = (False, True, 'selective')
+IMAGES = torch.linspace(-1, 1, 2 * 3 * 32 * 32).view(2, 3, 32, 32).sin()
 pytestmark = pytest.mark.skipif(
     'selective' not in RECOMPUTES, reason='torch 2.4 or later has selective checkpointing'
 )
@@ -67,6 +68,24 @@ def test_head_runs_no_large_product_again(monkeypatch, pooling_size, pad_len):
     (plain, forward), (whole, _), (selective, _) = (counts[with_cp] for with_cp in MODES)
     assert plain < whole <= plain + forward
     assert selective == plain
+
+
+def test_mixed_precision(monkeypatch):
+    """Weights that autocast has cast before, for another chunk, are cast in the region again."""
+    monkeypatch.setattr(chunks, 'recompute_on_cpu', lambda *_: None)
+    inputs, gradients = head_inputs(), []
+    for with_cp in (False, 'selective'):
+        torch.manual_seed(0)
+        head = build_head(with_cp, class_chunk=3, pooling_size=1).train()
+        encoder = CLIPDualEncoder(TOY_CLIP, finetune='full', with_cp=with_cp).train()
+        with torch.autocast('cpu', dtype=torch.bfloat16):
+            losses = [head(*inputs), *(encoder.encode_pooled(x) for x in (IMAGES, IMAGES + 1))]
+        assert torch.is_autocast_cache_enabled()
+        sum(loss.float().square().mean() for loss in losses).backward()
+        weights = [*head.parameters(), *encoder.clip.visual.parameters()]
+        gradients.append([p.grad for p in weights if p.grad is not None])
+    for plain, selective in zip(*gradients, strict=True):
+        torch.testing.assert_close(selective, plain, rtol=0.02, atol=2e-3)
 
 
 @pytest.mark.filterwarnings('ignore')
