@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator
 
 from infoclip_mmseg.visualization.lettering import plain
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 _TEST = re.compile(r'(.+), K (\d+)')
 ALL = 'all'
+_TICKS = (-50, -20, -10, -5, -2, -1, -0.5, 0, 0.5, 1, 2, 5, 10, 20, 50)
 
 
 def draw_decoded(results: pd.DataFrame, figure: str = 'harmonic') -> Figure:
@@ -51,6 +53,10 @@ def draw_decoded(results: pd.DataFrame, figure: str = 'harmonic') -> Figure:
                 counts, means, errors, marker='o', ms=4, lw=1.2, capsize=2, label=plain(run)
             )
         axis.axhline(0, color='#8c8c8c', lw=0.8, zorder=0)
+        axis.set_yscale('symlog', linthresh=1, linscale=1.5)  # a tenth of a point beside twenty
+        axis.yaxis.set_major_locator(FixedLocator(_TICKS))
+        axis.yaxis.set_major_formatter('{x:g}')
+        axis.yaxis.set_minor_locator(NullLocator())
         axis.set_title(plain(base, 44), fontsize=9)
         axis.set_xlabel('decoded classes K', fontsize=9)
         axis.spines[['top', 'right']].set_visible(False)
