@@ -135,6 +135,7 @@ class Bench:
             else:
                 config.input_size = side
                 config.data_preprocessor.size = (side, side)
+                config.data_preprocessor.pop('size_divisor', None)  # one of both
         try:
             model = MODELS.build(config).to(self.setting.device)
         except (TypeError, KeyError, ValueError, AttributeError) as error:

@@ -45,6 +45,17 @@ def test_random_text_is_normalised():
     assert torch.allclose(text.norm(dim=-1), torch.ones(5, 2))
 
 
+def test_crops_of_a_size_replace_a_divisor(toy_setting):
+    """Configs whose images keep their size, such as those of masks, take --image-size too."""
+    setting = toy_setting('train', image_size=48)
+    bench = Bench(setting)
+    bench.cfg.model.data_preprocessor.size_divisor = 8
+    bench.cfg.model.data_preprocessor.pop('size', None)
+    model = bench.model()
+    batch = model.data_preprocessor(bench.crops(model), True)
+    assert batch['inputs'].shape == (2, 3, 48, 48)
+
+
 def test_a_model_is_compiled_where_the_config_says_so(toy_setting):
     """``--cfg-options compile=True`` means here what it means in tools/train.py."""
     plain = Bench(toy_setting('train')).model()
