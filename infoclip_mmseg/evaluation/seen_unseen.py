@@ -113,6 +113,7 @@ class SeenUnseenIoUMetric(CountedIoUMetric):
 
     @dataset_meta.setter
     def dataset_meta(self, meta: dict) -> None:
+        """Settle which classes are seen; a ValueError where the data set does not tell."""
         classes, seen = meta.get('classes'), self.seen or meta.get('seen_classes')
         if not classes or not seen:
             what = 'class names (`classes` of its metainfo)' if seen else 'seen classes'

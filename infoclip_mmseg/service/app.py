@@ -150,6 +150,7 @@ def _count_requests(app: FastAPI, metrics: Metrics) -> None:
     async def count(
         request: Request, call_next: Callable[[Request], Awaitable[Response]]
     ) -> Response:
+        """Count a request and its seconds by route."""
         began = time.monotonic()
         response = await call_next(request)
         route = request.scope.get('route')

@@ -65,6 +65,7 @@ def loading(bench: Bench) -> Call:
     bench.info['loading_workers'] = setting.workers
 
     def call() -> None:
+        """Draw the files, load them once one by one and once by the loader."""
         cv2.setNumThreads(0)  # as mmengine's runners do: each worker has one
         with TemporaryDirectory(prefix='timing-') as folder:
             sizes, classes = [PHOTO] * bench.images, min(setting.num_classes, IGNORED)
@@ -93,6 +94,7 @@ def prepare(bench: Bench) -> Call:
     count = bench.images = bench.setting.images
 
     def call() -> None:
+        """Draw and convert the files of each data set."""
         for name, drawn in CONVERSIONS.items():
             with TemporaryDirectory(prefix='timing-') as folder:
                 images = (Path(folder, f'{number:08}.jpg') for number in range(count))

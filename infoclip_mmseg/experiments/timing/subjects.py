@@ -59,6 +59,7 @@ def training(bench: Bench, distill: bool = True, with_state: bool = False) -> Ca
         wrapper.zero_grad()
 
     def call() -> None:
+        """A step: forward, backward, optimizer."""
         with clock('step'):
             with clock('forward'), wrapper.optim_context(model):
                 data = model.data_preprocessor(batch, True)
@@ -116,6 +117,7 @@ def text(bench: Bench) -> Call:
     bench.info['prompts'] = len(texts)
 
     def call() -> None:
+        """Forget the embeddings, then compute them."""
         model.train()  # a change of mode forgets the embeddings
         model.eval()
         with bench.clock('tokens'):
@@ -187,6 +189,7 @@ def entropy(bench: Bench) -> Call:
     bench.info['samples'] = ENTROPY_SAMPLES
 
     def call() -> None:
+        """Loss with gradient, value and entropy at each order."""
         for name, alpha in ENTROPY_ORDERS.items():
             loss = partial(mutual_information_transfer, first, second, alpha, samples='token')
             clock.forward_backward(name, loss, [first, second])

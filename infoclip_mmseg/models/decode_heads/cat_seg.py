@@ -76,8 +76,8 @@ class CATSegHead(OpenVocabHead):
             elsewhere all. 0: all, and all positions of the class attention too.
         with_cp: Recompute activations in the backward pass: those of spatial aggregation, of class
             attention on all positions, and of upsampling what lies between the convolutions.
-            ``'selective'`` keeps the outputs of matrix products, convolutions and attention: about
-            the time of False, with memory between the two. On a CPU in float32 both are the same.
+            ``'selective'`` keeps the outputs of matrix products, convolutions and attention: no
+            more of these than with False. On a CPU in float32 True and it are the same.
         loss_decode: Task loss, see :class:`~infoclip_mmseg.losses.CATSegBCELoss`; any mmseg loss on
             one logit map a class will do. A list is summed; losses of one ``loss_name`` have one
             key, as in mmseg.
